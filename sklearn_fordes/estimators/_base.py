@@ -1,0 +1,312 @@
+"""What the estimators share: from parameters and arrays to a trained net."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from sklearn_fordes.estimators._pass_through import PassThroughParameters
+
+if TYPE_CHECKING:  # torch is imported when a net is first needed
+    from sklearn_fordes.particles import MemberFactory, Repulsion
+    from sklearn_fordes.training import ParticleNet, Rows
+
+# Rows evaluated at a time in validation and prediction.
+_EVALUATION_BATCH_SIZE = 1024
+
+
+class Table(NamedTuple):
+    """Validated rows: inputs (N, ...), encoded targets (N,) and weights (N,)."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    sample_weight: NDArray[np.float64]
+
+    def take(self, index: NDArray[Any]) -> Table:
+        """Return the rows at `index`, indices or a mask."""
+        return Table(*(column[index] for column in self))
+
+
+class Seeds(NamedTuple):
+    """Independent seeds of what `random_state` determines."""
+
+    split: int
+    members: int
+    batches: int
+
+
+@contextmanager
+def restored_on_error(estimator: Any) -> Iterator[None]:
+    """Put the estimator back as it was if the block fails, so that it is never half-fitted."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
+    """Parameters, input checks, net and training common to classifier and regressor."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "repulsion": [StrOptions({"input_gradient", "none"})],
+        "repulsion_strength": [Interval(Real, 0, None, closed="left")],
+        "lengthscale": [StrOptions({"identity", "pca"})],
+        "repulsion_fraction": [Interval(Real, 0, 1, closed="right")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "module": [callable, None],
+        "optimizer": [callable, None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "callbacks": [list, tuple, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # ---- input
+
+    def _validate_inputs(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
+        """Return a finite array of floats (and y, if given), noting features or checking them."""
+        arrays = validate_data(
+            self,
+            X,
+            dtype=(np.float64, np.float32),
+            allow_nd=self.module is not None,
+            reset=reset,
+            **with_y,
+        )
+        shape = (arrays[0] if with_y else arrays).shape[1:]
+        if reset:
+            self._row_shape = shape
+        elif shape != self._row_shape:
+            raise ValueError(
+                f"Got X with rows of shape {shape}, but {type(self).__name__} was fitted with rows "
+                f"of shape {self._row_shape}."
+            )
+        return arrays
+
+    @staticmethod
+    def _validate_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64]:
+        weight: NDArray[np.float64] = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weight.any():
+            raise ValueError(
+                "Got sample_weight that is zero for every row, but expected a positive one at "
+                "least."
+            )
+        return weight
+
+    def _make_encoder(self) -> Any:
+        # A module of the user's own sees the rows as they come.
+        return StandardScaler() if self.module is None else FunctionTransformer()
+
+    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
+        if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes.ravel()):
+            raise ValueError(
+                f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
+            )
+        return tuple(int(size) for size in sizes.ravel())
+
+    # ---- net
+
+    def _member_factory(self, n_outputs: int) -> MemberFactory:
+        from torch import nn
+
+        from sklearn_fordes.tabular import MLP
+
+        arguments = self._pass_through("module__", strip=True)
+        if isinstance(self.module, nn.Module):
+            if arguments:
+                raise ValueError(
+                    f"Got module__{next(iter(arguments))} beside an instance as module, but "
+                    "expected a class to pass it to."
+                )
+            return self.module
+        offered: dict[str, Any] = {
+            "n_features": int(np.prod(self._row_shape)),
+            "n_outputs": n_outputs,
+        }
+        if self.module is None:
+            offered["hidden_layer_sizes"] = self._hidden_layer_sizes()
+        module = MLP if self.module is None else self.module
+        accepted = inspect.signature(module).parameters
+        offered = {name: value for name, value in offered.items() if name in accepted}
+        return partial(module, **{**offered, **arguments})
+
+    def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
+        """Return an initialised net whose members are drawn and not yet trained."""
+        import torch
+
+        from sklearn_fordes.training import BestEpoch, EpochProgress, ParticleNet, resolve_device
+
+        optimizer = {"optimizer": self.optimizer}
+        if self.optimizer is None:
+            optimizer = {"optimizer": torch.optim.AdamW, "optimizer__fused": True}
+        if self.weight_decay or self.optimizer is None:
+            optimizer["optimizer__weight_decay"] = self.weight_decay
+        callbacks: list[Any] = []
+        if self.early_stopping:
+            callbacks.append(("early_stopping", BestEpoch(self.n_iter_no_change)))
+        if self.verbose:
+            callbacks.append(("progress", EpochProgress()))
+        net = ParticleNet(
+            module__make_member=self._member_factory(n_outputs),
+            module__n_members=self.n_members,
+            module__seed=member_seed,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            # Copies, since a net sets its callbacks up in place.
+            callbacks=[*callbacks, *copy.deepcopy(list(self.callbacks or ()))],
+            device=str(resolve_device(self.device)),
+            **{
+                **optimizer,
+                "iterator_train__shuffle": True,
+                "iterator_train__rng": rng,
+                "iterator_valid__batch_size": _EVALUATION_BATCH_SIZE,
+                **self._pass_through(
+                    "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__"
+                ),
+            },
+        )
+        net.initialize()
+        return net
+
+    # ---- training
+
+    def _fit_net(self, table: Table, valid: Table | None, n_outputs: int) -> None:
+        """Set the fitted attributes from training rows, and from validation rows if given."""
+        seeds = self._draw_seeds()
+        if valid is None and self.early_stopping:
+            table, valid = self._hold_out(table, seeds.split)
+        net, rows = self._start_net(table, n_outputs, seeds)
+        valid_rows = None if valid is None else self._to_rows(valid, net)
+        self._train(net, rows, valid_rows, epochs=self.max_epochs)
+
+    @abstractmethod
+    def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
+        """Split rows off for validation, or none if they are too few."""
+
+    def _draw_seeds(self) -> Seeds:
+        root = check_random_state(self.random_state).randint(2**31)
+        return Seeds(*np.random.SeedSequence(root).generate_state(len(Seeds._fields)).tolist())
+
+    def _start_net(self, table: Table, n_outputs: int, seeds: Seeds) -> tuple[ParticleNet, Rows]:
+        """Return an untrained net and the rows it will be trained on, encoded."""
+        self.encoder_ = self._make_encoder().fit(table.X)
+        net = self._make_net(n_outputs, np.random.default_rng(seeds.batches), seeds.members)
+        rows = self._to_rows(table, net)
+        _check_outputs(net, rows, n_outputs)
+        net.repulsion = self._make_repulsion(rows)
+        return net, rows
+
+    def _train(self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int) -> None:
+        from sklearn_fordes.training import train
+
+        seed = int(net.iterator_train__rng.integers(2**62))
+        self.net_ = train(net, rows, valid, epochs=epochs, seed=seed)
+        self.history_ = [
+            {name: value for name, value in epoch.items() if name != "batches"}
+            for epoch in net.history
+        ]
+        self.n_iter_ = len(self.history_)
+
+    def _make_repulsion(self, rows: Rows) -> Repulsion | None:
+        from sklearn_fordes.particles import GRADIENT_TARGETS, LENGTHSCALES, SPACES, Repulsion
+
+        if self.repulsion == "none" or self.repulsion_strength == 0 or self.n_members == 1:
+            return None
+        return Repulsion(
+            space=partial(SPACES[self.repulsion], target=GRADIENT_TARGETS[self.gradient_target]),
+            metric=LENGTHSCALES[self.lengthscale](rows.X).to(rows.X),
+            strength=self.repulsion_strength,
+            fraction=self.repulsion_fraction,
+        )
+
+    def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
+        from sklearn_fordes.training import Rows
+
+        X = self.encoder_.transform(table.X)
+        return Rows(X, table.y, table.sample_weight, device=net.device, dtype=net.module_.dtype)
+
+    # ---- prediction
+
+    def _iter_outputs(self, X: Any) -> Iterator[NDArray[np.float64]]:
+        """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
+        from sklearn_fordes.training import Rows
+
+        check_is_fitted(self)
+        X = self.encoder_.transform(self._validate_inputs(X, reset=False))
+        rows = Rows(X, device=self.net_.device, dtype=self.net_.module_.dtype)
+        for outputs in self.net_.forward_iter(rows):
+            yield outputs.numpy().astype(np.float64)
+
+    # ---- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        net = state.get("net_")
+        if net is not None and net.device != "cpu":
+            state["net_"] = _moved_copy(net, "cpu")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "net_" in state:
+            _return_to_device(self.net_, self.device)
+
+
+def _check_outputs(net: ParticleNet, rows: Rows, n_outputs: int) -> None:
+    import torch
+
+    X = rows.X[:2]
+    net.module_.eval()
+    with torch.no_grad():
+        shape = tuple(net.module_(X).shape[1:])
+    if shape != (len(X), n_outputs):
+        raise ValueError(
+            f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
+            f"{(len(X), n_outputs)}: (n_rows, n_outputs), with a logit for each class."
+        )
+
+
+def _moved_copy(net: ParticleNet, device: str) -> ParticleNet:
+    from sklearn_fordes.training import move_net, resolve_device
+
+    moved: ParticleNet = move_net(copy.deepcopy(net), resolve_device(device))
+    return moved
+
+
+def _return_to_device(net: ParticleNet, device: Any) -> None:
+    """Move a net that was pickled on the CPU to the device asked for, if this machine has it."""
+    from sklearn_fordes.training import move_net, resolve_device
+
+    try:
+        available = resolve_device(device)
+    except ValueError:
+        return
+    if str(available) != net.device:
+        move_net(net, available)

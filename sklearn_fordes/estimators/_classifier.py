@@ -1,0 +1,394 @@
+"""The ensemble classifier."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+
+from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
+
+
+class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
+    """Ensemble of neural networks that repel each other in the space of input gradients.
+
+    M networks of one architecture are trained together. Each descends its own cross-entropy, and
+    is pushed away from the others where their input gradients point the same way, so that the
+    members rest on different features. Their mean probability is the prediction. With
+    ``repulsion="none"`` this is a deep ensemble.
+
+    Parameters
+    ----------
+    n_members : int, default=10
+        Number of networks, M. A single one is never repelled.
+    repulsion : {"input_gradient", "none"}, default="input_gradient"
+        The space in which members repel each other.
+    repulsion_strength : float, default=5.0
+        Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
+        Larger values give more robust predictions under shifted input until, in the end, they cost
+        accuracy. Best tuned on a logarithmic grid.
+    gradient_target : {"log_odds", "logit", "log_prob"}, default="log_odds"
+        The output whose input gradient is compared: the true class's log-odds, its raw logit (the
+        paper's code) or its log probability (the paper's text).
+    lengthscale : {"identity", "pca"}, default="identity"
+        Metric of the input-gradient space. "pca" repels more along directions of high variance
+        of the training inputs.
+    repulsion_fraction : float, default=0.25
+        Share of a batch's rows at which members are compared, in (0, 1]. The extra cost of the
+        repulsion is proportional to it.
+    hidden_layer_sizes : sequence of int or int, default=(128, 128)
+        Widths of the hidden layers of the default network; ``()`` makes a linear model.
+    module : type, callable or torch.nn.Module, default=None
+        The members' architecture. A class (or function) is called for each member with the
+        ``module__…`` parameters, and with ``n_features`` and ``n_outputs`` if it takes arguments
+        of these names. An instance is copied and its layers reset. It must map ``(n_rows, …)`` to
+        logits ``(n_rows, n_classes)``. None is an MLP, which takes ``module__activation``
+        ("silu", "relu", …) and ``module__dropout``.
+    optimizer : type, default=None
+        A class of `torch.optim`. None is AdamW.
+    max_epochs : int, default=100
+        Largest number of passes over the training rows.
+    batch_size : int, default=128
+        Largest number of rows in a batch.
+    lr : float, default=0.001
+        Learning rate.
+    weight_decay : float, default=0.0001
+        The optimizer's weight decay, applied to weights and not to biases or normalisation.
+    early_stopping : bool, default=True
+        Whether to stop when the ensemble's validation log loss no longer falls, and keep the
+        weights of its best epoch. Tables of fewer than ``1 / validation_fraction`` rows are
+        trained for `max_epochs`.
+    validation_fraction : float, default=0.1
+        Share of the rows held out for early stopping, stratified by class where possible. Not
+        used when `fit` is given validation rows.
+    n_iter_no_change : int, default=16
+        Epochs without improvement that early stopping waits for.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss, multiplied with `sample_weight`.
+    device : str or torch.device, default="auto"
+        Where to train and predict. "auto" is CUDA where there is, else the CPU.
+    callbacks : list of skorch.callbacks.Callback, default=None
+        Also as pairs (name, callback). They are copied before use; see ``net_.callbacks_``.
+    random_state : int, RandomState instance or None, default=None
+        Determines the initial weights, the held-out rows, the batches and dropout. The initial
+        weights of a member depend on its index and not on `n_members`. The global generators of
+        torch and numpy are left as they were (None draws one seed from numpy's).
+    verbose : int, default=0
+        Whether to show a progress bar.
+    **kwargs
+        Parameters of the net's parts, as in skorch: ``module__…``, ``optimizer__…``,
+        ``iterator_train__…``, ``iterator_valid__…``, ``callbacks__…``. They are seen by
+        `get_params`, `set_params`, `clone` and grid searches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only if X had column names, all strings.
+    net_ : ParticleNet
+        The trained skorch net.
+    encoder_ : transformer
+        Standardises the columns; leaves them as they are for a `module` of your own.
+    history_ : list of dict
+        An entry per epoch: ``driving_loss`` (mean cross-entropy of a member, nats per row),
+        ``repulsion`` (mean over members), ``train_loss`` (what is descended: the sum of both over
+        members), ``valid_loss`` (log loss of the ensemble), ``dur`` (seconds) and more.
+    n_iter_ : int
+        Number of epochs run.
+
+    See Also
+    --------
+    sklearn.neural_network.MLPClassifier : A single network.
+    sklearn.ensemble.HistGradientBoostingClassifier : Gradient boosted trees.
+
+    Notes
+    -----
+    Losses are summed over members and never taken of the mean prediction, so that a member is a
+    model in its own right; probabilities, not logits, are averaged.
+
+    Ctrl-C ends training and keeps the model (with a warning), unless no epoch is done yet. If `fit`
+    fails, the estimator is as it was before.
+
+    References
+    ----------
+    T. Trinh, M. Heinonen, L. Acerbi, S. Kaski. Input-gradient space particle inference for neural
+    network ensembles. ICLR 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_fordes import FoRDEClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = FoRDEClassifier(n_members=3, max_epochs=30, random_state=0).fit(X, y)
+    >>> model.predict_proba(X[:2]).shape
+    (2, 3)
+    >>> model.predict_proba_members(X[:2]).shape
+    (3, 2, 3)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseFoRDE._parameter_constraints,
+        "gradient_target": [StrOptions({"log_odds", "logit", "log_prob"})],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    def __init__(
+        self,
+        n_members: int = 10,
+        *,
+        repulsion: str = "input_gradient",
+        repulsion_strength: float = 5.0,
+        gradient_target: str = "log_odds",
+        lengthscale: str = "identity",
+        repulsion_fraction: float = 0.25,
+        hidden_layer_sizes: Any = (128, 128),
+        module: Any = None,
+        optimizer: Any = None,
+        max_epochs: int = 100,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 16,
+        class_weight: Any = None,
+        device: Any = "auto",
+        callbacks: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.n_members = n_members
+        self.repulsion = repulsion
+        self.repulsion_strength = repulsion_strength
+        self.gradient_target = gradient_target
+        self.lengthscale = lengthscale
+        self.repulsion_fraction = repulsion_fraction
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.module = module
+        self.optimizer = optimizer
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.device = device
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.verbose = verbose
+        self._store_pass_through(kwargs)
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+    ) -> FoRDEClassifier:
+        """Fit the ensemble.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+            Numbers, none of them missing. With a `module` of your own also (n_samples, …).
+        y : array-like of shape (n_samples,)
+            Class labels of any kind, at least two classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            Non-negative. Only their ratios matter. Rows of weight zero are left out.
+        X_val, y_val : like X and y, optional
+            Rows for early stopping, in place of held-out ones.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an input is not as expected, or training diverges. The estimator is
+            then as it was before the call.
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            X, y = self._validate_inputs(X, y=y, reset=True)
+            check_classification_targets(y)
+            self.classes_ = np.unique(y)
+            table = self._make_table(X, y, sample_weight)
+            self._check_two_classes(self.classes_[np.unique(table.y)])
+            class_weight = self._class_weights(table)
+            valid = self._make_validation_table(X_val, y_val)
+            if valid is not None:
+                valid = self._weighted(valid, class_weight)
+            self._fit_net(self._weighted(table, class_weight), valid, len(self.classes_))
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> FoRDEClassifier:
+        """Train for one epoch on some rows, going on from what was learnt before.
+
+        The first call (on an estimator that is not fitted) sets the scale of the columns and, with
+        ``lengthscale="pca"``, the metric. There is no early stopping.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), optional
+            All class labels that will occur. Needed in the first call.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "Got class_weight='balanced' in partial_fit, which does not see all rows, but "
+                    "expected a dict or None."
+                )
+            first = _check_partial_fit_first_call(self, classes)
+            X, y = self._validate_inputs(X, y=y, reset=first)
+            check_classification_targets(y)
+            table = self._make_table(X, y, sample_weight)
+            table = self._weighted(table, self._class_weights(table))
+            if first:
+                self._check_two_classes(self.classes_)
+                net, rows = self._start_net(table, len(self.classes_), self._draw_seeds())
+            else:
+                net = copy.deepcopy(self.net_)  # the old one survives an error
+                rows = self._to_rows(table, net)
+            self._train(net, rows, None, epochs=1)
+        return self
+
+    def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
+        """Predict each member's class probabilities.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_members, n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        chunks = [softmax(logits, axis=-1) for logits in self._iter_outputs(X)]
+        return np.ascontiguousarray(np.concatenate(chunks).swapaxes(0, 1))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Predict class probabilities: the mean of the members' probabilities.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        # Averaged chunk by chunk, so that the members' probabilities of all rows are never held.
+        return np.concatenate(
+            [softmax(logits, axis=-1).mean(axis=1) for logits in self._iter_outputs(X)]
+        )
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
+
+    # ---- labels and weights
+
+    def _make_table(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Table:
+        """Encode labels as indices of `classes_`; leave out rows of weight zero."""
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise ValueError(
+                f"Got labels {unseen.tolist()} in y, but expected some of the classes "
+                f"{self.classes_.tolist()}."
+            )
+        weight = self._validate_weights(sample_weight, X)
+        table = Table(X, np.searchsorted(self.classes_, y), weight)
+        return table if weight.all() else table.take(weight > 0)
+
+    def _make_validation_table(self, X_val: Any, y_val: Any) -> Table | None:
+        if (X_val is None) != (y_val is None):
+            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
+        if X_val is None:
+            return None
+        X_val, y_val = self._validate_inputs(X_val, y=y_val, reset=False)
+        return self._make_table(X_val, y_val, None)
+
+    @staticmethod
+    def _check_two_classes(classes: NDArray[Any]) -> None:
+        if len(classes) < 2:
+            raise ValueError(
+                f"Got one class only, {classes.tolist()}, but expected at least two classes with "
+                "rows of positive weight."
+            )
+
+    def _class_weights(self, table: Table) -> NDArray[np.float64]:
+        """Return the weight of each class, (n_classes,)."""
+        weights = np.ones(len(self.classes_))
+        present = np.unique(table.y)
+        weights[present] = compute_class_weight(
+            self.class_weight,
+            classes=self.classes_[present],
+            y=self.classes_[table.y],
+            sample_weight=table.sample_weight,
+        )
+        return weights
+
+    @staticmethod
+    def _weighted(table: Table, class_weight: NDArray[np.float64]) -> Table:
+        return table._replace(sample_weight=table.sample_weight * class_weight[table.y])
+
+    def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
+        """Split rows off for validation; each class keeps one for training at least."""
+        counts = np.bincount(table.y)
+        counts = counts[counts > 0]
+        n_rows, n_classes = counts.sum(), len(counts)
+        n_valid = int(self.validation_fraction * n_rows)
+        rows = np.arange(n_rows)
+        if counts.min() >= 2 and n_classes <= n_valid <= n_rows - n_classes:
+            _, held_out = train_test_split(
+                rows, test_size=n_valid, stratify=table.y, random_state=seed
+            )
+        else:
+            _, first_of_class = np.unique(table.y, return_index=True)
+            held_out = np.random.default_rng(seed).permutation(np.delete(rows, first_of_class))
+            held_out = held_out[:n_valid]
+        if not len(held_out):
+            return table, None
+        return table.take(np.delete(rows, held_out)), table.take(held_out)

@@ -1,0 +1,87 @@
+"""What members are compared by: a representation of shape (M, rows, K)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sklearn_fordes.particles._ensemble import Ensemble
+
+GradientTarget = Callable[[Tensor, Tensor], Tensor]
+Space = Callable[[Ensemble, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+
+
+def logit(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the raw logit of the true class, z_y: (M, B, C), (B,) → (M, B).
+
+    The reference implementation's choice. It is not identified: adding any function of the input
+    to all logits changes its gradient and no prediction.
+    """
+    return logits.gather(-1, y.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+
+def log_prob(logits: Tensor, y: Tensor) -> Tensor:
+    """Return log p_y: (M, B, C), (B,) → (M, B). Its gradient vanishes as training converges."""
+    return logit(logits.log_softmax(-1), y)
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """Return log p_y − log(1 − p_y) = z_y − logsumexp_{c≠y} z_c: (M, B, C), (B,) → (M, B).
+
+    Invariant to what all logits share, and its gradient does not vanish as p_y approaches 1.
+    """
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    others = logits.scatter(-1, true_class, -torch.inf)
+    return logit(logits, y) - others.logsumexp(-1)
+
+
+GRADIENT_TARGETS: dict[str, GradientTarget] = {
+    "log_odds": log_odds,
+    "logit": logit,
+    "log_prob": log_prob,
+}
+
+
+def input_gradients(
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,
+    n_rows: int,
+    *,
+    target: GradientTarget = log_odds,
+) -> tuple[Tensor, Tensor]:
+    """Each member's gradient of `target` with respect to its input, at the first rows.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    X : Tensor of shape (B, ...)
+        Inputs shared by the members; K features when flattened.
+    y : Tensor of shape (B,)
+        True classes.
+    n_rows : int
+        How many rows the gradients are taken at, from 1 to B.
+    target : callable, default=log_odds
+        Maps logits ``(M, B, C)`` and classes ``(B,)`` to what is differentiated, ``(M, B)``.
+
+    Returns
+    -------
+    logits : Tensor of shape (M, B, C)
+    gradients : Tensor of shape (M, n_rows, K)
+        Part of the autograd graph, so that they can be differentiated by the parameters.
+    """
+    # Only the rows compared need the more expensive graph of second derivatives, unless the
+    # forward pass itself mixes rows.
+    together = X if ensemble.couples_rows else X[:n_rows]
+    points = together.expand(ensemble.n_members, *together.shape).detach().requires_grad_()
+    logits = ensemble(points, shared=False)
+    targets = target(logits[:, :n_rows], y[:n_rows])
+    (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
+    if len(together) < len(X):
+        logits = torch.cat([logits, ensemble(X[n_rows:])], dim=1)
+    return logits, gradients[:, :n_rows].flatten(2)
+
+
+SPACES = {"input_gradient": input_gradients}

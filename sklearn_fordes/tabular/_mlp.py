@@ -1,0 +1,63 @@
+"""The default member for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+class MLP(nn.Sequential):
+    """A multi-layer perceptron.
+
+    Parameters
+    ----------
+    n_features : int
+    n_outputs : int
+    hidden_layer_sizes : sequence of int, default=(128, 128)
+        Widths of the hidden layers; an empty one makes a linear model.
+    activation : {"gelu", "mish", "relu", "silu", "tanh"}, default="silu"
+        A smooth one has input gradients that are continuous in the input.
+    dropout : float, default=0.0
+        Probability of zeroing a hidden unit in training, in [0, 1).
+
+    Examples
+    --------
+    >>> MLP(3, 2, hidden_layer_sizes=(8,))
+    MLP(
+      (0): Linear(in_features=3, out_features=8, bias=True)
+      (1): SiLU()
+      (2): Linear(in_features=8, out_features=2, bias=True)
+    )
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        *,
+        hidden_layer_sizes: Sequence[int] = (128, 128),
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"Got activation={activation!r}, but expected one of {sorted(ACTIVATIONS)}."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
+        layers: list[nn.Module] = []
+        for width in hidden_layer_sizes:
+            layers += [nn.Linear(n_features, width), ACTIVATIONS[activation]()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            n_features = width
+        super().__init__(*layers, nn.Linear(n_features, n_outputs))

@@ -1,0 +1,113 @@
+"""One run of training: nothing global is touched and nothing superfluous is kept."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.helper import predefined_split
+from tqdm.auto import tqdm
+
+from sklearn_fordes.particles import seeded_generators
+from sklearn_fordes.training._data import Rows
+from sklearn_fordes.training._net import ParticleNet
+
+
+class EpochProgress(Callback):
+    """A progress bar of epochs on standard error, with the epoch's losses."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_ = tqdm(total=net.max_epochs, desc="training", unit="epoch", leave=True)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        epoch = net.history[-1]
+        names = ("driving_loss", "repulsion", "valid_loss")
+        self.bar_.set_postfix({name: f"{epoch[name]:.4f}" for name in names if name in epoch})
+        self.bar_.update()
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar_.close()
+        del self.bar_  # holds a stream, which can't be pickled
+
+
+class BestEpoch(EarlyStopping):
+    """Stops on the validation loss and keeps the best epoch's weights; idle without validation."""
+
+    def __init__(self, patience: int = 16) -> None:
+        super().__init__(patience=patience, threshold=0.0, load_best=True, sink=_discard)
+
+    def on_epoch_end(self, net: NeuralNet, dataset_valid: Any = None, **kwargs: Any) -> None:
+        if dataset_valid is not None:
+            super().on_epoch_end(net, **kwargs)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        super().on_train_end(net, **kwargs)
+        self.best_model_weights_ = None  # the copy is as large as the model
+
+
+def _discard(message: str) -> None:
+    """Take skorch's messages in place of print."""
+
+
+def train(
+    net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: int, seed: int
+) -> ParticleNet:
+    """Train an initialised net for some epochs more.
+
+    Parameters
+    ----------
+    net : ParticleNet
+        Trained in place.
+    rows, valid : Rows
+        Training rows, and those the validation loss is computed on.
+    epochs : int
+        At most so many; callbacks may stop earlier.
+    seed : int
+        Of dropout and whatever else draws from the global generators.
+
+    Returns
+    -------
+    ParticleNet
+        `net`, which holds no data.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the user interrupts: the model is that of the best epoch so far.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user interrupts before an epoch is done.
+    ValueError
+        If the loss or a weight stops being finite.
+    """
+    done_before = len(net.history)
+    net.max_epochs = epochs
+    net.train_split = None if valid is None else predefined_split(valid)
+    try:
+        with seeded_generators(seed, net.device):
+            net.partial_fit(rows)
+    finally:
+        net.train_split = None
+    # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
+    # leaves an epoch undone.
+    if "dur" not in net.history[-1]:
+        del net.history[-1]
+        done = len(net.history) - done_before
+        if not done:
+            raise KeyboardInterrupt
+        warnings.warn(
+            f"Training was interrupted in epoch {done + 1} of {epochs}, and the fit is kept as it "
+            "was then (with early stopping: as in the best epoch before).",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    # The last step's damage shows in no loss.
+    if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
+        raise ValueError(net.divergence_message("weights"))
+    return net
