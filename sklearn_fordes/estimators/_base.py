@@ -158,15 +158,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
         """Return an initialised net whose members are drawn and not yet trained."""
-        import torch
-
         from sklearn_fordes.training import BestEpoch, EpochProgress, ParticleNet, resolve_device
 
-        optimizer = {"optimizer": self.optimizer}
-        if self.optimizer is None:
-            optimizer = {"optimizer": torch.optim.AdamW, "optimizer__fused": True}
-        if self.weight_decay or self.optimizer is None:
-            optimizer["optimizer__weight_decay"] = self.weight_decay
         callbacks: list[Any] = []
         if self.early_stopping:
             callbacks.append(("early_stopping", BestEpoch(self.n_iter_no_change)))
@@ -183,7 +176,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             callbacks=[*callbacks, *copy.deepcopy(list(self.callbacks or ()))],
             device=str(resolve_device(self.device)),
             **{
-                **optimizer,
+                **self._optimizer_parameters(),
                 "iterator_train__shuffle": True,
                 "iterator_train__rng": rng,
                 "iterator_valid__batch_size": _EVALUATION_BATCH_SIZE,
@@ -194,6 +187,23 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         )
         net.initialize()
         return net
+
+    def _optimizer_parameters(self) -> dict[str, Any]:
+        from torch.optim import AdamW
+
+        if self.optimizer is None:
+            parameters = {"optimizer": AdamW, "optimizer__fused": True}
+        else:
+            parameters = {"optimizer": self.optimizer}
+        # Passed even when zero, which is not every optimizer's default.
+        if "weight_decay" in inspect.signature(parameters["optimizer"]).parameters:
+            parameters["optimizer__weight_decay"] = self.weight_decay
+        elif self.weight_decay:
+            raise ValueError(
+                f"Got weight_decay={self.weight_decay!r} with an optimizer that takes none "
+                f"({self.optimizer!r}), but expected 0."
+            )
+        return parameters
 
     # ---- training
 
@@ -226,8 +236,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     def _train(self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int) -> None:
         from sklearn_fordes.training import train
 
-        seed = int(net.iterator_train__rng.integers(2**62))
-        self.net_ = train(net, rows, valid, epochs=epochs, seed=seed)
+        self.net_ = train(net, rows, valid, epochs=epochs)
         self.history_ = [
             {name: value for name, value in epoch.items() if name != "batches"}
             for epoch in net.history

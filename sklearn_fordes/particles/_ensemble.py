@@ -40,7 +40,8 @@ class Ensemble(nn.Module):
     TypeError
         If `make_member` returns something other than a module.
     ValueError
-        If an instance holds weights that can't be drawn anew for each member.
+        If the module has no parameters, or an instance holds weights that can't be drawn anew for
+        each member.
 
     Notes
     -----
@@ -64,6 +65,8 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
+        if not any(True for _ in members[0].parameters()):
+            raise ValueError("Got a module without parameters, but expected some to train.")
         self.n_members = n_members
         self.stacked = _stack(members)
         # Kept out of the registered modules: its own weights are never used.
@@ -109,11 +112,8 @@ class Ensemble(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the parameters (torch's default if there are none)."""
-        return next(
-            (p.dtype for p in self.stacked.parameters() if p.is_floating_point()),
-            torch.get_default_dtype(),
-        )
+        """The type of the parameters, which inputs must have."""
+        return next(self.stacked.parameters()).dtype
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:

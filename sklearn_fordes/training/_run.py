@@ -12,7 +12,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from tqdm.auto import tqdm
 
-from sklearn_fordes.particles import seeded_generators
+from sklearn_fordes.particles import derived_seed, seeded_generators
 from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
 
@@ -53,9 +53,7 @@ def _discard(message: str) -> None:
     """Take skorch's messages in place of print."""
 
 
-def train(
-    net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: int, seed: int
-) -> ParticleNet:
+def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: int) -> ParticleNet:
     """Train an initialised net for some epochs more.
 
     Parameters
@@ -66,8 +64,6 @@ def train(
         Training rows, and those the validation loss is computed on.
     epochs : int
         At most so many; callbacks may stop earlier.
-    seed : int
-        Of dropout and whatever else draws from the global generators.
 
     Returns
     -------
@@ -87,6 +83,8 @@ def train(
         If the loss or a weight stops being finite.
     """
     done_before = len(net.history)
+    # Dropout and the like draw from the global generators; a later run must not repeat the draws.
+    seed = derived_seed(net.module__seed, done_before)
     net.max_epochs = epochs
     net.train_split = None if valid is None else predefined_split(valid)
     try:

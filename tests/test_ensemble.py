@@ -1,0 +1,171 @@
+"""Stacked members against the same members one by one."""
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_fordes.particles import Ensemble
+from sklearn_fordes.tabular import MLP
+
+
+class ConvNet(nn.Module):
+    def __init__(self, n_outputs=3):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2)
+        )
+        self.head = nn.Linear(4 * 3 * 3, n_outputs)
+
+    def forward(self, X):
+        return self.head(self.features(X).flatten(1))
+
+
+class TiedNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Linear(4, 4, bias=False)
+        self.up = nn.Linear(4, 4, bias=False)
+        self.up.weight = self.down.weight
+
+    def forward(self, X):
+        return self.up(torch.tanh(self.down(X)))
+
+
+MEMBERS = {
+    "mlp": (partial(MLP, 6, 3), (10, 6)),
+    "linear": (partial(MLP, 6, 3, hidden_layer_sizes=()), (10, 6)),
+    "conv": (ConvNet, (10, 1, 8, 8)),
+    "dropout": (partial(MLP, 6, 3, dropout=0.5), (10, 6)),
+    "tied": (TiedNet, (10, 4)),
+}
+
+
+def make(name, n_members=4, **kwargs):
+    member, shape = MEMBERS[name]
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return Ensemble(member, n_members, **kwargs), X
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_batched_call_equals_loop_over_members(name):
+    ensemble, X = make(name)
+    ensemble.eval()
+    members = [ensemble.member(i).eval() for i in range(4)]
+    expected = torch.stack([member(X) for member in members])
+    torch.testing.assert_close(ensemble(X), expected, atol=1e-5, rtol=1e-5)
+    own_rows = torch.stack([X + i for i in range(4)])
+    expected = torch.stack([member(rows) for member, rows in zip(members, own_rows, strict=True)])
+    torch.testing.assert_close(ensemble(own_rows, shared=False), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_batch_norm_has_statistics_of_each_members_own():
+    ensemble, X = make("conv")
+    members = [ensemble.member(i) for i in range(4)]
+    for _ in range(2):
+        outputs = ensemble(X)
+        expected = torch.stack([member(X) for member in members])
+    torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=1e-5)
+    for name, stacked in ensemble.stacked.named_buffers():
+        own = torch.stack([dict(member.named_buffers())[name] for member in members])
+        torch.testing.assert_close(stacked, own)
+    means = ensemble.stacked.features.get_submodule("1").running_mean
+    assert not torch.equal(means[0], means[1])
+    torch.testing.assert_close(ensemble.eval()(X)[2], members[2].eval()(X), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_those_of_separate_members():
+    ensemble, X = make("conv")
+    ensemble(X).square().sum().backward()
+    for i in range(4):
+        member = make("conv")[0].member(i)
+        member(X).square().sum().backward()
+        for name, parameter in member.named_parameters():
+            stacked = ensemble.stacked.get_parameter(name).grad[i]
+            torch.testing.assert_close(stacked, parameter.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_dropout_masks_differ_between_members():
+    ensemble = Ensemble(lambda: nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5)), 3)
+    dropped = ensemble(torch.ones(4, 4)) == 0
+    assert 0.3 < dropped.float().mean() < 0.7
+    assert not torch.equal(dropped[0], dropped[1])
+    assert not (ensemble.eval()(torch.ones(4, 4)) == 0).any()
+
+
+def test_initial_weights_depend_on_seed_and_index_alone():
+    five, ten, other = make("mlp", 5, seed=1)[0], make("mlp", 10, seed=1)[0], make("mlp", 5)[0]
+    for name, weights in five.stacked.named_parameters():
+        assert torch.equal(weights, ten.stacked.get_parameter(name)[:5])
+        assert not torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights, other.stacked.get_parameter(name))
+
+
+def test_global_generators_are_left_as_they_were():
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
+
+    def member():
+        np.random.normal()
+        return nn.Linear(2, 2)
+
+    Ensemble(member, 3)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_instance_serves_as_architecture():
+    instance = nn.Sequential(nn.Linear(3, 4), nn.PReLU(), nn.LayerNorm(4), nn.Linear(4, 2))
+    before = {name: tensor.clone() for name, tensor in instance.state_dict().items()}
+    ensemble = Ensemble(instance, 3)
+    first_layer = ensemble.stacked.get_parameter("0.weight")
+    assert len({tuple(weights.flatten().tolist()) for weights in first_layer}) == 3
+    assert all(torch.equal(before[name], t) for name, t in instance.state_dict().items())
+
+
+def test_instance_that_cannot_be_reset_is_refused():
+    class Raw(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 2))
+
+        def forward(self, X):
+            return X @ self.weight
+
+    with pytest.raises(ValueError, match=r"'1' \(Raw\) holds weights but has no reset_parameters"):
+        Ensemble(nn.Sequential(nn.Linear(3, 3), Raw()), 2)
+    assert Ensemble(Raw, 2)(torch.ones(1, 3)).shape == (2, 1, 2)
+
+
+def test_factory_of_something_else_is_refused():
+    with pytest.raises(TypeError, match="Got a int from the module factory"):
+        Ensemble(lambda: 3, 2)
+
+
+def test_module_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="Got a module without parameters"):
+        Ensemble(nn.ReLU, 2)
+
+
+def test_frozen_parameters_stay_frozen():
+    def member():
+        layer = nn.Linear(3, 2)
+        layer.bias.requires_grad_(False)
+        return layer
+
+    stacked = Ensemble(member, 2).stacked
+    assert stacked.weight.requires_grad
+    assert not stacked.bias.requires_grad
+
+
+def test_survives_pickle_and_state_dict():
+    ensemble, X = make("conv")
+    ensemble(X)
+    ensemble.eval()
+    copy = pickle.loads(pickle.dumps(ensemble))
+    assert torch.equal(copy(X), ensemble(X))
+    other = make("conv", seed=9)[0].eval()
+    other.load_state_dict(ensemble.state_dict())
+    assert torch.equal(other(X), ensemble(X))

@@ -1,0 +1,180 @@
+"""The repulsion force against reference values, autograd, and its own properties."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_fordes.particles import repulsion_force
+
+SHAPES = [(2, 1, 3), (2, 5, 1), (3, 4, 2), (5, 1, 7), (8, 6, 3), (11, 3, 20)]
+
+
+def random_gradients(shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def random_metric(width, seed=1):
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    return torch.tensor(rotation), torch.tensor(rng.exponential(size=width))
+
+
+def force_by_loops(gradients, rotation, precision, eps=1e-24):
+    """Σ_j ∇k(i, j) / Σ_j k(i, j), one member and one kernel at a time, by autograd."""
+    n_members, n_rows, _ = gradients.shape
+
+    def to_sphere(vectors):
+        axes = vectors @ rotation
+        return axes / torch.sqrt((axes**2).sum(-1, keepdim=True) + eps) * torch.sqrt(precision)
+
+    fixed = to_sphere(gradients)
+    log_density, force = [], []
+    for i in range(n_members):
+        own = gradients[i].clone().requires_grad_()
+        kernels = []
+        for j in range(n_members):
+            rows = []
+            for b in range(n_rows):
+                sq_distances = ((fixed[:, b] - fixed[j, b]) ** 2).sum(-1)
+                bandwidth = np.median(sq_distances.numpy()) / math.log(n_members) + 1e-12
+                rows.append(torch.exp(-((to_sphere(own)[b] - fixed[j, b]) ** 2).sum() / bandwidth))
+            kernels.append(torch.stack(rows).mean())
+        gradient_sum = sum(torch.autograd.grad(k, own, retain_graph=True)[0] for k in kernels)
+        kernel_sum = sum(k.detach() for k in kernels)
+        log_density.append(torch.log(kernel_sum))
+        force.append(gradient_sum / kernel_sum)
+    return torch.stack(log_density), torch.stack(force)
+
+
+@pytest.mark.parametrize("case", ["kernel-identity", "kernel-pca"])
+def test_matches_reference_values(reference, case):
+    value = {
+        name.removeprefix(f"{case}/"): torch.tensor(array)
+        for name, array in reference.items()
+        if name.startswith(case)
+    }
+    log_density, force = repulsion_force(
+        value["input_gradients"],
+        rotation=value.get("eigenvectors"),
+        precision=value.get("eigenvalues"),
+        eps=float(value["eps"]),
+    )
+    n_rows = force.shape[1]
+    torch.testing.assert_close(log_density, value["log_density"], atol=1e-10, rtol=0)
+    torch.testing.assert_close(log_density.sum() / n_rows, value["potential"], atol=1e-10, rtol=0)
+    torch.testing.assert_close(force / n_rows, value["gradient"], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("metric", ["identity", "general"])
+def test_matches_loops_over_members_and_rows(shape, metric):
+    gradients = random_gradients(shape)
+    width = shape[-1]
+    rotation, precision = torch.eye(width, dtype=torch.float64), torch.ones(width).double()
+    if metric == "general":
+        rotation, precision = random_metric(width)
+    expected = force_by_loops(gradients, rotation, precision)
+    given = {} if metric == "identity" else {"rotation": rotation, "precision": precision}
+    log_density, force = repulsion_force(gradients, **given)
+    torch.testing.assert_close(log_density, expected[0], atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(force, expected[1], atol=1e-10, rtol=1e-10)
+
+
+def test_single_member_is_not_repelled():
+    log_density, force = repulsion_force(random_gradients((1, 4, 3)))
+    assert log_density.tolist() == [0.0]
+    assert not force.any()
+
+
+def test_two_members_have_a_kernel_of_a_quarter_and_part():
+    gradients = random_gradients((2, 1, 3))
+    log_density, force = repulsion_force(gradients)
+    torch.testing.assert_close(log_density, torch.full((2,), math.log(1.25)).double())
+    moved = gradients - 1e-3 * force
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(moved[0], moved[1]) < cosine(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vanishing_gradients_are_finite(dtype):
+    some = random_gradients((4, 3, 2)).to(dtype)
+    some[1:3] = 0
+    some[0, 0] = 0
+    log_density, force = repulsion_force(some)
+    assert torch.isfinite(log_density).all()
+    assert torch.isfinite(force).all()
+    log_density, force = repulsion_force(torch.zeros(4, 3, 2, dtype=dtype))
+    torch.testing.assert_close(log_density, torch.full((4,), math.log(4), dtype=dtype))
+    assert not force.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_identical_members_feel_no_force(dtype):
+    one = random_gradients((1, 5, 4)).to(dtype)
+    log_density, force = repulsion_force(one.repeat(6, 1, 1))
+    torch.testing.assert_close(log_density, torch.full((6,), math.log(6), dtype=dtype))
+    assert not force.any()
+
+
+def test_a_pair_of_identical_members_moves_alike():
+    gradients = random_gradients((4, 5, 3))
+    gradients[2] = gradients[1]
+    log_density, force = repulsion_force(gradients)
+    assert log_density[1] == log_density[2]
+    torch.testing.assert_close(force[1], force[2])
+
+
+def test_rounding_noise_is_not_amplified_in_single_precision():
+    # One feature leaves only two directions: members differ by rounding alone.
+    gradients = random_gradients((6, 50, 1)).abs().float()
+    _, force = repulsion_force(gradients)
+    assert force.abs().max() < 1e-3
+
+
+def test_force_is_tangential_and_of_degree_minus_one():
+    gradients = random_gradients((5, 4, 3))
+    _, force = repulsion_force(gradients)
+    torch.testing.assert_close((force * gradients).sum(-1), torch.zeros(5, 4).double())
+    torch.testing.assert_close(repulsion_force(3 * gradients)[1], force / 3)
+
+
+def test_common_factor_of_the_precision_cancels():
+    rotation, precision = random_metric(3)
+    gradients = random_gradients((5, 4, 3))
+    one = repulsion_force(gradients, rotation=rotation, precision=precision)
+    other = repulsion_force(gradients, rotation=rotation, precision=7 * precision)
+    torch.testing.assert_close(one, other)
+
+
+def test_permuting_members_permutes_the_result():
+    gradients = random_gradients((5, 4, 3))
+    order = torch.tensor([3, 0, 4, 1, 2])
+    log_density, force = repulsion_force(gradients)
+    permuted = repulsion_force(gradients[order])
+    torch.testing.assert_close(permuted, (log_density[order], force[order]))
+
+
+def test_input_is_neither_changed_nor_differentiated():
+    gradients = random_gradients((3, 2, 2)).requires_grad_()
+    before = gradients.detach().clone()
+    log_density, force = repulsion_force(gradients)
+    assert not log_density.requires_grad
+    assert not force.requires_grad
+    assert torch.equal(gradients.detach(), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(3, 2),), r"representation of shape \(3, 2\), but expected \(n_members"),
+        ((torch.ones(3, 0, 2),), r"representation of shape \(3, 0, 2\)"),
+        ((torch.ones(3, 2, 4), torch.eye(3)), r"rotation of shape \(3, 3\), but expected \(4, 4\)"),
+        ((torch.ones(3, 2, 4), None, torch.ones(3)), r"precision of shape \(3,\), but expected"),
+    ],
+)
+def test_wrong_shapes_are_told(arguments, message):
+    representation, rotation, precision = (*arguments, None, None)[:3]
+    with pytest.raises(ValueError, match=message):
+        repulsion_force(representation, rotation=rotation, precision=precision)

@@ -1,0 +1,300 @@
+"""The net, its batches and a run of training."""
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
+from torch import nn
+
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.particles import Ensemble
+from sklearn_fordes.tabular import MLP
+from sklearn_fordes.training import Batches, Rows
+
+
+def test_batches_hold_each_row_once_and_differ_by_one_row_at_most():
+    rows = Rows(np.arange(23.0)[:, None], np.arange(23), np.ones(23))
+    batches = list(Batches(rows, 5, shuffle=True, rng=np.random.default_rng(0)))
+    assert sorted(len(y) for _, y in batches) == [4, 4, 5, 5, 5]
+    seen = torch.cat([y for _, y in batches])
+    assert sorted(seen.tolist()) == list(range(23))
+    assert seen.tolist() != list(range(23))
+    assert all(torch.equal(inputs["X"][:, 0], y.float()) for inputs, y in batches)
+
+
+def test_batches_without_shuffling_are_slices_in_order():
+    rows = Rows(np.arange(7.0)[:, None])
+    batches = [inputs["X"][:, 0].tolist() for inputs, y in Batches(rows, 3)]
+    assert batches == [[0, 1], [2, 3], [4, 5, 6]]
+    assert len(Batches(rows, 3)) == 3
+
+
+def test_rows_scale_weights_to_mean_one_and_copy_the_data():
+    X = np.ones((3, 2), dtype=np.float32)
+    rows = Rows(X, sample_weight=[1, 2, 3])
+    rows.X.zero_()
+    assert X.all()
+    torch.testing.assert_close(rows.sample_weight, torch.tensor([0.5, 1.0, 1.5]))
+
+
+class Recorder(Callback):
+    """Keeps the batches that the net was trained on."""
+
+    def initialize(self):
+        self.batches_ = []
+        return self
+
+    def on_batch_begin(self, net, batch, training):
+        if training:
+            self.batches_.append(batch)
+
+
+class Interrupt(Callback):
+    """Presses Ctrl-C in a given epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_batch_begin(self, net, batch, training):
+        if len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+def callback(model, name):
+    return dict(model.net_.callbacks_)[name]
+
+
+def log_loss(model, X, y):
+    return -np.log(model.predict_proba(X)[np.arange(len(y)), y]).mean()
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_unrepelled_members_equal_separately_trained_nets(small, binary, optimizer):
+    def make_net(n_features, n_outputs):
+        return MLP(n_features, n_outputs, hidden_layer_sizes=(16,)).double()
+
+    model = small(
+        module=make_net,
+        repulsion="none",
+        early_stopping=False,
+        optimizer=optimizer,
+        weight_decay=0.0,
+        callbacks=[Recorder()],
+    ).fit(*binary)
+    initial = Ensemble(partial(make_net, 6, 2), 3, model.net_.module__seed)
+    batches = callback(model, "Recorder").batches_
+    assert len(batches) == 6 * 7
+    for i in range(3):
+        member = initial.member(i)
+        descent = optimizer(member.parameters(), lr=1e-2, weight_decay=0.0)
+        for inputs, labels in batches:
+            descent.zero_grad()
+            nn.functional.cross_entropy(member(inputs["X"]), labels).backward()
+            descent.step()
+        for name, weights in member.named_parameters():
+            trained = model.net_.module_.stacked.get_parameter(name)[i]
+            torch.testing.assert_close(trained, weights, atol=1e-9, rtol=1e-9)
+
+
+def test_weights_decay_and_biases_do_not(small, binary):
+    groups = small(weight_decay=0.3).fit(*binary).net_.optimizer_.param_groups
+    assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [
+        (0.3, {3}),
+        (0.0, {2}),
+    ]
+
+
+def test_best_epoch_by_ensemble_log_loss_is_kept(small, binary):
+    X, y = binary
+    model = small(lr=0.1, max_epochs=40, n_iter_no_change=5)
+    model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    assert model.n_iter_ == len(losses) == np.argmin(losses) + 1 + 5
+    assert log_loss(model, X[150:], y[150:]) == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_history_separates_driving_loss_and_repulsion(small, binary):
+    X, y = binary
+    model = small(n_members=4).fit(X, y)
+    last = model.history_[-1]
+    per_member = last["driving_loss"] + last["repulsion"]
+    assert last["train_loss"] == pytest.approx(4 * per_member, rel=1e-5)
+    assert last["repulsion"] > 0
+    assert "batches" not in last
+    assert small(repulsion="none").fit(X, y).history_[-1]["repulsion"] == 0
+
+
+def test_without_early_stopping_all_rows_are_trained_on(small, binary):
+    model = small(early_stopping=False, callbacks=[Recorder()]).fit(*binary)
+    assert model.n_iter_ == 6
+    assert "valid_loss" not in model.history_[0]
+    assert sum(len(y) for _, y in callback(model, "Recorder").batches_) == 6 * 200
+
+
+def test_callbacks_of_skorch_work_and_are_not_changed(small, binary):
+    X, y = binary
+    schedule = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.1)
+    score = EpochScoring("neg_log_loss", lower_is_better=False, name="score")
+    callbacks = [("schedule", schedule), ("score", score), GradientNormClipping(1.0)]
+    model = small(callbacks=callbacks, callbacks__schedule__gamma=0.5).fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["lr"] == pytest.approx(1e-2 * 0.5**3)
+    for epoch in model.history_:
+        assert epoch["score"] == pytest.approx(-epoch["valid_loss"], abs=1e-5)
+    assert not hasattr(schedule, "lr_scheduler_")
+    assert schedule.gamma == 0.1
+
+
+def test_optimizer_and_iterator_parameters_arrive(small, binary):
+    model = small(
+        optimizer__betas=(0.8, 0.9), iterator_train__shuffle=False, callbacks=[Recorder()]
+    ).fit(*binary)
+    assert model.net_.optimizer_.param_groups[0]["betas"] == (0.8, 0.9)
+    batches = callback(model, "Recorder").batches_
+    assert torch.equal(batches[0][0]["X"], batches[len(batches) // 6][0]["X"])
+
+
+def test_optimizer_with_a_closure_works(small, binary):
+    X, y = binary
+    model = small(optimizer=torch.optim.LBFGS, weight_decay=0.0, lr=0.1, batch_size=200)
+    assert model.fit(X, y).score(X, y) > 0.8
+
+
+def test_optimizer_without_weight_decay_is_not_given_any(small, binary):
+    with pytest.raises(ValueError, match="weight_decay=0.0001 with an optimizer that takes none"):
+        small(optimizer=torch.optim.LBFGS).fit(*binary)
+
+
+def test_interrupt_keeps_the_epochs_done(small, binary):
+    X, y = binary
+    with pytest.warns(ConvergenceWarning, match="interrupted in epoch 4 of 6"):
+        model = small(callbacks=[Interrupt(4)]).fit(X, y)
+    assert model.n_iter_ == 3
+    whole = small(max_epochs=3).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
+
+
+def test_interrupt_in_the_first_epoch_is_raised(small, binary):
+    model = small(callbacks=[Interrupt(1)])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*binary)
+    assert not hasattr(model, "net_")
+
+
+def test_divergence_is_told_and_leaves_the_estimator_as_it_was(small, binary):
+    X, y = binary
+    model = small()
+    with pytest.raises(ValueError, match=r"loss that is not finite .* in epoch \d+.*Lower lr"):
+        model.set_params(lr=1e30).fit(X, y)
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+    before = model.set_params(lr=1e-2).fit(X, y).predict_proba(X)
+    with pytest.raises(ValueError, match="Lower lr"):
+        model.set_params(lr=1e30).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_damage_by_the_last_step_is_told(small, binary):
+    model = small(max_epochs=1, batch_size=200, early_stopping=False, lr=1e38, repulsion="none")
+    model.set_params(optimizer=torch.optim.SGD, weight_decay=100.0)
+    with pytest.raises(ValueError, match="weights that is not finite"):
+        model.fit(*binary)
+
+
+def test_failing_partial_fit_leaves_the_estimator_as_it_was(small, binary):
+    X, y = binary
+    model = small().fit(X, y)
+    before = model.predict_proba(X)
+    for group in model.net_.optimizer_.param_groups:
+        group["lr"] = 1e30
+    with pytest.raises(ValueError, match="Lower lr"):
+        model.partial_fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.n_iter_ == len(model.net_.history) == 6
+
+
+def test_partial_fit_goes_on_from_where_it_was(small, binary):
+    X, y = binary
+    stepwise = small(early_stopping=False)
+    for _ in range(3):
+        stepwise.partial_fit(X, y, classes=[0, 1])
+    assert stepwise.n_iter_ == 3
+    assert stepwise.history_[-1]["driving_loss"] < stepwise.history_[0]["driving_loss"]
+    at_once = small(early_stopping=False, max_epochs=3).fit(X, y)
+    np.testing.assert_array_equal(stepwise.predict_proba(X), at_once.predict_proba(X))
+    assert at_once.partial_fit(X, y).n_iter_ == 4
+
+
+def test_partial_fit_continues_alike_after_a_pickle(small, binary):
+    X, y = binary
+    model = small().fit(X, y)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(
+        model.partial_fit(X, y).predict_proba(X), loaded.partial_fit(X, y).predict_proba(X)
+    )
+
+
+def test_fitted_model_holds_neither_data_nor_spare_weights(binary):
+    rng = np.random.default_rng(0)
+    sizes = []
+    for n_rows in (200, 4000):
+        X = rng.normal(size=(n_rows, 20))
+        model = FoRDEClassifier(3, max_epochs=2).fit(X, X[:, 0] > 0)
+        sizes.append(len(pickle.dumps(model)))
+    weights = sum(p.numel() * 4 for p in model.net_.module_.parameters())
+    assert sizes[1] - sizes[0] < 5_000
+    # Members, the one more that serves as template, and two moments of Adam.
+    assert sizes[1] < weights * (1 + 1 / 3 + 2) + 30_000
+
+
+def test_progress_is_shown_when_verbose_and_nothing_otherwise(small, binary, capfd):
+    small().fit(*binary)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    model = small(verbose=1).fit(*binary)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "6/6" in err
+    assert "valid_loss" in err
+    pickle.dumps(model)
+
+
+@pytest.mark.parametrize("as_instance", [False, True])
+def test_convolutional_members_with_batch_norm_learn_images(as_instance):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images[:600, None].astype(np.float32) / 16
+
+    def make_net(n_outputs=10):
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(288, n_outputs),
+        )
+
+    model = FoRDEClassifier(
+        3, module=make_net() if as_instance else make_net, max_epochs=15, lr=1e-2, random_state=0
+    ).fit(images[:500], digits.target[:500])
+    assert model.score(images[500:], digits.target[500:600]) > 0.85
+    with pytest.raises(ValueError, match=r"rows of shape \(1, 8, 7\), but .* \(1, 8, 8\)"):
+        model.predict(images[:, :, :, :7])
+
+
+def test_one_row_left_over_does_not_break_batch_norm(binary):
+    X, y = binary
+
+    def make_net(n_features, n_outputs):
+        return nn.Sequential(
+            nn.Linear(n_features, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_outputs)
+        )
+
+    model = FoRDEClassifier(
+        2, module=make_net, batch_size=50, max_epochs=2, early_stopping=False, random_state=0
+    )
+    assert model.fit(X[:101], y[:101]).n_iter_ == 2
