@@ -164,7 +164,7 @@ def test_optimizer_with_a_closure_works(small, binary):
 
 
 def test_optimizer_without_weight_decay_is_not_given_any(small, binary):
-    with pytest.raises(ValueError, match="weight_decay=0.0001 with an optimizer that takes none"):
+    with pytest.raises(ValueError, match=r"weight_decay=0\.0001 with an optimizer that takes none"):
         small(optimizer=torch.optim.LBFGS).fit(*binary)
 
 

@@ -12,11 +12,11 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
 
@@ -106,18 +106,6 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             )
         return arrays
 
-    @staticmethod
-    def _validate_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64]:
-        weight: NDArray[np.float64] = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
-        if not weight.any():
-            raise ValueError(
-                "Got sample_weight that is zero for every row, but expected a positive one at "
-                "least."
-            )
-        return weight
-
     def _make_encoder(self) -> Any:
         # A module of the user's own sees the rows as they come.
         return StandardScaler() if self.module is None else FunctionTransformer()
@@ -152,8 +140,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         if self.module is None:
             offered["hidden_layer_sizes"] = self._hidden_layer_sizes()
         module = MLP if self.module is None else self.module
-        accepted = inspect.signature(module).parameters
-        offered = {name: value for name, value in offered.items() if name in accepted}
+        offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})
 
     def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
@@ -192,11 +179,11 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         from torch.optim import AdamW
 
         if self.optimizer is None:
-            parameters = {"optimizer": AdamW, "optimizer__fused": True}
+            parameters: dict[str, Any] = {"optimizer": AdamW, "optimizer__fused": True}
         else:
             parameters = {"optimizer": self.optimizer}
         # Passed even when zero, which is not every optimizer's default.
-        if "weight_decay" in inspect.signature(parameters["optimizer"]).parameters:
+        if _accepts(parameters["optimizer"], "weight_decay"):
             parameters["optimizer__weight_decay"] = self.weight_decay
         elif self.weight_decay:
             raise ValueError(
@@ -256,20 +243,28 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         )
 
     def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
+        return self._encode(net, table.X, table.y, table.sample_weight)
+
+    def _encode(self, net: ParticleNet, X: NDArray[Any], *y_and_weight: Any) -> Rows:
         from sklearn_fordes.training import Rows
 
-        X = self.encoder_.transform(table.X)
-        return Rows(X, table.y, table.sample_weight, device=net.device, dtype=net.module_.dtype)
+        rows = Rows(
+            self.encoder_.transform(X), *y_and_weight, device=net.device, dtype=net.module_.dtype
+        )
+        # Finite in double precision need not be finite in the network's.
+        if not rows.X.isfinite().all():
+            raise ValueError(
+                f"Got X with values too large for {net.module_.dtype} after encoding, but expected "
+                "the scale of the training rows."
+            )
+        return rows
 
     # ---- prediction
 
     def _iter_outputs(self, X: Any) -> Iterator[NDArray[np.float64]]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
-        from sklearn_fordes.training import Rows
-
         check_is_fitted(self)
-        X = self.encoder_.transform(self._validate_inputs(X, reset=False))
-        rows = Rows(X, device=self.net_.device, dtype=self.net_.module_.dtype)
+        rows = self._encode(self.net_, self._validate_inputs(X, reset=False))
         for outputs in self.net_.forward_iter(rows):
             yield outputs.numpy().astype(np.float64)
 
@@ -286,6 +281,14 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         super().__setstate__(state)
         if "net_" in state:
             _return_to_device(self.net_, self.device)
+
+
+def _accepts(function: Any, name: str) -> bool:
+    """Whether a class or function says that it takes an argument of that name."""
+    try:
+        return name in inspect.signature(function).parameters
+    except ValueError:  # some builtins say nothing
+        return False
 
 
 def _check_outputs(net: ParticleNet, rows: Rows, n_outputs: int) -> None:

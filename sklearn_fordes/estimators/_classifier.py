@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
 
@@ -337,7 +338,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"Got labels {unseen.tolist()} in y, but expected some of the classes "
                 f"{self.classes_.tolist()}."
             )
-        weight = self._validate_weights(sample_weight, X)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         table = Table(X, np.searchsorted(self.classes_, y), weight)
         return table if weight.all() else table.take(weight > 0)
 

