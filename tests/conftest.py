@@ -36,7 +36,7 @@ def binary():
 
 @pytest.fixture(scope="session")
 def multiclass():
-    return make_classification(240, 6, n_informative=4, n_classes=3, random_state=1)
+    return make_classification(300, 6, n_informative=4, n_classes=3, class_sep=2.0, random_state=1)
 
 
 @pytest.fixture(scope="session")

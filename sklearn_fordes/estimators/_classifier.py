@@ -214,7 +214,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
 
         Returns
         -------
-        self
+        self : FoRDEClassifier
+            The fitted estimator.
 
         Raises
         ------
@@ -258,7 +259,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
 
         Returns
         -------
-        self
+        self : FoRDEClassifier
+            The fitted estimator.
         """
         with restored_on_error(self):
             self._validate_params()
@@ -323,6 +325,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Returns
         -------
         ndarray of shape (n_samples,)
+            Labels out of `classes_`.
         """
         probabilities = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]

@@ -12,11 +12,11 @@ from torch import Tensor
 class Metric(NamedTuple):
     """A quadratic metric ``U diag(λ) Uᵀ``; None stands for the identity.
 
-    Attributes
+    Parameters
     ----------
-    rotation : Tensor of shape (K, K) or None
+    rotation : Tensor of shape (K, K), optional
         U, whose columns are the axes.
-    precision : Tensor of shape (K,) or None
+    precision : Tensor of shape (K,), optional
         λ, the squared inverse lengthscales 1/ℓ² along the axes.
     """
 

@@ -10,7 +10,18 @@ import torch
 
 
 def derived_seed(*entropy: int) -> int:
-    """Return a 63-bit seed that depends on every number in `entropy` and nothing else."""
+    """Return a seed that depends on every number given and on nothing else.
+
+    Parameters
+    ----------
+    *entropy : int
+        Non-negative.
+
+    Returns
+    -------
+    int
+        Below 2**63.
+    """
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 

@@ -69,6 +69,7 @@ def input_gradients(
     Returns
     -------
     logits : Tensor of shape (M, B, C)
+        Of every row.
     gradients : Tensor of shape (M, n_rows, K)
         Part of the autograd graph, so that they can be differentiated by the parameters.
     """

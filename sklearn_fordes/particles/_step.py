@@ -18,7 +18,7 @@ from sklearn_fordes.particles._spaces import Space, input_gradients
 class Repulsion:
     """What pushes the members apart.
 
-    Attributes
+    Parameters
     ----------
     space : callable, default=input_gradients
         Maps ``(ensemble, X, y, n_rows)`` to logits ``(M, B, C)`` and a representation
@@ -49,7 +49,7 @@ class Repulsion:
 class StepResult(NamedTuple):
     """What a step computed.
 
-    Attributes
+    Parameters
     ----------
     logits : Tensor of shape (M, B, C)
     driving_loss : Tensor of shape (M,)
@@ -81,6 +81,7 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Te
     Returns
     -------
     Tensor of shape (M,)
+        In nats.
     """
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), y.repeat(len(logits)), reduction="none"
@@ -115,7 +116,7 @@ def accumulate_gradients(
     Returns
     -------
     StepResult
-        Detached from the graph.
+        Logits, driving loss and repulsion, detached from the graph.
     """
     if repulsion is None or ensemble.n_members == 1:
         logits = ensemble(X)

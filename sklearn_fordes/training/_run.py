@@ -70,17 +70,17 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
     ParticleNet
         `net`, which holds no data.
 
-    Warns
-    -----
-    ConvergenceWarning
-        If the user interrupts: the model is that of the best epoch so far.
-
     Raises
     ------
     KeyboardInterrupt
         If the user interrupts before an epoch is done.
     ValueError
         If the loss or a weight stops being finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the user interrupts: the model is that of the best epoch so far.
     """
     done_before = len(net.history)
     # Dropout and the like draw from the global generators; a later run must not repeat the draws.

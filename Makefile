@@ -1,0 +1,41 @@
+# Every target makes what it needs in .venv, from the pinned versions of constraints.txt.
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-oldest lint typecheck bench clean
+
+demo: .venv/demo.stamp
+	.venv/bin/python -m benchmarks.demo
+
+test: .venv/test.stamp
+	.venv/bin/python -m pytest
+
+# The oldest versions that pyproject.toml allows. Their own deprecations are not ours.
+test-oldest: .venv-oldest/test.stamp
+	.venv-oldest/bin/python -m pytest tests -o filterwarnings=default
+
+lint: .venv/test.stamp
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+
+typecheck: .venv/test.stamp
+	.venv/bin/mypy
+
+bench: .venv/bench.stamp
+	.venv/bin/python -m benchmarks.training_loop
+	.venv/bin/python -m benchmarks.import_time
+
+clean:
+	rm -rf .venv .venv-oldest build
+
+.venv/%.stamp: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+.venv-oldest/test.stamp: pyproject.toml constraints-oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-oldest.txt --editable ".[test]"
+	touch $@
