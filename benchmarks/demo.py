@@ -59,8 +59,8 @@ def member_cosines(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> np.ndarra
     net = classifier.net_
     inputs = torch.tensor(encoded, dtype=net.module_.dtype, device=net.device)
     labels = torch.tensor(y, device=net.device)
-    _, gradients = input_gradients(net.module_.eval(), inputs, labels, len(inputs))
-    unit = torch.nn.functional.normalize(gradients.detach(), dim=-1)
+    gradients = input_gradients(net.module_.eval(), inputs, labels, len(inputs)).representation
+    unit = torch.nn.functional.normalize(gradients, dim=-1)
     return torch.einsum("ibk,jbk->ij", unit, unit).div(len(inputs)).cpu().numpy()
 
 

@@ -13,16 +13,15 @@ from sklearn_fordes.particles import (
     Metric,
     Repulsion,
     accumulate_gradients,
-    cross_entropy,
     input_gradients,
     repulsion_force,
 )
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 
-def make_ensemble(n_members=4, n_features=5, n_classes=3, **mlp):
+def make_ensemble(n_members=4, n_features=5, n_classes=3, *, kind=Ensemble, **mlp):
     member = partial(MLP, n_features, n_classes, **{"hidden_layer_sizes": (6, 6), **mlp})
-    return Ensemble(member, n_members, seed=3).double()
+    return kind(member, n_members, seed=3).double()
 
 
 def make_batch(n_rows=8, n_features=5, n_classes=3):
@@ -35,8 +34,9 @@ def gradients_of(ensemble):
     return [parameter.grad.clone() for parameter in ensemble.parameters()]
 
 
+@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
 @pytest.mark.parametrize("case", ["step-relu-identity", "step-silu-pca"])
-def test_matches_reference_values(reference, case):
+def test_matches_reference_values(reference, case, kind):
     value = {
         name.removeprefix(f"{case}/"): array
         for name, array in reference.items()
@@ -44,7 +44,8 @@ def test_matches_reference_values(reference, case):
     }
     X, y = torch.tensor(value["X"]), torch.tensor(value["y"])
     n_members, n_classes, _ = value["weight2"].shape
-    ensemble = make_ensemble(n_members, X.shape[1], n_classes, activation=str(value["activation"]))
+    activation = str(value["activation"])
+    ensemble = make_ensemble(n_members, X.shape[1], n_classes, kind=kind, activation=activation)
     layers = [ensemble.stacked.get_submodule(str(2 * i)) for i in range(3)]
     with torch.no_grad():
         for i, layer in enumerate(layers):
@@ -56,7 +57,7 @@ def test_matches_reference_values(reference, case):
     space = partial(input_gradients, target=GRADIENT_TARGETS["logit"])
 
     step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion(space, metric))
-    _, gradients = space(ensemble, X, y, len(X))
+    gradients = space(ensemble, X, y, len(X)).representation
 
     def assert_matches(actual, name):
         torch.testing.assert_close(actual.detach(), torch.tensor(value[name]), atol=1e-10, rtol=0)
@@ -90,8 +91,10 @@ def test_joint_backward_equals_autograd_through_the_objective(target, lengthscal
     # A linear stand-in with the right value and slope: the kernel itself is tested elsewhere.
     inner = (gradients[:, :n_rows] * force).sum((1, 2))
     repelled = 7.0 / len(X) * (log_density + inner - inner.detach())
-    (cross_entropy(logits, y, weight) + repelled).sum().backward()
+    losses = nn.functional.cross_entropy(logits.mT, y.expand(4, -1), reduction="none")
+    ((losses * weight).mean(1) + repelled).sum().backward()
     torch.testing.assert_close(actual, gradients_of(ensemble), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(step.driving_loss, (losses * weight).mean(1).detach())
     torch.testing.assert_close(step.repulsion, repelled.detach())
     torch.testing.assert_close(step.logits, logits.detach())
 
@@ -151,8 +154,8 @@ def test_repulsion_turns_input_gradients_apart():
     ensemble, (X, y) = make_ensemble(6), make_batch(32)
 
     def mean_cosine():
-        _, gradients = input_gradients(ensemble, X, y, len(X))
-        unit = nn.functional.normalize(gradients.detach(), dim=-1)
+        gradients = input_gradients(ensemble, X, y, len(X)).representation
+        unit = nn.functional.normalize(gradients, dim=-1)
         cosine = torch.einsum("ibk,jbk->ijb", unit, unit).mean(-1)
         return (cosine.sum() - cosine.trace()).item()
 

@@ -145,6 +145,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
         """Return an initialised net whose members are drawn and not yet trained."""
+        from sklearn_fordes.particles import Ensemble
+        from sklearn_fordes.tabular import MLPEnsemble
         from sklearn_fordes.training import BestEpoch, EpochProgress, ParticleNet, resolve_device
 
         callbacks: list[Any] = []
@@ -153,6 +155,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         if self.verbose:
             callbacks.append(("progress", EpochProgress()))
         net = ParticleNet(
+            MLPEnsemble if self.module is None else Ensemble,
             module__make_member=self._member_factory(n_outputs),
             module__n_members=self.n_members,
             module__seed=member_seed,

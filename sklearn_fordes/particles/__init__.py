@@ -3,7 +3,13 @@
 This package knows neither skorch nor scikit-learn, so it serves training loops of your own.
 """
 
-from sklearn_fordes.particles._ensemble import Ensemble, MemberFactory
+from sklearn_fordes.particles._ensemble import (
+    Ensemble,
+    Evaluation,
+    LogitFunction,
+    MemberFactory,
+    autograd_evaluation,
+)
 from sklearn_fordes.particles._kernel import repulsion_force
 from sklearn_fordes.particles._lengthscales import LENGTHSCALES, Metric
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
@@ -20,11 +26,14 @@ __all__ = [
     "LENGTHSCALES",
     "SPACES",
     "Ensemble",
+    "Evaluation",
+    "LogitFunction",
     "MemberFactory",
     "Metric",
     "Repulsion",
     "StepResult",
     "accumulate_gradients",
+    "autograd_evaluation",
     "cross_entropy",
     "derived_seed",
     "input_gradients",

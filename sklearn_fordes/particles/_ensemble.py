@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,50 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
 
 MemberFactory = Callable[[], nn.Module]
+LogitFunction = Callable[[Tensor], Tensor]
+
+
+class Evaluation(NamedTuple):
+    """An ensemble's outputs at a batch, what its members are compared by, and the way back.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (M, B, C)
+        Not part of an autograd graph.
+    representation : Tensor of shape (M, n_rows, K) or None
+        Likewise.
+    pullback : callable
+        Takes cotangents of logits and representation (of their shapes; the second may be missing)
+        and adds to each parameter's ``grad`` the gradient of the inner products with both.
+    """
+
+    logits: Tensor
+    representation: Tensor | None
+    pullback: Callable[..., None]
+
+
+def autograd_evaluation(logits: Tensor, representation: Tensor | None = None) -> Evaluation:
+    """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (M, B, C)
+        Part of the autograd graph.
+    representation : Tensor of shape (M, n_rows, K), optional
+        Likewise.
+
+    Returns
+    -------
+    Evaluation
+        The same tensors, detached.
+    """
+    outputs = [tensor for tensor in (logits, representation) if tensor is not None]
+
+    def pullback(*cotangents: Tensor) -> None:
+        torch.autograd.backward(outputs, cotangents)
+
+    detached = None if representation is None else representation.detach()
+    return Evaluation(logits.detach(), detached, pullback)
 
 
 class Ensemble(nn.Module):
@@ -92,6 +137,38 @@ class Ensemble(nn.Module):
         buffers = dict(self.stacked.named_buffers())
         output: Tensor = batched_call(parameters, buffers, X)
         return output
+
+    def evaluate(
+        self, X: Tensor, n_rows: int = 0, target: LogitFunction | None = None
+    ) -> Evaluation:
+        """Evaluate every member for training, with input gradients at the first rows.
+
+        Parameters
+        ----------
+        X : Tensor of shape (B, ...)
+            K features when flattened.
+        n_rows : int, default=0
+            How many rows gradients are taken at. None are if it is zero.
+        target : callable
+            Maps logits ``(M, n_rows, C)`` to what is differentiated, ``(M, n_rows)``.
+
+        Returns
+        -------
+        Evaluation
+            With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
+        """
+        if not n_rows or target is None:
+            return autograd_evaluation(self(X))
+        # Only the rows compared need the more expensive graph of second derivatives, unless the
+        # forward pass itself mixes rows.
+        together = X if self.couples_rows else X[:n_rows]
+        points = together.expand(self.n_members, *together.shape).detach().requires_grad_()
+        logits = self(points, shared=False)
+        targets = target(logits[:, :n_rows])
+        (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
+        if len(together) < len(X):
+            logits = torch.cat([logits, self(X[n_rows:])], dim=1)
+        return autograd_evaluation(logits, gradients[:, :n_rows].flatten(2))
 
     def _call_member(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor

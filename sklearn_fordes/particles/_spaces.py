@@ -1,4 +1,4 @@
-"""What members are compared by: a representation of shape (M, rows, K)."""
+"""What members are compared by: a representation of shape (M, n_rows, K)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._ensemble import Ensemble
+from sklearn_fordes.particles._ensemble import Ensemble, Evaluation
 
 GradientTarget = Callable[[Tensor, Tensor], Tensor]
-Space = Callable[[Ensemble, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+Space = Callable[[Ensemble, Tensor, Tensor, int], Evaluation]
 
 
 def logit(logits: Tensor, y: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def input_gradients(
     n_rows: int,
     *,
     target: GradientTarget = log_odds,
-) -> tuple[Tensor, Tensor]:
+) -> Evaluation:
     """Each member's gradient of `target` with respect to its input, at the first rows.
 
     Parameters
@@ -68,21 +68,10 @@ def input_gradients(
 
     Returns
     -------
-    logits : Tensor of shape (M, B, C)
-        Of every row.
-    gradients : Tensor of shape (M, n_rows, K)
-        Part of the autograd graph, so that they can be differentiated by the parameters.
+    Evaluation
+        With a representation of shape (M, n_rows, K).
     """
-    # Only the rows compared need the more expensive graph of second derivatives, unless the
-    # forward pass itself mixes rows.
-    together = X if ensemble.couples_rows else X[:n_rows]
-    points = together.expand(ensemble.n_members, *together.shape).detach().requires_grad_()
-    logits = ensemble(points, shared=False)
-    targets = target(logits[:, :n_rows], y[:n_rows])
-    (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
-    if len(together) < len(X):
-        logits = torch.cat([logits, ensemble(X[n_rows:])], dim=1)
-    return logits, gradients[:, :n_rows].flatten(2)
+    return ensemble.evaluate(X, n_rows, lambda logits: target(logits, y[:n_rows]))
 
 
 SPACES = {"input_gradient": input_gradients}

@@ -21,8 +21,8 @@ class Repulsion:
     Parameters
     ----------
     space : callable, default=input_gradients
-        Maps ``(ensemble, X, y, n_rows)`` to logits ``(M, B, C)`` and a representation
-        ``(M, rows, K)`` that is part of the autograd graph.
+        Maps ``(ensemble, X, y, n_rows)`` to an `Evaluation` with a representation
+        ``(M, rows, K)``.
     metric : Metric, default=Metric()
         How distances in that space are measured.
     strength : float, default=1.0
@@ -68,25 +68,33 @@ class StepResult(NamedTuple):
         return (self.driving_loss + self.repulsion).sum()
 
 
-def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Each member's mean cross-entropy over the rows.
+def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each member's mean cross-entropy over the rows, and its gradient.
 
     Parameters
     ----------
     logits : Tensor of shape (M, B, C)
+        One set for each member.
     y : Tensor of shape (B,)
+        Classes, from 0 to C − 1.
     weight : Tensor of shape (B,), optional
         Row weights; the mean divides by B, not by their sum, so that a batch's weight is kept.
 
     Returns
     -------
-    Tensor of shape (M,)
+    loss : Tensor of shape (M,)
         In nats.
+    cotangent : Tensor of shape (M, B, C)
+        Gradient of the sum of losses with respect to the logits.
     """
-    losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), y.repeat(len(logits)), reduction="none"
-    ).view(logits.shape[:2])
-    return (losses if weight is None else losses * weight).mean(1)
+    share = logits.new_full((len(y),), 1 / len(y)) if weight is None else weight / len(y)
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    log_prob = logits.log_softmax(-1)
+    loss = -(log_prob.gather(-1, true_class).squeeze(-1) * share).sum(1)
+    residual = log_prob.exp().scatter_add_(
+        -1, true_class, logits.new_full((), -1.0).expand_as(true_class)
+    )
+    return loss, residual * share.unsqueeze(-1)
 
 
 def accumulate_gradients(
@@ -99,8 +107,9 @@ def accumulate_gradients(
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
     Member i descends ``cross_entropy_i + strength / B * log Σ_j k(i, stopgrad j)``. The force is
-    known in closed form, so one backward pass of the driving loss plus the inner product of
-    representation and force gives both terms (Trinh et al. 2024, equation 12).
+    known in closed form, so one backward pass, with the cross-entropy's gradient as cotangent of
+    the logits and the force as that of the representation, gives both terms (Trinh et al. 2024,
+    equation 12).
 
     Parameters
     ----------
@@ -116,23 +125,20 @@ def accumulate_gradients(
     Returns
     -------
     StepResult
-        Logits, driving loss and repulsion, detached from the graph.
+        Logits, driving loss and repulsion.
     """
     if repulsion is None or ensemble.n_members == 1:
-        logits = ensemble(X)
-        driving_loss = cross_entropy(logits, y, weight)
-        driving_loss.sum().backward()
-        repelled = torch.zeros_like(driving_loss)
-    else:
-        n_rows = max(1, round(repulsion.fraction * len(X)))
-        logits, representation = repulsion.space(ensemble, X, y, n_rows)
-        log_density, force = repulsion_force(
-            representation.detach(),
-            rotation=repulsion.metric.rotation,
-            precision=repulsion.metric.precision,
-        )
-        factor = repulsion.strength / len(X)
-        driving_loss = cross_entropy(logits, y, weight)
-        (driving_loss.sum() + factor * (representation * force).sum()).backward()
-        repelled = factor * log_density
-    return StepResult(logits.detach(), driving_loss.detach(), repelled)
+        logits, _, pullback = ensemble.evaluate(X)
+        driving_loss, cotangent = cross_entropy(logits, y, weight)
+        pullback(cotangent)
+        return StepResult(logits, driving_loss, torch.zeros_like(driving_loss))
+
+    n_rows = max(1, round(repulsion.fraction * len(X)))
+    logits, representation, pullback = repulsion.space(ensemble, X, y, n_rows)
+    if representation is None:
+        raise TypeError("Got no representation from the space, but expected one to compare.")
+    driving_loss, cotangent = cross_entropy(logits, y, weight)
+    log_density, force = repulsion_force(representation, **repulsion.metric._asdict())
+    factor = repulsion.strength / len(X)
+    pullback(cotangent, factor * force)
+    return StepResult(logits, driving_loss, factor * log_density)

@@ -1,5 +1,6 @@
-"""What is particular to tables: the default network."""
+"""What is particular to tables: the default network, and training it fast."""
 
 from sklearn_fordes.tabular._mlp import MLP
+from sklearn_fordes.tabular._mlp_ensemble import MLPEnsemble
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "MLPEnsemble"]

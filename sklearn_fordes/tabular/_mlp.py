@@ -6,13 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "gelu": nn.GELU,
-    "mish": nn.Mish,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from sklearn_fordes.tabular._activations import ACTIVATIONS
 
 
 class MLP(nn.Sequential):
@@ -24,7 +18,7 @@ class MLP(nn.Sequential):
     n_outputs : int
     hidden_layer_sizes : sequence of int, default=(128, 128)
         Widths of the hidden layers; an empty one makes a linear model.
-    activation : {"gelu", "mish", "relu", "silu", "tanh"}, default="silu"
+    activation : {"gelu", "relu", "silu", "tanh"}, default="silu"
         A smooth one has input gradients that are continuous in the input.
     dropout : float, default=0.0
         Probability of zeroing a hidden unit in training, in [0, 1).
@@ -56,8 +50,10 @@ class MLP(nn.Sequential):
             raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
         layers: list[nn.Module] = []
         for width in hidden_layer_sizes:
-            layers += [nn.Linear(n_features, width), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(n_features, width), ACTIVATIONS[activation].layer()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             n_features = width
         super().__init__(*layers, nn.Linear(n_features, n_outputs))
+        self.activation = activation
+        self.dropout = dropout

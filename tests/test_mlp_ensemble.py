@@ -1,0 +1,131 @@
+"""The written-out training step of stacked MLPs against autograd and vmap."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from sklearn_fordes.particles import (
+    GRADIENT_TARGETS,
+    Ensemble,
+    Repulsion,
+    accumulate_gradients,
+    input_gradients,
+)
+from sklearn_fordes.tabular import MLP, MLPEnsemble
+from sklearn_fordes.tabular._activations import ACTIVATIONS
+
+
+def make_pair(n_features=5, n_classes=3, dtype=torch.float64, **mlp):
+    member = partial(MLP, n_features, n_classes, **{"hidden_layer_sizes": (7, 4), **mlp})
+    return [kind(member, 4, seed=3).to(dtype) for kind in (Ensemble, MLPEnsemble)]
+
+
+def make_batch(n_rows=9, n_features=5, n_classes=3):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
+    return X, torch.randint(n_classes, (n_rows,), generator=generator)
+
+
+def step_and_gradients(ensemble, X, y, repulsion, weight=None):
+    step = accumulate_gradients(ensemble, X, y, weight, repulsion)
+    return step, [parameter.grad for parameter in ensemble.parameters()]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("target", GRADIENT_TARGETS)
+@pytest.mark.parametrize("fraction", [None, 0.3, 1.0])
+def test_step_equals_that_of_the_general_ensemble(activation, target, fraction):
+    general, written_out = make_pair(activation=activation)
+    X, y = make_batch()
+    weight = torch.linspace(0.2, 1.8, len(X), dtype=torch.float64)
+    repulsion = None
+    if fraction is not None:
+        space = partial(input_gradients, target=GRADIENT_TARGETS[target])
+        repulsion = Repulsion(space, strength=9.0, fraction=fraction)
+    expected = step_and_gradients(general, X, y, repulsion, weight)
+    actual = step_and_gradients(written_out, X, y, repulsion, weight)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (3,), (12, 3, 8)])
+@pytest.mark.parametrize("n_features", [1, 20])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_any_depth_and_width(hidden_layer_sizes, n_features, n_classes):
+    pair = make_pair(n_features, n_classes, hidden_layer_sizes=hidden_layer_sizes)
+    X, y = make_batch(6, n_features, n_classes)
+    expected, actual = (step_and_gradients(e, X, y, Repulsion(fraction=0.5)) for e in pair)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+
+
+def test_single_precision_is_close_to_double():
+    X, y = make_batch(64)
+    general, _ = make_pair()
+    _, written_out = make_pair(dtype=torch.float32)
+    repulsion = Repulsion(strength=9.0, fraction=0.25)
+    _, expected = step_and_gradients(general, X, y, repulsion)
+    _, actual = step_and_gradients(written_out, X.float(), y, repulsion)
+    for own, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(own.double(), reference, atol=1e-5, rtol=1e-3)
+
+
+def test_gradients_accumulate():
+    _, ensemble = make_pair()
+    X, y = make_batch()
+    _, once = step_and_gradients(ensemble, X, y, Repulsion())
+    once = [gradient.clone() for gradient in once]
+    _, twice = step_and_gradients(ensemble, X, y, Repulsion())
+    torch.testing.assert_close(twice, [2 * gradient for gradient in once])
+
+
+def test_dropout_acts_as_autograd_through_the_same_masks_says():
+    _, ensemble = make_pair(dropout=0.4)
+    X, y = make_batch()
+    repulsion = Repulsion(strength=9.0, fraction=0.5)
+    n_rows = 4
+    torch.manual_seed(0)
+    step, actual = step_and_gradients(ensemble, X, y, repulsion)
+    actual = [gradient.clone() for gradient in actual]
+
+    ensemble.zero_grad()
+    torch.manual_seed(0)
+    points = X.expand(4, *X.shape).clone().requires_grad_()
+    logits = ensemble(points, shared=False)
+    targets = GRADIENT_TARGETS["log_odds"](logits[:, :n_rows], y[:n_rows])
+    (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
+    torch.testing.assert_close(step.logits, logits.detach())
+    from sklearn_fordes.particles import repulsion_force
+
+    _, force = repulsion_force(gradients[:, :n_rows])
+    losses = torch.nn.functional.cross_entropy(logits.mT, y.expand(4, -1), reduction="none")
+    inner = (gradients[:, :n_rows] * force).sum()
+    (losses.mean(1).sum() + 9.0 / len(X) * inner).backward()
+    expected = [parameter.grad for parameter in ensemble.parameters()]
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+
+
+def test_dropout_masks_differ_between_members_and_vanish_in_evaluation():
+    _, ensemble = make_pair(dropout=0.5)
+    X, _ = make_batch()
+    with torch.no_grad():
+        for parameter in ensemble.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter))
+    logits = ensemble.evaluate(X).logits
+    assert not torch.equal(logits[0], logits[1])
+    logits = ensemble.eval().evaluate(X).logits
+    assert torch.equal(logits[0], logits[1])
+    torch.testing.assert_close(logits, ensemble(X).detach())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_of_activations(activation):
+    a = torch.linspace(-4, 4, 30, dtype=torch.float64).reshape(1, 30, 1).requires_grad_()
+    value, slope, curvature = ACTIVATIONS[activation].differentiate(a, 30)
+    torch.testing.assert_close(value, ACTIVATIONS[activation].layer()(a))
+    (expected,) = torch.autograd.grad(value.sum(), a, create_graph=True)
+    torch.testing.assert_close(slope, expected)
+    if curvature is None:
+        assert not expected.requires_grad or activation == "relu"
+    else:
+        torch.testing.assert_close(curvature, torch.autograd.grad(expected.sum(), a)[0])
+    assert ACTIVATIONS[activation].differentiate(a, 0).curvature is None
