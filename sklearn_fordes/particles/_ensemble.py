@@ -115,7 +115,7 @@ class Ensemble(nn.Module):
         self.n_members = n_members
         self.stacked = _stack(members)
         # Kept out of the registered modules: its own weights are never used.
-        self.__dict__["_template"] = members[0]
+        self.__dict__["_template"] = members[0].train(self.training)
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member.
@@ -178,8 +178,9 @@ class Ensemble(nn.Module):
 
     def train(self, mode: bool = True) -> Ensemble:
         """Set training mode, in the template too (see `torch.nn.Module.train`)."""
-        super().train(mode)
-        self._template.train(mode)
+        if mode != self.training:  # skorch sets it for each batch
+            super().train(mode)
+            self._template.train(mode)
         return self
 
     @property

@@ -87,14 +87,13 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> tu
     cotangent : Tensor of shape (M, B, C)
         Gradient of the sum of losses with respect to the logits.
     """
-    share = logits.new_full((len(y),), 1 / len(y)) if weight is None else weight / len(y)
     true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
     log_prob = logits.log_softmax(-1)
-    loss = -(log_prob.gather(-1, true_class).squeeze(-1) * share).sum(1)
-    residual = log_prob.exp().scatter_add_(
-        -1, true_class, logits.new_full((), -1.0).expand_as(true_class)
-    )
-    return loss, residual * share.unsqueeze(-1)
+    loss = -log_prob.gather(-1, true_class)  # (M, B, 1)
+    cotangent = log_prob.exp().scatter_add_(-1, true_class, loss.new_full((), -1.0).expand_as(loss))
+    if weight is not None:
+        loss, cotangent = loss * weight.unsqueeze(-1), cotangent * weight.unsqueeze(-1)
+    return loss.mean((1, 2)), cotangent / len(y)
 
 
 def accumulate_gradients(

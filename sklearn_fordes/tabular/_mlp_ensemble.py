@@ -13,6 +13,8 @@ from sklearn_fordes.particles import Ensemble, Evaluation, LogitFunction
 from sklearn_fordes.tabular._activations import ACTIVATIONS, Derivatives
 from sklearn_fordes.tabular._mlp import MLP
 
+Layers = list[tuple[Tensor, Tensor]]  # weight (M, out, in) and bias (M, out) of each
+
 
 class MLPEnsemble(Ensemble):
     """An `Ensemble` of `MLP` members that needs neither vmap nor autograd to train.
@@ -40,26 +42,26 @@ class MLPEnsemble(Ensemble):
         h = X.expand(self.n_members, *X.shape) if shared else X
         *hidden, last = self._layers()
         for weight, bias in hidden:
-            h = activation(torch.baddbmm(bias.unsqueeze(1), h, weight.mT))
+            h = activation(_affine(h, weight, bias))
             h = torch.nn.functional.dropout(h, template.dropout, self.training)
-        return torch.baddbmm(last[1].unsqueeze(1), h, last[0].mT)
+        return _affine(h, *last)
 
     @torch.no_grad()
     def evaluate(
         self, X: Tensor, n_rows: int = 0, target: LogitFunction | None = None
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
-        layers = [(weight.detach(), bias.detach().unsqueeze(1)) for weight, bias in self._layers()]
+        layers = self._layers()
         differentiate = ACTIVATIONS[self._mlp.activation].differentiate
         inputs = [X.expand(self.n_members, *X.shape)]  # h_{l−1}, shared by the first layer
         hidden: list[Derivatives] = []
         for weight, bias in layers[:-1]:
-            derivatives = differentiate(torch.baddbmm(bias, inputs[-1], weight.mT), n_rows)
+            derivatives = differentiate(_affine(inputs[-1], weight, bias), n_rows)
             hidden.append(self._dropped(derivatives, n_rows))
             inputs.append(hidden[-1].value)
-        logits = torch.baddbmm(layers[-1][1], inputs[-1], layers[-1][0].mT)
+        logits = _affine(inputs[-1], *layers[-1])
         if not n_rows or target is None:
-            return Evaluation(logits, None, partial(self._backward, layers, inputs, hidden))
+            return Evaluation(logits, None, partial(_backward, layers, inputs, hidden))
 
         compared = logits[:, :n_rows].clone().requires_grad_()
         with torch.enable_grad():
@@ -92,42 +94,15 @@ class MLPEnsemble(Ensemble):
                 (z_bar,) = torch.autograd.grad(target_gradient, compared, g_bar)
                 logits_cotangent = logits_cotangent.clone()
                 logits_cotangent[:, :n_rows] += z_bar
-            self._backward(
-                layers, inputs, hidden, logits_cotangent, weight_grads, preactivation_grads
-            )
+            _backward(layers, inputs, hidden, logits_cotangent, weight_grads, preactivation_grads)
 
         return Evaluation(logits, gradients[0][1], pullback)
-
-    @torch.no_grad()
-    def _backward(
-        self,
-        layers: list[tuple[Tensor, Tensor]],
-        inputs: list[Tensor],
-        hidden: list[Derivatives],
-        logits_cotangent: Tensor,
-        weight_grads: Sequence[Tensor] = (),
-        preactivation_grads: Sequence[Tensor | None] = (),
-    ) -> None:
-        """Back-propagate to every parameter's ``grad``, adding to what the second pass found."""
-        parameters = self._layers()
-        a_bar = logits_cotangent
-        for index in reversed(range(len(layers))):
-            grad = _weight_gradient(a_bar, inputs[index])
-            _accumulate(
-                parameters[index][0], grad.add_(weight_grads[index]) if weight_grads else grad
-            )
-            _accumulate(parameters[index][1], a_bar.sum(1))
-            if not index:
-                return
-            a_bar = (a_bar @ layers[index][0]).mul_(hidden[index - 1].slope)
-            if preactivation_grads and (found := preactivation_grads[index - 1]) is not None:
-                a_bar[:, : found.shape[1]] += found
 
     @property
     def _mlp(self) -> MLP:
         return cast(MLP, self._template)
 
-    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+    def _layers(self) -> Layers:
         """Return weight (M, out, in) and bias (M, out) of each layer."""
         tensors = iter(self.stacked.parameters())
         return list(zip(tensors, tensors, strict=True))
@@ -143,6 +118,33 @@ class MLPEnsemble(Ensemble):
             slope * mask,
             None if curvature is None else curvature * mask[:, :n_rows],
         )
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
+
+
+@torch.no_grad()
+def _backward(
+    layers: Layers,
+    inputs: list[Tensor],
+    hidden: list[Derivatives],
+    logits_cotangent: Tensor,
+    weight_grads: Sequence[Tensor] = (),
+    preactivation_grads: Sequence[Tensor | None] = (),
+) -> None:
+    """Back-propagate to every parameter's ``grad``, adding to what the second pass found."""
+    a_bar = logits_cotangent
+    for index in reversed(range(len(layers))):
+        weight, bias = layers[index]
+        grad = _weight_gradient(a_bar, inputs[index])
+        _accumulate(weight, grad.add_(weight_grads[index]) if weight_grads else grad)
+        _accumulate(bias, a_bar.sum(1))
+        if not index:
+            return
+        a_bar = (a_bar @ weight).mul_(hidden[index - 1].slope)
+        if preactivation_grads and (found := preactivation_grads[index - 1]) is not None:
+            a_bar[:, : found.shape[1]] += found
 
 
 def _weight_gradient(output_grad: Tensor, layer_input: Tensor) -> Tensor:

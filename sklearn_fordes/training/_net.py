@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
@@ -125,7 +124,7 @@ class ParticleNet(NeuralNetClassifier):
             self.module_, inputs["X"], y, inputs.get("sample_weight"), self.repulsion
         )
         loss = step.objective
-        if not torch.isfinite(loss):
+        if not math.isfinite(loss.item()):
             raise ValueError(self.divergence_message("loss"))
         self.history.record_batch("driving_loss", step.driving_loss.mean().item())
         self.history.record_batch("repulsion", step.repulsion.mean().item())
