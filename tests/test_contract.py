@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.tabular import MLP
@@ -239,6 +241,15 @@ def test_data_frames(small, binary):
         model = small().fit(frame, y)
         assert model.feature_names_in_.tolist() == names
         np.testing.assert_array_equal(model.predict_proba(frame), expected)
+
+
+def test_global_output_configuration_does_not_reach_inside(small, binary):
+    X, y = binary
+    images = X.reshape(-1, 1, 2, 3)
+    flat = partial(nn.Sequential, nn.Flatten(), nn.Linear(6, 2))
+    with sklearn.config_context(transform_output="pandas"):
+        assert small(module=flat()).fit(images, y).predict_proba(images).shape == (200, 2)
+        assert small().fit(X, y).predict_proba(X).shape == (200, 2)
 
 
 def test_large_offsets_keep_their_precision(small, binary):

@@ -108,7 +108,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _make_encoder(self) -> Any:
         # A module of the user's own sees the rows as they come.
-        return StandardScaler() if self.module is None else FunctionTransformer()
+        encoder = StandardScaler() if self.module is None else FunctionTransformer()
+        return encoder.set_output(transform="default")  # whatever scikit-learn's configuration says
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))

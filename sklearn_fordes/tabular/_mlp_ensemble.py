@@ -33,6 +33,15 @@ class MLPEnsemble(Ensemble):
     with V the cotangent of G. Forward and backward are those of a deep ensemble; the two in between
     run on the rows compared alone, and cost as much for these. Dropout multiplies σ, σ' and σ'' by
     its mask.
+
+    Parameters
+    ----------
+    make_member : callable or MLP
+        As in `Ensemble`; what it returns must be an `MLP`.
+    n_members : int
+        M.
+    seed : int, default=0
+        Member i's initial weights depend on `seed` and i alone.
     """
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
