@@ -8,6 +8,7 @@ from sklearn.exceptions import DataConversionWarning
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.estimators._base import Table
 from sklearn_fordes.tabular import MLP
 
 WRONG = {
@@ -17,7 +18,7 @@ WRONG = {
     "gradient_target": ["odds", None],
     "lengthscale": ["median", None, 0.5],
     "repulsion_fraction": [0.0, -0.1, 1.5, "all", np.nan],
-    "hidden_layer_sizes": [0, (8, 0), (8, 2.5), (8, "wide"), None, -3],
+    "hidden_layer_sizes": [0, (8, 0), (8, 2.5), (8, "wide"), None, -3, (True,), [[8, 8], [4, 4]]],
     "module": [3, "mlp"],
     "optimizer": ["adam", 3],
     "max_epochs": [0, 1.5, "many", None],
@@ -27,9 +28,9 @@ WRONG = {
     "early_stopping": ["yes", None, 3],
     "validation_fraction": [0.0, 1.0, 2, -0.1, None],
     "n_iter_no_change": [0, 1.5, None],
-    "class_weight": ["equal", 3],
-    "device": ["gpu", "tpu:0", 3.5, None],
-    "callbacks": ["early", 3],
+    "class_weight": ["equal", 3, {0: -1.0}, {0: np.nan}, {0: np.inf}, {0: "a"}],
+    "device": ["gpu", "tpu:0", 3.5, None, "meta"],
+    "callbacks": ["early", 3, [3], ["early"], [("early", 3)]],
     "random_state": ["seed", -1, 2.5],
     "verbose": ["loud", -1],
 }
@@ -46,14 +47,15 @@ def test_wrong_parameter(small, binary, name, value):
         model.fit(*binary)
     message = str(error.value)
     assert name in message
-    assert str(value) in message
+    shown = value[0] if name == "callbacks" and isinstance(value, list) else value
+    assert str(shown) in message
     assert "expected" in message or "must be" in message
     assert not hasattr(model, "net_")
 
 
-def test_unknown_parameter(small, binary):
-    with pytest.raises(TypeError, match="Got the parameter 'n_memebers', but expected one that"):
-        small(n_memebers=3).fit(*binary)
+def test_unknown_parameter(small):
+    with pytest.raises(TypeError, match="unexpected parameter 'n_memebers', but expected one"):
+        small(n_memebers=3)
     with pytest.raises(ValueError, match="Invalid parameter 'n_memebers'"):
         small().set_params(n_memebers=3)
 
@@ -70,9 +72,15 @@ def test_unknown_parameter_of_a_part(small, binary):
     [
         ({"module__activation": "sine"}, r"Got activation='sine', but expected one of \['gelu'"),
         ({"module__dropout": 1.0}, r"Got dropout=1.0, but expected a number in \[0, 1\)"),
+        ({"module__dropout": "a"}, r"Got dropout='a', but expected a number in \[0, 1\)"),
+        ({"iterator_train__batch_size": 0}, r"Got batch_size=0, but expected an integer >= 1"),
+        (
+            {"callbacks__erly_stopping__patience": 3},
+            r"no callback 'erly_stopping'; expected one of",
+        ),
     ],
 )
-def test_wrong_parameter_of_the_default_network(small, binary, parameter, message):
+def test_wrong_parameter_of_a_part(small, binary, parameter, message):
     with pytest.raises(ValueError, match=message):
         small(**parameter).fit(*binary)
 
@@ -88,6 +96,33 @@ def test_module_with_another_number_of_outputs(small, binary):
         small(module=nn.Linear(6, 5)).fit(*binary)
 
 
+class ReturnsTuple(MLP):
+    def forward(self, X):
+        return super().forward(X), X
+
+
+class Rounds(MLP):
+    def forward(self, X):
+        return super().forward(X.round().detach())
+
+
+def test_module_that_returns_no_tensor(small, binary):
+    with pytest.raises(TypeError, match="Got a tuple as output of the module, but expected a tens"):
+        small(module=ReturnsTuple).fit(*binary)
+
+
+def test_module_that_does_not_depend_on_its_input_smoothly(small, binary):
+    with pytest.raises(ValueError, match=r"can't be trained \(.*differentiated twice"):
+        small(module=Rounds).fit(*binary)
+    assert small(module=Rounds, repulsion="none").fit(*binary).n_iter_ == 6
+
+
+def test_module_whose_members_start_alike(small, binary):
+    network = MLP(6, 2)
+    with pytest.raises(ValueError, match="initial weights are the same for each member"):
+        small(module=lambda: network).fit(*binary)
+
+
 def test_module_that_is_none(small, binary):
     with pytest.raises(TypeError, match=r"Got a str from the module factory, but expected a torch"):
         small(module=str).fit(*binary)
@@ -98,14 +133,21 @@ def test_parameters_beside_a_module_instance(small, binary):
         small(module=MLP(6, 2), module__width=3).fit(*binary)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, "many"])
-def test_missing_infinite_and_textual_cells(small, binary, value):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "Input X contains NaN"),
+        (np.inf, "Input X contains infinity"),
+        ("many", "could not convert string to float: 'many'"),
+    ],
+)
+def test_missing_infinite_and_textual_cells(small, binary, value, message):
     X, y = binary[0].astype(object), binary[1]
     X[3, 2] = value
-    with pytest.raises(ValueError, match=r"contains NaN|contains infinity|could not convert"):
+    with pytest.raises(ValueError, match=message):
         small().fit(X, y)
     model = small().fit(*binary)
-    with pytest.raises(ValueError, match=r"contains NaN|contains infinity|could not convert"):
+    with pytest.raises(ValueError, match=message):
         model.predict(X)
 
 
@@ -160,6 +202,33 @@ def test_wrong_weights(small, binary, weight, message):
         small().fit(*binary, sample_weight=weight)
 
 
+def test_weights_that_leave_nothing(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="zero for every row together"):
+        small(class_weight={0: 0.0}).fit(X, y, sample_weight=y == 0)
+    with pytest.raises(ValueError, match=r"one class only, \[1\]"):
+        small(class_weight={0: 0.0}).fit(X, y)
+    with pytest.raises(ValueError, match="zero for every row together"):
+        small(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(
+            np.r_[X, X + 3], np.r_[y, y + 1], X_val=X[y == 0], y_val=y[y == 0]
+        )
+
+
+def test_outputs_that_are_not_finite(small, binary):
+    X, y = binary
+    model = small(hidden_layer_sizes=()).fit(X, y)
+    model.net_.module_.stacked.get_parameter("0.weight").data *= 1e20
+    with pytest.raises(ValueError, match="the network's output is not finite"):
+        model.predict_proba(X * 1e25)
+
+    class BlindInEvaluation(MLP):
+        def forward(self, X):
+            return super().forward(X) * (1 if self.training else np.nan)
+
+    with pytest.raises(ValueError, match=r"validation loss that is not finite .* in epoch 1"):
+        small(module=BlindInEvaluation).fit(X, y)
+
+
 def test_validation_rows(small, binary):
     X, y = binary
     with pytest.raises(ValueError, match="Got X_val without y_val"):
@@ -199,9 +268,20 @@ def test_tables_too_small_to_hold_rows_out_are_trained_on_whole(small, n_rows):
     assert model.predict_proba(X).shape == (n_rows, 2)
 
 
-def test_every_class_keeps_a_training_row(small):
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(30, 2)), np.r_[np.zeros(20), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
-    model = small(validation_fraction=0.5, n_iter_no_change=2).fit(X, y)
-    assert len(model.classes_) == 11
-    assert "valid_loss" in model.history_[0]
+@pytest.mark.parametrize("validation_fraction", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("counts", [(98, 2), (20, *[1] * 10), (5, 5), (50, 3, 47), (30, 30, 30)])
+def test_every_class_keeps_a_training_row(small, counts, validation_fraction):
+    y = np.repeat(np.arange(len(counts)), counts)
+    X = np.c_[np.arange(len(y)), y].astype(float)
+    model = small(validation_fraction=validation_fraction)
+    for seed in range(20):
+        table, valid = model._hold_out(Table(X, y, np.ones(len(y))), seed)
+        assert set(table.y) == set(y)
+        assert len(valid.y) == min(int(validation_fraction * len(y)), len(y) - len(counts))
+        assert sorted([*table.X[:, 0], *valid.X[:, 0]]) == list(range(len(y)))
+
+
+def test_held_out_rows_are_stratified(small):
+    y = np.repeat([0, 1], [900, 100])
+    _, valid = small()._hold_out(Table(y[:, None], y, np.ones(1000)), 0)
+    assert np.bincount(valid.y).tolist() == [90, 10]

@@ -183,12 +183,13 @@ def test_own_module_sees_the_rows_as_they_come(small, binary):
 
     class Spy(MLP):
         def forward(self, X):
-            seen.append(X.shape)
+            seen.append(X.clone())
             return super().forward(X)
 
-    model = small(module=Spy).fit(X, y)
-    np.testing.assert_array_equal(model.encoder_.transform(X), X)
-    assert seen
+    small(module=Spy, repulsion="none", early_stopping=False).fit(X, y)
+    rows = {tuple(row) for row in X.astype(np.float32).tolist()}
+    assert len(seen) > 6
+    assert all(tuple(row) in rows for batch in seen for row in batch.tolist())
     assert isinstance(small().fit(X, y).encoder_, StandardScaler)
 
 
@@ -220,6 +221,34 @@ def test_class_weight_equals_the_sample_weights_it_stands_for(small, multiclass)
     np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
     plain = small().fit(X, y).predict_proba(X).mean(0)
     assert by_class.predict_proba(X).mean(0)[1] > plain[1]
+
+
+def test_class_weight_may_name_classes_that_some_rows_lack(small, multiclass):
+    X, y = multiclass
+    weights = {0: 2.0, 2: 1.0}
+    small(class_weight=weights).fit(X, y, sample_weight=y != 2)
+    model = small(class_weight=weights).partial_fit(X[y == 1], y[y == 1], classes=[0, 1, 2])
+    assert model.predict_proba(X).shape == (len(X), 3)
+
+
+def test_weights_keep_their_size_between_calls_of_partial_fit(small, binary):
+    X, y = binary
+
+    def mean_probability(**params):
+        model = small(**params)
+        for label in (0, 1) * 3:
+            model.partial_fit(X[y == label], y[y == label], classes=[0, 1])
+        return model.predict_proba(X)[:, 1].mean()
+
+    # AdamW divides a constant factor out, SGD does not.
+    sgd = {"optimizer": torch.optim.SGD, "lr": 0.05}
+    assert mean_probability(class_weight={1: 20.0}, **sgd) > mean_probability(**sgd) + 0.02
+
+
+def test_huge_weights_do_not_overflow(small, binary):
+    X, y = binary
+    huge = small().fit(X, y, sample_weight=np.full(len(y), 1e307)).predict_proba(X)
+    np.testing.assert_array_equal(huge, small().fit(X, y).predict_proba(X))
 
 
 def test_balanced_class_weight_raises_the_rare_class(small, binary):

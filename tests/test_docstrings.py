@@ -25,5 +25,10 @@ def public_names():
 
 @pytest.mark.parametrize("name", list(public_names()))
 def test_docstring(name):
-    found = [(code, text) for code, text in validate(name)["errors"] if code in CODES]
+    found = [
+        (code, text)
+        for code, text in validate(name)["errors"]
+        # **kwargs is left out of the signature, see PassThroughParameters.
+        if code in CODES and "{'**kwargs'}" not in text
+    ]
     assert not found

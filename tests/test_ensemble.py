@@ -140,6 +140,8 @@ def test_instance_that_cannot_be_reset_is_refused():
 
 
 def test_factory_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="Got n_members=0"):
+        Ensemble(lambda: nn.Linear(2, 2), 0)
     with pytest.raises(TypeError, match="Got a int from the module factory"):
         Ensemble(lambda: 3, 2)
 
@@ -147,6 +149,38 @@ def test_factory_of_something_else_is_refused():
 def test_module_without_parameters_is_refused():
     with pytest.raises(ValueError, match="Got a module without parameters"):
         Ensemble(nn.ReLU, 2)
+
+
+def test_rows_may_be_coupled_by_a_declaration():
+    class Centred(nn.Linear):
+        couples_rows = True
+
+        def forward(self, X):
+            return super().forward(X - X.mean(0))
+
+    ensemble = Ensemble(lambda: Centred(3, 2), 2)
+    X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    logits = ensemble.evaluate(X, 2, lambda logits: logits[..., 0]).logits
+    torch.testing.assert_close(logits, ensemble(X).detach())
+
+
+def test_attention_can_be_differentiated_twice():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.head = nn.Linear(12, 2)
+
+        def forward(self, X):
+            tokens = X.unflatten(1, (3, 4))
+            return self.head(
+                self.attention(tokens, tokens, tokens, need_weights=False)[0].flatten(1)
+            )
+
+    ensemble = Ensemble(Attention, 3)
+    evaluation = ensemble.evaluate(torch.randn(5, 12), 5, lambda logits: logits[..., 0])
+    evaluation.pullback(torch.ones_like(evaluation.logits), evaluation.representation)
+    assert all(torch.isfinite(p.grad).all() for p in ensemble.parameters())
 
 
 def test_frozen_parameters_stay_frozen():

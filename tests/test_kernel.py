@@ -75,7 +75,7 @@ def test_matches_loops_over_members_and_rows(shape, metric):
     rotation, precision = torch.eye(width, dtype=torch.float64), torch.ones(width).double()
     if metric == "general":
         rotation, precision = random_metric(width)
-    expected = force_by_loops(gradients, rotation, precision)
+    expected = force_by_loops(gradients, rotation, precision / precision.max())
     given = {} if metric == "identity" else {"rotation": rotation, "precision": precision}
     log_density, force = repulsion_force(gradients, **given)
     torch.testing.assert_close(log_density, expected[0], atol=1e-10, rtol=1e-10)
@@ -130,7 +130,15 @@ def test_rounding_noise_is_not_amplified_in_single_precision():
     # One feature leaves only two directions: members differ by rounding alone.
     gradients = random_gradients((6, 50, 1)).abs().float()
     _, force = repulsion_force(gradients)
-    assert force.abs().max() < 1e-3
+    assert (force * gradients).abs().max() < 1e-3  # where members differ, it is of the order of 1
+
+
+@pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4])
+def test_single_precision_resolves_members_that_are_close(distance):
+    gradients = random_gradients((1, 20, 3)) + distance * random_gradients((6, 20, 3), seed=2)
+    _, expected = repulsion_force(gradients)
+    _, force = repulsion_force(gradients.float())
+    assert (force.double() - expected).norm() < 1e-2 * expected.norm()
 
 
 def test_force_is_tangential_and_of_degree_minus_one():
@@ -140,12 +148,22 @@ def test_force_is_tangential_and_of_degree_minus_one():
     torch.testing.assert_close(repulsion_force(3 * gradients)[1], force / 3)
 
 
-def test_common_factor_of_the_precision_cancels():
-    rotation, precision = random_metric(3)
-    gradients = random_gradients((5, 4, 3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factor", [7.0, 1e-10])
+def test_common_factor_of_the_precision_cancels(dtype, factor):
+    rotation, precision = (part.to(dtype) for part in random_metric(3))
+    gradients = random_gradients((5, 4, 3)).to(dtype)
     one = repulsion_force(gradients, rotation=rotation, precision=precision)
-    other = repulsion_force(gradients, rotation=rotation, precision=7 * precision)
+    other = repulsion_force(gradients, rotation=rotation, precision=factor * precision)
     torch.testing.assert_close(one, other)
+
+
+def test_a_vanishing_gradient_feels_no_force():
+    gradients = random_gradients((5, 4, 3))
+    gradients[2, 1] = 1e-13
+    force = repulsion_force(gradients)[1]
+    assert not force[2, 1].any()
+    assert force[3, 1].any()
 
 
 def test_permuting_members_permutes_the_result():

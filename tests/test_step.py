@@ -99,6 +99,21 @@ def test_joint_backward_equals_autograd_through_the_objective(target, lengthscal
     torch.testing.assert_close(step.logits, logits.detach())
 
 
+@pytest.mark.parametrize("wrong", [{"strength": -1.0}, {"fraction": 0.0}, {"fraction": 1.5}])
+def test_wrong_repulsion_is_told(wrong):
+    with pytest.raises(ValueError, match=f"Got {next(iter(wrong))}="):
+        Repulsion(**wrong)
+
+
+def test_log_prob_keeps_its_direction_when_training_has_converged():
+    logits = torch.tensor([[[20.0, 1.0, 0.0]]], requires_grad=True)
+    value = GRADIENT_TARGETS["log_prob"](logits, torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    exact = logits.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(exact.log_softmax(-1)[0, 0, 0], exact)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=0)
+
+
 def test_gradient_targets_by_hand():
     logits = torch.tensor([[[1.0, 2.0, 4.0]], [[0.0, 0.0, 0.0]]])
     y = torch.tensor([1])

@@ -7,6 +7,7 @@ import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,6 +39,11 @@ class Table(NamedTuple):
     def take(self, index: NDArray[Any]) -> Table:
         """Return the rows at `index`, indices or a mask."""
         return Table(*(column[index] for column in self))
+
+    def of_mean_weight_one(self) -> Table:
+        """Scale the weights, so that they change what rows count and not the step size."""
+        weight = self.sample_weight / self.sample_weight.max()  # whose sum can't overflow
+        return self._replace(sample_weight=weight / weight.mean())
 
 
 class Seeds(NamedTuple):
@@ -84,10 +90,15 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
+    _row_shape: tuple[int, ...]
+
     # ---- input
 
     def _validate_inputs(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
         """Return a finite array of floats (and y, if given), noting features or checking them."""
+        shape = getattr(X, "shape", ())
+        if not reset and max(len(shape), len(self._row_shape) + 1) > 2:
+            self._check_row_shape(shape[1:])  # scikit-learn would compare the second axis only
         arrays = validate_data(
             self,
             X,
@@ -99,12 +110,15 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         shape = (arrays[0] if with_y else arrays).shape[1:]
         if reset:
             self._row_shape = shape
-        elif shape != self._row_shape:
+        self._check_row_shape(shape)
+        return arrays
+
+    def _check_row_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self._row_shape:
             raise ValueError(
                 f"Got X with rows of shape {shape}, but {type(self).__name__} was fitted with rows "
                 f"of shape {self._row_shape}."
             )
-        return arrays
 
     def _make_encoder(self) -> Any:
         # A module of the user's own sees the rows as they come.
@@ -113,11 +127,11 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
-        if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes.ravel()):
+        if sizes.ndim > 1 or not all(_is_count(size) for size in sizes):
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
-        return tuple(int(size) for size in sizes.ravel())
+        return tuple(int(size) for size in sizes)
 
     # ---- net
 
@@ -126,7 +140,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         from sklearn_fordes.tabular import MLP
 
-        arguments = self._pass_through("module__", strip=True)
+        arguments = {
+            name.removeprefix("module__"): value
+            for name, value in self._pass_through("module__").items()
+        }
         if isinstance(self.module, nn.Module):
             if arguments:
                 raise ValueError(
@@ -137,9 +154,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         offered: dict[str, Any] = {
             "n_features": int(np.prod(self._row_shape)),
             "n_outputs": n_outputs,
+            "hidden_layer_sizes": self._hidden_layer_sizes(),
         }
-        if self.module is None:
-            offered["hidden_layer_sizes"] = self._hidden_layer_sizes()
         module = MLP if self.module is None else self.module
         offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})
@@ -158,13 +174,12 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         net = ParticleNet(
             MLPEnsemble if self.module is None else Ensemble,
             module__make_member=self._member_factory(n_outputs),
-            module__n_members=self.n_members,
+            module__n_members=int(self.n_members),
             module__seed=member_seed,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             lr=self.lr,
-            # Copies, since a net sets its callbacks up in place.
-            callbacks=[*callbacks, *copy.deepcopy(list(self.callbacks or ()))],
+            callbacks=[*callbacks, *map(_copied_callback, self.callbacks or ())],
             device=str(resolve_device(self.device)),
             **{
                 **self._optimizer_parameters(),
@@ -177,15 +192,25 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             },
         )
         net.initialize()
+        self._check_callback_names([name for name, _ in net.callbacks_])
         return net
+
+    def _check_callback_names(self, names: list[str]) -> None:
+        for parameter, value in self._pass_through("callbacks__").items():
+            name = parameter.split("__")[1]
+            if name not in names and value is not None:  # None takes a callback out
+                raise ValueError(
+                    f"Got {parameter}, but there is no callback {name!r}; expected one of {names}."
+                )
 
     def _optimizer_parameters(self) -> dict[str, Any]:
         from torch.optim import AdamW
 
+        parameters: dict[str, Any] = {"optimizer": self.optimizer}
         if self.optimizer is None:
-            parameters: dict[str, Any] = {"optimizer": AdamW, "optimizer__fused": True}
-        else:
-            parameters = {"optimizer": self.optimizer}
+            parameters["optimizer"] = AdamW
+            other_kernels = ("optimizer__foreach", "optimizer__differentiable")
+            parameters["optimizer__fused"] = not self._pass_through(*other_kernels)
         # Passed even when zero, which is not every optimizer's default.
         if _accepts(parameters["optimizer"], "weight_decay"):
             parameters["optimizer__weight_decay"] = self.weight_decay
@@ -220,8 +245,26 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         self.encoder_ = self._make_encoder().fit(table.X)
         net = self._make_net(n_outputs, np.random.default_rng(seeds.batches), seeds.members)
         rows = self._to_rows(table, net)
-        _check_outputs(net, rows, n_outputs)
         net.repulsion = self._make_repulsion(rows)
+        _try_step(net, rows, n_outputs)
+        return net, rows
+
+    def _continue_net(self, table: Table, n_outputs: int) -> tuple[ParticleNet, Rows]:
+        """Return a net with the parameters of now and the training so far, and encoded rows.
+
+        The fitted net is left as it is, so that nothing is lost if training fails.
+        """
+        from sklearn_fordes.training import take_over
+
+        fitted = self.net_
+        rng = copy.deepcopy(fitted.iterator_train__rng)
+        net = self._make_net(n_outputs, rng, fitted.module__seed)
+        take_over(net, fitted)
+        rows = self._to_rows(table, net)
+        net.repulsion = self._make_repulsion(rows)
+        if net.repulsion is not None and fitted.repulsion is not None:
+            # The metric is that of the first rows.
+            net.repulsion = replace(net.repulsion, metric=fitted.repulsion.metric).to(rows.X)
         return net, rows
 
     def _train(self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int) -> None:
@@ -229,7 +272,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         self.net_ = train(net, rows, valid, epochs=epochs)
         self.history_ = [
-            {name: value for name, value in epoch.items() if name != "batches"}
+            {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
             for epoch in net.history
         ]
         self.n_iter_ = len(self.history_)
@@ -270,7 +313,15 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         check_is_fitted(self)
         rows = self._encode(self.net_, self._validate_inputs(X, reset=False))
         for outputs in self.net_.forward_iter(rows):
+            if not outputs.isfinite().all():
+                raise ValueError(
+                    "Got X for which the network's output is not finite, but expected the scale of "
+                    "the training rows."
+                )
             yield outputs.numpy().astype(np.float64)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
 
     # ---- pickling
 
@@ -295,18 +346,49 @@ def _accepts(function: Any, name: str) -> bool:
         return False
 
 
-def _check_outputs(net: ParticleNet, rows: Rows, n_outputs: int) -> None:
-    import torch
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
-    X = rows.X[:2]
-    net.module_.eval()
-    with torch.no_grad():
-        shape = tuple(net.module_(X).shape[1:])
+
+def _copied_callback(entry: Any) -> Any:
+    """Copy a callback, or a pair of name and callback, which a net sets up in place.
+
+    The copy is shallow: what a callback was made with (a log, a stream) is its user's.
+    """
+    from skorch.callbacks import Callback
+
+    name, callback = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+    is_class = isinstance(callback, type) and issubclass(callback, Callback)
+    if not (is_class or isinstance(callback, Callback)) or not isinstance(name, str | None):
+        raise TypeError(
+            f"Got {entry!r} among callbacks, but expected a skorch callback or a pair of a name "
+            "and one."
+        )
+    copied = callback if is_class else copy.copy(callback)
+    return copied if name is None else (name, copied)
+
+
+def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:
+    """Try a step on two rows, so that a module that doesn't fit is told before training."""
+    from sklearn_fordes.particles import accumulate_gradients
+
+    ensemble = net.module_.eval()
+    X, y = rows.X[:2], rows.y[:2]
+    shape = tuple(ensemble(X).shape[1:])
     if shape != (len(X), n_outputs):
         raise ValueError(
             f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
             f"{(len(X), n_outputs)}: (n_rows, n_outputs), with a logit for each class."
         )
+    try:
+        accumulate_gradients(ensemble, X, y, repulsion=net.repulsion)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Got a module that can't be trained ({error}), but expected one whose output can be "
+            "differentiated twice, by its input and its weights. repulsion='none' needs the "
+            "weights only."
+        ) from error
+    net.optimizer_.zero_grad()
 
 
 def _moved_copy(net: ParticleNet, device: str) -> ParticleNet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,8 +65,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
     early_stopping : bool, default=True
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
-        weights of its best epoch. Tables of fewer than ``1 / validation_fraction`` rows are
-        trained for `max_epochs`.
+        weights of its best epoch. Tables too small to hold a row out (fewer rows than
+        ``1 / validation_fraction``, or none but the first of each class) are trained for
+        `max_epochs`.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping, stratified by class where possible. Not
         used when `fit` is given validation rows.
@@ -77,7 +78,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is CUDA where there is, else the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
-        Also as pairs (name, callback). They are copied before use; see ``net_.callbacks_``.
+        Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out rows, the batches and dropout. The initial
         weights of a member depend on its index and not on `n_members`. The global generators of
@@ -208,7 +209,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         y : array-like of shape (n_samples,)
             Class labels of any kind, at least two classes.
         sample_weight : array-like of shape (n_samples,), optional
-            Non-negative. Only their ratios matter. Rows of weight zero are left out.
+            Non-negative. Only their ratios matter. Rows of weight zero (times `class_weight`) are
+            left out.
         X_val, y_val : like X and y, optional
             Rows for early stopping, in place of held-out ones.
 
@@ -229,12 +231,13 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             check_classification_targets(y)
             self.classes_ = np.unique(y)
             table = self._make_table(X, y, sample_weight)
-            self._check_two_classes(self.classes_[np.unique(table.y)])
             class_weight = self._class_weights(table)
+            table = self._weighted(table, class_weight)
+            self._check_two_classes(self.classes_[np.unique(table.y)])
             valid = self._make_validation_table(X_val, y_val)
             if valid is not None:
-                valid = self._weighted(valid, class_weight)
-            self._fit_net(self._weighted(table, class_weight), valid, len(self.classes_))
+                valid = self._weighted(valid, class_weight).of_mean_weight_one()
+            self._fit_net(table.of_mean_weight_one(), valid, len(self.classes_))
         return self
 
     def partial_fit(
@@ -246,8 +249,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     ) -> FoRDEClassifier:
         """Train for one epoch on some rows, going on from what was learnt before.
 
-        The first call (on an estimator that is not fitted) sets the scale of the columns and, with
-        ``lengthscale="pca"``, the metric. There is no early stopping.
+        The first call (on an estimator that is not fitted) draws the members and sets the scale of
+        the columns and, with ``lengthscale="pca"``, the metric. Later calls take other parameters
+        (``lr``, say) as they are then; those that change the network raise an error. There is no
+        early stopping.
 
         Parameters
         ----------
@@ -256,6 +261,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         classes : array-like of shape (n_classes,), optional
             All class labels that will occur. Needed in the first call.
         sample_weight : array-like of shape (n_samples,), optional
+            Non-negative. Taken as they are: a row of weight 2 counts as two rows. Rows of weight
+            zero are left out.
 
         Returns
         -------
@@ -278,8 +285,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 self._check_two_classes(self.classes_)
                 net, rows = self._start_net(table, len(self.classes_), self._draw_seeds())
             else:
-                net = copy.deepcopy(self.net_)  # the old one survives an error
-                rows = self._to_rows(table, net)
+                net, rows = self._continue_net(table, len(self.classes_))
             self._train(net, rows, None, epochs=1)
         return self
 
@@ -334,7 +340,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     # ---- labels and weights
 
     def _make_table(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Table:
-        """Encode labels as indices of `classes_`; leave out rows of weight zero."""
+        """Encode labels as indices of `classes_`."""
         unseen = np.setdiff1d(y, self.classes_)
         if len(unseen):
             raise ValueError(
@@ -342,8 +348,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"{self.classes_.tolist()}."
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        table = Table(X, np.searchsorted(self.classes_, y), weight)
-        return table if weight.all() else table.take(weight > 0)
+        return Table(X, np.searchsorted(self.classes_, y), weight)
 
     def _make_validation_table(self, X_val: Any, y_val: Any) -> Table | None:
         if (X_val is None) != (y_val is None):
@@ -365,34 +370,53 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     def _class_weights(self, table: Table) -> NDArray[np.float64]:
         """Return the weight of each class, (n_classes,)."""
         weights = np.ones(len(self.classes_))
-        present = np.unique(table.y)
-        weights[present] = compute_class_weight(
-            self.class_weight,
-            classes=self.classes_[present],
-            y=self.classes_[table.y],
-            sample_weight=table.sample_weight,
-        )
+        if self.class_weight == "balanced":
+            present = np.unique(table.y[table.sample_weight > 0])
+            weights[present] = compute_class_weight(
+                "balanced",
+                classes=self.classes_[present],
+                y=self.classes_[table.y],
+                sample_weight=table.sample_weight,
+            )
+        elif self.class_weight is not None:
+            for value in self.class_weight.values():
+                if not (isinstance(value, Real) and 0 <= float(value) < np.inf):
+                    raise ValueError(
+                        f"Got class_weight={self.class_weight!r}, but expected finite weights >= 0."
+                    )
+            weights = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=self.classes_
+            )
         return weights
 
     @staticmethod
     def _weighted(table: Table, class_weight: NDArray[np.float64]) -> Table:
-        return table._replace(sample_weight=table.sample_weight * class_weight[table.y])
+        """Multiply class weights in, and leave out rows whose weight is then zero."""
+        table = table._replace(sample_weight=table.sample_weight * class_weight[table.y])
+        kept = table.sample_weight > 0
+        if not kept.any():
+            raise ValueError(
+                "Got sample_weight and class_weight that are zero for every row together, but "
+                "expected some rows of positive weight."
+            )
+        return table if kept.all() else table.take(kept)
 
     def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
         """Split rows off for validation; each class keeps one for training at least."""
-        counts = np.bincount(table.y)
-        counts = counts[counts > 0]
-        n_rows, n_classes = counts.sum(), len(counts)
-        n_valid = int(self.validation_fraction * n_rows)
-        rows = np.arange(n_rows)
-        if counts.min() >= 2 and n_classes <= n_valid <= n_rows - n_classes:
+        rows = np.arange(len(table.y))
+        classes, first_of_class = np.unique(table.y, return_index=True)
+        candidates = np.delete(rows, first_of_class)
+        n_valid = min(int(self.validation_fraction * len(rows)), len(candidates))
+        if not n_valid:
+            return table, None
+        y = table.y[candidates]
+        stratifiable = np.bincount(y, minlength=classes[-1] + 1)[classes].min() >= 2 and len(
+            classes
+        ) <= n_valid <= len(y) - len(classes)
+        if stratifiable:
             _, held_out = train_test_split(
-                rows, test_size=n_valid, stratify=table.y, random_state=seed
+                candidates, test_size=n_valid, stratify=y, random_state=seed
             )
         else:
-            _, first_of_class = np.unique(table.y, return_index=True)
-            held_out = np.random.default_rng(seed).permutation(np.delete(rows, first_of_class))
-            held_out = held_out[:n_valid]
-        if not len(held_out):
-            return table, None
+            held_out = np.random.default_rng(seed).permutation(candidates)[:n_valid]
         return table.take(np.delete(rows, held_out)), table.take(held_out)

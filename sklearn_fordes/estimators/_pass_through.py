@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -15,21 +16,25 @@ class PassThroughParameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # scikit-learn takes each name in a class's signature for a parameter, "kwargs" too.
+        _, *named = inspect.signature(cls.__init__).parameters.values()
+        named = [parameter for parameter in named if parameter.kind != parameter.VAR_KEYWORD]
+        cls.__signature__ = inspect.Signature(named)
+
     def _store_pass_through(self, parameters: dict[str, Any]) -> None:
-        # scikit-learn's constructors accept anything: what is not expected is told in fit.
-        unexpected = [name for name in parameters if not name.startswith(PREFIXES)]
-        if unexpected:
-            self._unexpected = unexpected
         for name, value in parameters.items():
+            if not name.startswith(PREFIXES):
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, but expected one "
+                    f"of its signature, or one that begins with {', '.join(PREFIXES)}."
+                )
             setattr(self, name, value)
 
-    def _pass_through(self, *prefixes: str, strip: bool = False) -> dict[str, Any]:
-        """Return those that begin with one of `prefixes`, without it if `strip`."""
-        return {
-            name.split("__", 1)[1] if strip else name: value
-            for name, value in vars(self).items()
-            if name.startswith(prefixes)
-        }
+    def _pass_through(self, *prefixes: str) -> dict[str, Any]:
+        """Return those that begin with one of `prefixes`."""
+        return {name: value for name, value in vars(self).items() if name.startswith(prefixes)}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters, those of the net's parts included.
@@ -44,8 +49,7 @@ class PassThroughParameters(BaseEstimator):
         dict
         """
         params: dict[str, Any] = super().get_params(deep=deep)
-        unexpected = {name: getattr(self, name) for name in getattr(self, "_unexpected", ())}
-        return {**params, **self._pass_through(*PREFIXES), **unexpected}
+        return {**params, **self._pass_through(*PREFIXES)}
 
     def set_params(self, **params: Any) -> PassThroughParameters:
         """Set parameters, those of the net's parts included.
@@ -62,12 +66,3 @@ class PassThroughParameters(BaseEstimator):
         super().set_params(**{k: v for k, v in params.items() if k not in passed})
         self._store_pass_through(passed)
         return self
-
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        if hasattr(self, "_unexpected"):
-            raise TypeError(
-                f"Got the parameter {self._unexpected[0]!r}, but expected one that "
-                f"{type(self).__name__} lists in its signature, or that begins with one of "
-                f"{', '.join(PREFIXES)}."
-            )

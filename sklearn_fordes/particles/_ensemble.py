@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
@@ -27,8 +28,8 @@ class Evaluation(NamedTuple):
     representation : Tensor of shape (M, n_rows, K) or None
         Likewise.
     pullback : callable
-        Takes cotangents of logits and representation (of their shapes; the second may be missing)
-        and adds to each parameter's ``grad`` the gradient of the inner products with both.
+        Takes cotangents of logits and representation (if there is one), of their shapes, and adds
+        to each parameter's ``grad`` the gradient of the inner products with both.
     """
 
     logits: Tensor
@@ -36,11 +37,15 @@ class Evaluation(NamedTuple):
     pullback: Callable[..., None]
 
 
-def autograd_evaluation(logits: Tensor, representation: Tensor | None = None) -> Evaluation:
+def autograd_evaluation(
+    ensemble: Ensemble, logits: Tensor, representation: Tensor | None = None
+) -> Evaluation:
     """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
 
     Parameters
     ----------
+    ensemble : Ensemble
+        Whose parameters are to have gradients.
     logits : Tensor of shape (M, B, C)
         Part of the autograd graph.
     representation : Tensor of shape (M, n_rows, K), optional
@@ -52,9 +57,10 @@ def autograd_evaluation(logits: Tensor, representation: Tensor | None = None) ->
         The same tensors, detached.
     """
     outputs = [tensor for tensor in (logits, representation) if tensor is not None]
+    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
 
     def pullback(*cotangents: Tensor) -> None:
-        torch.autograd.backward(outputs, cotangents)
+        torch.autograd.backward(outputs, cotangents, inputs=trainable)
 
     detached = None if representation is None else representation.detach()
     return Evaluation(logits.detach(), detached, pullback)
@@ -85,8 +91,7 @@ class Ensemble(nn.Module):
     TypeError
         If `make_member` returns something other than a module.
     ValueError
-        If the module has no parameters, or an instance holds weights that can't be drawn anew for
-        each member.
+        If the module has no parameters to train, or the members would start alike.
 
     Notes
     -----
@@ -104,18 +109,43 @@ class Ensemble(nn.Module):
     """
 
     _template: nn.Module
+    _make_member: MemberFactory | nn.Module
 
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
     ) -> None:
         super().__init__()
+        if n_members < 1:
+            raise ValueError(f"Got n_members={n_members}, but expected an integer >= 1.")
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
-        if not any(True for _ in members[0].parameters()):
-            raise ValueError("Got a module without parameters, but expected some to train.")
         self.n_members = n_members
         self.stacked = _stack(members)
-        # Kept out of the registered modules: its own weights are never used.
+        self._check_trainable()
+        # Kept out of the registered modules: the weights of these are never used.
+        self.__dict__["_make_member"] = make_member
         self.__dict__["_template"] = members[0].train(self.training)
+
+    def _check_trainable(self) -> None:
+        trainable = [p for p in self.stacked.parameters() if p.requires_grad]
+        if not trainable:
+            raise ValueError("Got a module without parameters, but expected some to train.")
+        if self.n_members > 1 and all(torch.equal(p, p[:1].expand_as(p)) for p in trainable):
+            raise ValueError(
+                "Got a module whose initial weights are the same for each member, so that the "
+                "members would stay alike, but expected random ones. Does it return the same "
+                "instance each time, or seed the generator itself?"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The template is made anew: it may hold what can't be copied, such as what its last
+        # forward pass left behind.
+        state = self.__dict__.copy()
+        del state["_template"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__["_template"] = _draw_member(self._make_member, 0).train(self.training)
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member.
@@ -158,22 +188,29 @@ class Ensemble(nn.Module):
             With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
         """
         if not n_rows or target is None:
-            return autograd_evaluation(self(X))
+            return autograd_evaluation(self, self(X))
         # Only the rows compared need the more expensive graph of second derivatives, unless the
         # forward pass itself mixes rows.
         together = X if self.couples_rows else X[:n_rows]
         points = together.expand(self.n_members, *together.shape).detach().requires_grad_()
-        logits = self(points, shared=False)
+        # The fused kernels of attention have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            logits = self(points, shared=False)
         targets = target(logits[:, :n_rows])
         (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
         if len(together) < len(X):
             logits = torch.cat([logits, self(X[n_rows:])], dim=1)
-        return autograd_evaluation(logits, gradients[:, :n_rows].flatten(2))
+        return autograd_evaluation(self, logits, gradients[:, :n_rows].flatten(2))
 
     def _call_member(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
     ) -> Tensor:
-        output: Tensor = functional_call(self._template, (parameters, buffers), (X,))
+        output = functional_call(self._template, (parameters, buffers), (X,))
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"Got a {type(output).__name__} as output of the module, but expected a tensor of "
+                "logits."
+            )
         return output
 
     def train(self, mode: bool = True) -> Ensemble:
@@ -185,8 +222,15 @@ class Ensemble(nn.Module):
 
     @property
     def couples_rows(self) -> bool:
-        """Whether a row's output depends on the other rows of its batch."""
-        return self.training and any(isinstance(m, _BatchNorm) for m in self._template.modules())
+        """Whether a row's output depends on the other rows of its batch.
+
+        It does in the training of batch normalisation, and where a part of the member has an
+        attribute ``couples_rows`` that is true.
+        """
+        return any(
+            (self.training and isinstance(part, _BatchNorm)) or getattr(part, "couples_rows", False)
+            for part in self._template.modules()
+        )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -50,7 +50,7 @@ def repulsion_force(
         roots). Default: ones. A common factor cancels in the bandwidth.
     eps : float, default=1e-24
         Added to squared norms, so that a vanishing representation maps to the centre of the
-        sphere.
+        sphere. Where the squared norm is no larger, the force is zero.
 
     Returns
     -------
@@ -68,10 +68,8 @@ def repulsion_force(
     -----
     Kernel, bandwidth (one per member and row, the zero distance to itself included) and stopped
     gradients follow the reference implementation of Trinh et al., *Input-gradient space particle
-    inference for neural network ensembles*, ICLR 2024, equations 7 to 12. In single precision the
-    floor of the bandwidth is the rounding unit, 1.2e-7, in place of 1e-12: squared distances of
-    unit vectors are not known better than that, and a smaller bandwidth would amplify rounding
-    errors to forces of any size.
+    inference for neural network ensembles*, ICLR 2024, equations 7 to 12. λ is divided by its
+    largest entry first, which changes nothing but what the floor of the bandwidth is compared with.
 
     Examples
     --------
@@ -88,9 +86,14 @@ def repulsion_force(
     if n_members == 1:
         return representation.new_zeros(1), torch.zeros_like(representation)
 
-    scale = None if precision is None else precision.sqrt()
+    scale = None
+    if precision is not None:
+        # A common factor cancels in the bandwidth, but for the floor of that.
+        largest = precision.max()
+        scale = (precision / torch.where(largest > 0, largest, 1.0)).sqrt()
     axes = representation if rotation is None else representation @ rotation
-    inverse_norm = (axes.square().sum(-1, keepdim=True) + eps).rsqrt()
+    sq_norm = axes.square().sum(-1, keepdim=True)
+    inverse_norm = (sq_norm + eps).rsqrt()
     direction = axes * inverse_norm
     point = direction if scale is None else direction * scale
 
@@ -101,8 +104,7 @@ def repulsion_force(
     distance = torch.cdist(point, point, compute_mode="donot_use_mm_for_euclid_dist")
     sq_dist = distance.square()  # (B, M, M)
 
-    floor = max(1e-12, torch.finfo(sq_dist.dtype).eps)
-    bandwidth = _median(sq_dist) / math.log(n_members) + floor  # (B, M), of the second argument
+    bandwidth = _median(sq_dist) / math.log(n_members) + 1e-12  # (B, M), of the second argument
     bandwidth = bandwidth.unsqueeze(1)
     base_kernel = torch.exp(-sq_dist / bandwidth)
     density = base_kernel.sum(dim=(0, 2))
@@ -113,6 +115,8 @@ def repulsion_force(
     if scale is not None:
         grad_direction = grad_direction * scale
     radial = (direction * grad_direction).sum(-1, keepdim=True)
+    # What vanishes has no direction to turn; the quotient would be as large as 1/sqrt(eps).
+    inverse_norm = torch.where(sq_norm > eps, inverse_norm, 0.0)
     force = inverse_norm * (grad_direction - direction * radial)
     if rotation is not None:
         force = force @ rotation.T

@@ -23,8 +23,11 @@ def logit(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def log_prob(logits: Tensor, y: Tensor) -> Tensor:
-    """Return log p_y: (M, B, C), (B,) → (M, B). Its gradient vanishes as training converges."""
-    return logit(logits.log_softmax(-1), y)
+    """Return log p_y: (M, B, C), (B,) → (M, B). Its gradient vanishes as training converges.
+
+    Computed from the log-odds: a softmax would round 1 − p_y, a factor of the gradient, away.
+    """
+    return torch.nn.functional.logsigmoid(log_odds(logits, y))
 
 
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:

@@ -41,6 +41,12 @@ class Repulsion:
     strength: float = 1.0
     fraction: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.strength >= 0:
+            raise ValueError(f"Got strength={self.strength}, but expected a number >= 0.")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"Got fraction={self.fraction}, but expected a number in (0, 1].")
+
     def to(self, like: Tensor) -> Repulsion:
         """Return the repulsion with its metric on the device and in the dtype of `like`."""
         return Repulsion(self.space, self.metric.to(like), self.strength, self.fraction)

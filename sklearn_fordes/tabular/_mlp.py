@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import nn
 
 from sklearn_fordes.tabular._activations import ACTIVATIONS
@@ -46,7 +47,7 @@ class MLP(nn.Sequential):
             raise ValueError(
                 f"Got activation={activation!r}, but expected one of {sorted(ACTIVATIONS)}."
             )
-        if not 0 <= dropout < 1:
+        if not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
             raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
         layers: list[nn.Module] = []
         for width in hidden_layer_sizes:
@@ -56,4 +57,4 @@ class MLP(nn.Sequential):
             n_features = width
         super().__init__(*layers, nn.Linear(n_features, n_outputs))
         self.activation = activation
-        self.dropout = dropout
+        self.dropout = float(dropout)

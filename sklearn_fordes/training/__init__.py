@@ -3,7 +3,7 @@
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._device import move_net, resolve_device
 from sklearn_fordes.training._net import ParticleNet, mean_probability
-from sklearn_fordes.training._run import BestEpoch, EpochProgress, train
+from sklearn_fordes.training._run import BestEpoch, EpochProgress, take_over, train
 
 __all__ = [
     "Batches",
@@ -14,5 +14,6 @@ __all__ = [
     "mean_probability",
     "move_net",
     "resolve_device",
+    "take_over",
     "train",
 ]

@@ -24,7 +24,7 @@ class Rows(Dataset[Any]):
     y : array-like of shape (N,), optional
         Classes, from 0 to C − 1.
     sample_weight : array-like of shape (N,), optional
-        Scaled here to mean 1, so that weights change what rows count, not the step size.
+        Factors of the rows' losses.
     device : str or torch.device, default="cpu"
     dtype : torch.dtype, default=torch.float32
         Of `X` and the weights.
@@ -43,8 +43,7 @@ class Rows(Dataset[Any]):
         self.y = None if y is None else _copied_tensor(y, torch.int64, device)
         self.sample_weight = None
         if sample_weight is not None:
-            weight = np.asarray(sample_weight, dtype=np.float64)
-            self.sample_weight = _copied_tensor(weight / weight.mean(), dtype, device)
+            self.sample_weight = _copied_tensor(sample_weight, dtype, device)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -79,10 +78,12 @@ class Batches:
         shuffle: bool = False,
         rng: np.random.Generator | None = None,
     ) -> None:
+        if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+            raise ValueError(f"Got batch_size={batch_size!r}, but expected an integer >= 1.")
         self.rows = rows
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.rng = rng
+        self.rng = np.random.default_rng() if rng is None else rng
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -94,8 +95,7 @@ class Batches:
             for start, stop in pairwise(bounds):
                 yield self.rows[start:stop]
             return
-        rng = self.rng or np.random.default_rng()
-        order = torch.from_numpy(rng.permutation(n_rows)).to(self.rows.X.device)
+        order = torch.from_numpy(self.rng.permutation(n_rows)).to(self.rows.X.device)
         for start, stop in pairwise(bounds):
             yield self.rows[order[start:stop]]
 

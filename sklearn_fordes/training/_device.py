@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from skorch import NeuralNet
-from skorch.utils import to_device
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -23,7 +22,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"Got device={device!r}, but {expected}.") from error
     try:
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but {expected}."
@@ -36,12 +35,8 @@ def move_net(net: NeuralNet, device: torch.device) -> NeuralNet:
     net.device = str(device)
     net.module_.to(device)
     net.criterion_.to(device)
-    for state in net.optimizer_.state.values():
-        for key, value in state.items():
-            # Adam's step counter lives on the CPU unless its update is fused or captured.
-            on_device = key != "step" or net.optimizer_.defaults.get("fused")
-            if isinstance(value, torch.Tensor) and on_device:
-                state[key] = to_device(value, device)
+    # Loading moves the moments to where their parameters are.
+    net.optimizer_.load_state_dict(net.optimizer_.state_dict())
     if net.repulsion is not None:
         net.repulsion = net.repulsion.to(next(net.module_.parameters()))
     return net

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
@@ -100,9 +101,13 @@ class ParticleNet(NeuralNetClassifier):
             # A member's vector is a matrix in the stack.
             vectors = [p for p in group["params"] if p.ndim <= 2]
             matrices = [p for p in group["params"] if p.ndim > 2]
-            if group.get("weight_decay") and vectors and matrices:
+            if "weight_decay" not in group or not vectors:
+                continue
+            if matrices:
                 group["params"] = matrices
                 self.optimizer_.add_param_group({**group, "params": vectors, "weight_decay": 0.0})
+            else:
+                group["weight_decay"] = 0.0
         return self
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
@@ -123,19 +128,31 @@ class ParticleNet(NeuralNetClassifier):
         step = accumulate_gradients(
             self.module_, inputs["X"], y, inputs.get("sample_weight"), self.repulsion
         )
-        loss = step.objective
-        if not math.isfinite(loss.item()):
-            raise ValueError(self.divergence_message("loss"))
-        self.history.record_batch("driving_loss", step.driving_loss.mean().item())
-        self.history.record_batch("repulsion", step.repulsion.mean().item())
-        return {"loss": loss, "y_pred": batch_first(step.logits)}
+        means = torch.stack([step.driving_loss, step.repulsion]).mean(1)
+        driving_loss, repulsion = means.tolist()  # the one wait for a GPU
+        loss = self.module_.n_members * (driving_loss + repulsion)
+        if not math.isfinite(loss):
+            raise ValueError(self.divergence_message("training loss"))
+        self.history.record_batch("driving_loss", driving_loss)
+        self.history.record_batch("repulsion", repulsion)
+        return {"loss": torch.tensor(loss), "y_pred": batch_first(step.logits)}
+
+    def on_epoch_end(self, net: NeuralNetClassifier, **kwargs: Any) -> None:
+        """Mark the epoch as whole: an interrupted one is not."""
+        super().on_epoch_end(net, **kwargs)
+        self.history.record("completed", True)
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs completed."""
+        return sum("completed" in epoch for epoch in self.history)
 
     def divergence_message(self, what: str) -> str:
         """Say when `what` stopped being finite and what to lower."""
         rate = self.optimizer_.param_groups[0]["lr"]
         repelled = "" if self.repulsion is None else " or repulsion_strength"
         return (
-            f"Got a training {what} that is not finite (NaN or infinite) in epoch "
+            f"Got a {what} that is not finite (NaN or infinite) in epoch "
             f"{len(self.history)}, but expected finite numbers. Lower lr (now {rate:g}){repelled}, "
             "or scale the input to unit variance."
         )
@@ -148,7 +165,15 @@ class ParticleNet(NeuralNetClassifier):
     def get_loss(
         self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
     ) -> Tensor:
-        """Return the ensemble's log loss on a batch, with its rows' weights if it has any."""
+        """Return the ensemble's log loss on a batch, with its rows' weights if it has any.
+
+        Raises
+        ------
+        ValueError
+            If it is not finite.
+        """
         weight = X.get("sample_weight") if isinstance(X, dict) else None
         loss: Tensor = self.criterion_(y_pred, y_true, weight)
+        if not math.isfinite(loss.item()):
+            raise ValueError(self.divergence_message("validation loss"))
         return loss

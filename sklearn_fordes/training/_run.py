@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -82,7 +83,7 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
     ConvergenceWarning
         If the user interrupts: the model is that of the best epoch so far.
     """
-    done_before = len(net.history)
+    done_before = net.n_epochs
     # Dropout and the like draw from the global generators; a later run must not repeat the draws.
     seed = derived_seed(net.module__seed, done_before)
     net.max_epochs = epochs
@@ -92,11 +93,12 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
             net.partial_fit(rows)
     finally:
         net.train_split = None
+    net.optimizer_.zero_grad()  # gradients are as large as the model
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch undone.
-    if "dur" not in net.history[-1]:
+    if len(net.history) > net.n_epochs:
         del net.history[-1]
-        done = len(net.history) - done_before
+        done = net.n_epochs - done_before
         if not done:
             raise KeyboardInterrupt
         warnings.warn(
@@ -107,5 +109,39 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
         )
     # The last step's damage shows in no loss.
     if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
-        raise ValueError(net.divergence_message("weights"))
+        raise ValueError(net.divergence_message("weight"))
     return net
+
+
+def take_over(net: ParticleNet, trained: ParticleNet) -> None:
+    """Give `net`, made with other settings, what `trained` has learnt.
+
+    Parameters
+    ----------
+    net : ParticleNet
+        Initialised; gets weights, buffers, history and, if the optimizers are of one class, the
+        optimizer's moments. Its settings are its own.
+    trained : ParticleNet
+        Left as it is.
+
+    Raises
+    ------
+    ValueError
+        If the networks differ.
+    """
+    learnt = trained.module_.state_dict()
+    if _shapes(net.module_.state_dict()) != _shapes(learnt):
+        raise ValueError(
+            "Got n_members, module or hidden_layer_sizes that make another network than the one "
+            "that was fitted, but expected the same. Call fit to begin anew."
+        )
+    net.module_.load_state_dict(learnt)
+    net.history_ = copy.deepcopy(trained.history)
+    if type(net.optimizer_) is type(trained.optimizer_):
+        settings = net.optimizer_.state_dict()["param_groups"]
+        moments = copy.deepcopy(trained.optimizer_.state_dict()["state"])
+        net.optimizer_.load_state_dict({"state": moments, "param_groups": settings})
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
