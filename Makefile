@@ -10,7 +10,7 @@ demo: .venv/demo.stamp
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
 
-# The oldest versions that pyproject.toml allows. Their own deprecations are not ours.
+# The oldest versions that pyproject.toml allows (torch apart). Their own deprecations are not ours.
 test-oldest: .venv-oldest/test.stamp
 	.venv-oldest/bin/python -m pytest tests -o filterwarnings=default
 
@@ -22,7 +22,8 @@ lint: .venv/test.stamp
 typecheck: .venv/test.stamp
 	.venv/bin/mypy
 
-bench: .venv/bench.stamp
+bench: .venv/demo.stamp
+	.venv/bin/python -m benchmarks.defaults
 	.venv/bin/python -m benchmarks.training_loop
 	.venv/bin/python -m benchmarks.import_time
 

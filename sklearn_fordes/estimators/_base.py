@@ -370,18 +370,20 @@ def _copied_callback(entry: Any) -> Any:
 
 def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:
     """Try a step on two rows, so that a module that doesn't fit is told before training."""
-    from sklearn_fordes.particles import accumulate_gradients
+    from sklearn_fordes.particles import accumulate_gradients, seeded_generators
 
     ensemble = net.module_.eval()
     X, y = rows.X[:2], rows.y[:2]
-    shape = tuple(ensemble(X).shape[1:])
+    with seeded_generators(0, net.device):
+        shape = tuple(ensemble(X).shape[1:])
     if shape != (len(X), n_outputs):
         raise ValueError(
             f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
             f"{(len(X), n_outputs)}: (n_rows, n_outputs), with a logit for each class."
         )
     try:
-        accumulate_gradients(ensemble, X, y, repulsion=net.repulsion)
+        with seeded_generators(0, net.device):
+            accumulate_gradients(ensemble, X, y, repulsion=net.repulsion)
     except RuntimeError as error:
         raise ValueError(
             f"Got a module that can't be trained ({error}), but expected one whose output can be "
