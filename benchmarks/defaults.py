@@ -38,6 +38,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "strength 5, pca": {"lengthscale": "pca"},
     "strength 5, logit": {"gradient_target": "logit"},
     "strength 5, log_prob": {"gradient_target": "log_prob"},
+    "none, 2 × 32": {"repulsion": "none", "hidden_layer_sizes": (32, 32)},
+    "none, 2 × 128": {"repulsion": "none", "hidden_layer_sizes": (128, 128)},
+    "none, 2 × 256": {"repulsion": "none", "hidden_layer_sizes": (256, 256)},
+    "strength 5, 2 × 32": {"hidden_layer_sizes": (32, 32)},
+    "strength 5, 2 × 128": {"hidden_layer_sizes": (128, 128)},
+    "strength 5, 2 × 256": {"hidden_layer_sizes": (256, 256)},
 }
 
 

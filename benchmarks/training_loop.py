@@ -27,10 +27,10 @@ from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 N_MEMBERS, LR = 10, 1e-3
 SHAPES = [  # hidden layer sizes, batch size
-    ((128, 128), 128),
-    ((128, 128), 32),
-    ((64, 64), 128),
+    ((64, 64), 128),  # the default
     ((32,), 128),
+    ((128, 128), 32),
+    ((128, 128), 128),
 ]
 
 

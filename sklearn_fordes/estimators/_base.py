@@ -290,7 +290,9 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         )
 
     def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
-        return self._encode(net, table.X, table.y, table.sample_weight)
+        # Weights that change nothing are not worth gathering in every batch.
+        weight = None if (table.sample_weight == 1).all() else table.sample_weight
+        return self._encode(net, table.X, table.y, weight)
 
     def _encode(self, net: ParticleNet, X: NDArray[Any], *y_and_weight: Any) -> Rows:
         from sklearn_fordes.training import Rows

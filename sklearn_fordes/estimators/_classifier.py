@@ -45,8 +45,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     repulsion_fraction : float, default=0.25
         Share of a batch's rows at which members are compared, in (0, 1]. The extra cost of the
         repulsion is proportional to it.
-    hidden_layer_sizes : sequence of int or int, default=(128, 128)
-        Widths of the hidden layers of the default network; ``()`` makes a linear model.
+    hidden_layer_sizes : sequence of int or int, default=(64, 64)
+        Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
+        `module` too that takes an argument of this name.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture. A class (or function) is called for each member with the
         ``module__…`` parameters, and with ``n_features`` and ``n_outputs`` if it takes arguments
@@ -152,7 +153,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         gradient_target: str = "log_odds",
         lengthscale: str = "identity",
         repulsion_fraction: float = 0.25,
-        hidden_layer_sizes: Any = (128, 128),
+        hidden_layer_sizes: Any = (64, 64),
         module: Any = None,
         optimizer: Any = None,
         max_epochs: int = 100,

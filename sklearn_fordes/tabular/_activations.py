@@ -21,7 +21,8 @@ class Derivatives(NamedTuple):
 class Activation(NamedTuple):
     """An activation as a layer and as a function with derivatives.
 
-    `differentiate` takes preactivations (M, B, H) and n_rows.
+    `differentiate` takes preactivations (M, B, H), which it may overwrite, and n_rows: fresh memory
+    costs as much as the arithmetic.
     """
 
     layer: type[nn.Module]
@@ -30,12 +31,12 @@ class Activation(NamedTuple):
 
 def _silu(a: Tensor, n_rows: int) -> Derivatives:
     s = torch.sigmoid(a)
-    value = a * s
-    slope = torch.lerp(value, s.new_ones(1), s)  # s + a s (1 − s), in one pass over memory
+    value = a.mul_(s)
+    first_s = s[:, :n_rows].clone()
+    slope = torch.lerp(value, s.new_ones(1), s, out=s)  # s + a s (1 − s)
     curvature = None
     if n_rows:
-        s = s[:, :n_rows]
-        curvature = (1 - s) * (s + slope[:, :n_rows] - value[:, :n_rows] * s)
+        curvature = (1 - first_s) * (first_s + slope[:, :n_rows] - value[:, :n_rows] * first_s)
     return Derivatives(value, slope, curvature)
 
 

@@ -17,7 +17,7 @@ class MLP(nn.Sequential):
     ----------
     n_features : int
     n_outputs : int
-    hidden_layer_sizes : sequence of int, default=(128, 128)
+    hidden_layer_sizes : sequence of int, default=(64, 64)
         Widths of the hidden layers; an empty one makes a linear model.
     activation : {"gelu", "relu", "silu", "tanh"}, default="silu"
         A smooth one has input gradients that are continuous in the input.
@@ -39,7 +39,7 @@ class MLP(nn.Sequential):
         n_features: int,
         n_outputs: int,
         *,
-        hidden_layer_sizes: Sequence[int] = (128, 128),
+        hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
     ) -> None:

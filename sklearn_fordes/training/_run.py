@@ -86,6 +86,7 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
     done_before = net.n_epochs
     # Dropout and the like draw from the global generators; a later run must not repeat the draws.
     seed = derived_seed(net.module__seed, done_before)
+    _keep_freed_memory()
     net.max_epochs = epochs
     net.train_split = None if valid is None else predefined_split(valid)
     try:
@@ -111,6 +112,17 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
     if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
         raise ValueError(net.divergence_message("weight"))
     return net
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next step.
+
+    glibc hands memory at the top of its heap back to the system once more than twice the size of
+    the largest block freed so far lies there. Batches are of that size: it depends on the heap's
+    layout whether each step faults all of its pages in anew, which doubles its time. Freeing one
+    block of the largest size that counts (32 MiB, never touched) raises the limit.
+    """
+    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8)
 
 
 def take_over(net: ParticleNet, trained: ParticleNet) -> None:
