@@ -164,7 +164,13 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         """Return an initialised net whose members are drawn and not yet trained."""
         from sklearn_fordes.particles import Ensemble
         from sklearn_fordes.tabular import MLPEnsemble
-        from sklearn_fordes.training import BestEpoch, EpochProgress, ParticleNet, resolve_device
+        from sklearn_fordes.training import (
+            BestEpoch,
+            EpochProgress,
+            ParticleNet,
+            copied_callback,
+            resolve_device,
+        )
 
         callbacks: list[Any] = []
         if self.early_stopping:
@@ -179,7 +185,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             lr=self.lr,
-            callbacks=[*callbacks, *map(_copied_callback, self.callbacks or ())],
+            callbacks=[*callbacks, *map(copied_callback, self.callbacks or ())],
             device=str(resolve_device(self.device)),
             **{
                 **self._optimizer_parameters(),
@@ -350,24 +356,6 @@ def _accepts(function: Any, name: str) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _copied_callback(entry: Any) -> Any:
-    """Copy a callback, or a pair of name and callback, which a net sets up in place.
-
-    The copy is shallow: what a callback was made with (a log, a stream) is its user's.
-    """
-    from skorch.callbacks import Callback
-
-    name, callback = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
-    is_class = isinstance(callback, type) and issubclass(callback, Callback)
-    if not (is_class or isinstance(callback, Callback)) or not isinstance(name, str | None):
-        raise TypeError(
-            f"Got {entry!r} among callbacks, but expected a skorch callback or a pair of a name "
-            "and one."
-        )
-    copied = callback if is_class else copy.copy(callback)
-    return copied if name is None else (name, copied)
 
 
 def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:

@@ -3,7 +3,13 @@
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._device import move_net, resolve_device
 from sklearn_fordes.training._net import ParticleNet, mean_probability
-from sklearn_fordes.training._run import BestEpoch, EpochProgress, take_over, train
+from sklearn_fordes.training._run import (
+    BestEpoch,
+    EpochProgress,
+    copied_callback,
+    take_over,
+    train,
+)
 
 __all__ = [
     "Batches",
@@ -11,6 +17,7 @@ __all__ = [
     "EpochProgress",
     "ParticleNet",
     "Rows",
+    "copied_callback",
     "mean_probability",
     "move_net",
     "resolve_device",

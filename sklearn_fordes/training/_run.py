@@ -35,6 +35,22 @@ class EpochProgress(Callback):
         del self.bar_  # holds a stream, which can't be pickled
 
 
+def copied_callback(entry: Any) -> Any:
+    """Copy a callback, or a pair of name and callback, which a net sets up in place.
+
+    The copy is shallow: what a callback was made with (a log, a stream) is its user's.
+    """
+    name, callback = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+    is_class = isinstance(callback, type) and issubclass(callback, Callback)
+    if not (is_class or isinstance(callback, Callback)) or not isinstance(name, str | None):
+        raise TypeError(
+            f"Got {entry!r} among callbacks, but expected a skorch callback or a pair of a name "
+            "and one."
+        )
+    copied = callback if is_class else copy.copy(callback)
+    return copied if name is None else (name, copied)
+
+
 class BestEpoch(EarlyStopping):
     """Stops on the validation loss and keeps the best epoch's weights; idle without validation."""
 
