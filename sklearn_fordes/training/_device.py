@@ -23,7 +23,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise ValueError(f"Got device={device!r}, but {expected}.") from error
     try:
         torch.zeros(1, device=resolved).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but {expected}."
         ) from error
