@@ -160,7 +160,7 @@ def test_rows_may_be_coupled_by_a_declaration():
 
     ensemble = Ensemble(lambda: Centred(3, 2), 2)
     X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    logits = ensemble.evaluate(X, 2, lambda logits: logits[..., 0]).logits
+    logits = ensemble.evaluate(X, 2, lambda logits: logits[..., 0]).outputs
     torch.testing.assert_close(logits, ensemble(X).detach())
 
 
@@ -179,7 +179,7 @@ def test_attention_can_be_differentiated_twice():
 
     ensemble = Ensemble(Attention, 3)
     evaluation = ensemble.evaluate(torch.randn(5, 12), 5, lambda logits: logits[..., 0])
-    evaluation.pullback(torch.ones_like(evaluation.logits), evaluation.representation)
+    evaluation.pullback(torch.ones_like(evaluation.outputs), evaluation.representation)
     assert all(torch.isfinite(p.grad).all() for p in ensemble.parameters())
 
 

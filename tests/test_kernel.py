@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_fordes.particles import repulsion_force
+from sklearn_fordes.particles import Kernel, Metric, wasserstein
 
 SHAPES = [(2, 1, 3), (2, 5, 1), (3, 4, 2), (5, 1, 7), (8, 6, 3), (11, 3, 20)]
+
+
+def repulsion_force(representation, rotation=None, precision=None, **settings):
+    return wasserstein(representation, Kernel(Metric(rotation, precision), **settings))[:2]
 
 
 def random_gradients(shape, seed=0):

@@ -1,16 +1,18 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 from sklearn_fordes.particles import (
+    CATEGORICAL,
     GRADIENT_TARGETS,
     Ensemble,
     Repulsion,
     accumulate_gradients,
-    input_gradients,
+    wasserstein,
 )
 from sklearn_fordes.tabular import MLP, MLPEnsemble
 from sklearn_fordes.tabular._activations import ACTIVATIONS
@@ -27,8 +29,9 @@ def make_batch(n_rows=9, n_features=5, n_classes=3):
     return X, torch.randint(n_classes, (n_rows,), generator=generator)
 
 
-def step_and_gradients(ensemble, X, y, repulsion, weight=None):
-    step = accumulate_gradients(ensemble, X, y, weight, repulsion)
+def step_and_gradients(ensemble, X, y, repulsion, weight=None, target="log_odds"):
+    likelihood = replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS[target])
+    step = accumulate_gradients(ensemble, X, y, weight, repulsion, likelihood=likelihood)
     return step, [parameter.grad for parameter in ensemble.parameters()]
 
 
@@ -41,10 +44,9 @@ def test_step_equals_that_of_the_general_ensemble(activation, target, fraction):
     weight = torch.linspace(0.2, 1.8, len(X), dtype=torch.float64)
     repulsion = None
     if fraction is not None:
-        space = partial(input_gradients, target=GRADIENT_TARGETS[target])
-        repulsion = Repulsion(space, strength=9.0, fraction=fraction)
-    expected = step_and_gradients(general, X, y, repulsion, weight)
-    actual = step_and_gradients(written_out, X, y, repulsion, weight)
+        repulsion = Repulsion(strength=9.0, fraction=fraction)
+    expected = step_and_gradients(general, X, y, repulsion, weight, target)
+    actual = step_and_gradients(written_out, X, y, repulsion, weight, target)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
 
 
@@ -93,10 +95,8 @@ def test_dropout_acts_as_autograd_through_the_same_masks_says():
     logits = ensemble(points, shared=False)
     targets = GRADIENT_TARGETS["log_odds"](logits[:, :n_rows], y[:n_rows])
     (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
-    torch.testing.assert_close(step.logits, logits.detach())
-    from sklearn_fordes.particles import repulsion_force
-
-    _, force = repulsion_force(gradients[:, :n_rows])
+    torch.testing.assert_close(step.outputs, logits.detach())
+    force = wasserstein(gradients[:, :n_rows]).force
     losses = torch.nn.functional.cross_entropy(logits.mT, y.expand(4, -1), reduction="none")
     inner = (gradients[:, :n_rows] * force).sum()
     (losses.mean(1).sum() + 9.0 / len(X) * inner).backward()
@@ -110,9 +110,9 @@ def test_dropout_masks_differ_between_members_and_vanish_in_evaluation():
     with torch.no_grad():
         for parameter in ensemble.parameters():
             parameter.copy_(parameter[:1].expand_as(parameter))
-    logits = ensemble.evaluate(X).logits
+    logits = ensemble.evaluate(X).outputs
     assert not torch.equal(logits[0], logits[1])
-    logits = ensemble.eval().evaluate(X).logits
+    logits = ensemble.eval().evaluate(X).outputs
     assert torch.equal(logits[0], logits[1])
     torch.testing.assert_close(logits, ensemble(X).detach())
 

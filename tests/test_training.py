@@ -288,9 +288,9 @@ def test_partial_fit_refuses_another_network(small, binary, change):
 def test_partial_fit_keeps_the_metric_of_the_first_rows(small, binary):
     X, y = binary
     model = small(lengthscale="pca").partial_fit(X, y, classes=[0, 1])
-    first = model.net_.repulsion.metric
+    first = model.net_.repulsion.kernel.metric
     model.partial_fit(X[:20] * [9, 1, 1, 1, 1, 1], y[:20])
-    assert torch.equal(model.net_.repulsion.metric.precision, first.precision)
+    assert torch.equal(model.net_.repulsion.kernel.metric.precision, first.precision)
 
 
 def test_partial_fit_continues_alike_after_a_pickle(small, binary):

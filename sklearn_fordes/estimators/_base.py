@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
+from sklearn_fordes.estimators._repulsion import RepulsionSettings
+from sklearn_fordes.uncertainty import Uncertainty
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
-    from sklearn_fordes.particles import MemberFactory, Repulsion
+    from torch import Tensor, nn
+
+    from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
     from sklearn_fordes.training import ParticleNet, Rows
 
 # Rows evaluated at a time in validation and prediction.
@@ -71,10 +75,26 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
-        "repulsion": [StrOptions({"input_gradient", "none"})],
+        "repulsion": [
+            StrOptions({"input_gradient", "weight", "function", "feature", "none"}),
+            callable,
+        ],
         "repulsion_strength": [Interval(Real, 0, None, closed="left")],
-        "lengthscale": [StrOptions({"identity", "pca"})],
+        "update": [StrOptions({"wgd", "svgd", "lit"})],
+        "lengthscale": [
+            StrOptions({"identity", "pca"}),
+            Interval(Real, 0, 1, closed="both"),
+            "array-like",
+        ],
+        "lengthscale_mix": [StrOptions({"precision", "variance"})],
+        "bandwidth": [
+            StrOptions({"auto", "reference", "paper"}),
+            Interval(Real, 0, None, closed="neither"),
+        ],
         "repulsion_fraction": [Interval(Real, 0, 1, closed="right")],
+        "repulsion_period": [Interval(Integral, 1, None, closed="left")],
+        "repulsion_warmup": [Interval(Integral, 0, None, closed="left")],
+        "repulsion_perturbation": [StrOptions({"noise", "permute"}), callable, None],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "module": [callable, None],
         "optimizer": [callable, None],
@@ -113,6 +133,15 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         self._check_row_shape(shape)
         return arrays
 
+    def _validate_validation_rows(self, X_val: Any, y_val: Any, **settings: Any) -> Any:
+        """Return checked arrays of both, or None if neither is given."""
+        if (X_val is None) != (y_val is None):
+            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
+        if X_val is None:
+            return None
+        return self._validate_inputs(X_val, y=y_val, reset=False, **settings)
+
     def _check_row_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._row_shape:
             raise ValueError(
@@ -134,6 +163,23 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         return tuple(int(size) for size in sizes)
 
     # ---- net
+
+    @property
+    @abstractmethod
+    def _likelihood(self) -> Likelihood:
+        """What the network's outputs mean."""
+
+    @abstractmethod
+    def _net_class(self) -> type[ParticleNet]:
+        """Return the class of skorch net that trains it."""
+
+    def _network(self, n_outputs: int) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
+        """Return the kind of ensemble, and what makes a member of it."""
+        from sklearn_fordes.particles import Ensemble
+        from sklearn_fordes.tabular import MLPEnsemble
+
+        kind = MLPEnsemble if self.module is None else Ensemble
+        return kind, self._member_factory(n_outputs)
 
     def _member_factory(self, n_outputs: int) -> MemberFactory:
         from torch import nn
@@ -162,12 +208,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
         """Return an initialised net whose members are drawn and not yet trained."""
-        from sklearn_fordes.particles import Ensemble
-        from sklearn_fordes.tabular import MLPEnsemble
         from sklearn_fordes.training import (
             BestEpoch,
             EpochProgress,
-            ParticleNet,
+            Schedule,
             copied_callback,
             resolve_device,
         )
@@ -177,9 +221,12 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             callbacks.append(("early_stopping", BestEpoch(self.n_iter_no_change)))
         if self.verbose:
             callbacks.append(("progress", EpochProgress()))
-        net = ParticleNet(
-            MLPEnsemble if self.module is None else Ensemble,
-            module__make_member=self._member_factory(n_outputs),
+        kind, make_member = self._network(n_outputs)
+        net = self._net_class()(
+            kind,
+            likelihood=self._likelihood,
+            schedule=Schedule(int(self.repulsion_period), int(self.repulsion_warmup)),
+            module__make_member=make_member,
             module__n_members=int(self.n_members),
             module__seed=member_seed,
             max_epochs=self.max_epochs,
@@ -229,14 +276,17 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     # ---- training
 
-    def _fit_net(self, table: Table, valid: Table | None, n_outputs: int) -> None:
-        """Set the fitted attributes from training rows, and from validation rows if given."""
+    def _fit_net(
+        self, table: Table, valid: Table | None, n_outputs: int, X_repulsion: NDArray[Any] | None
+    ) -> None:
+        """Set the fitted attributes from training rows, and from other rows if given."""
         seeds = self._draw_seeds()
         if valid is None and self.early_stopping:
             table, valid = self._hold_out(table, seeds.split)
         net, rows = self._start_net(table, n_outputs, seeds)
         valid_rows = None if valid is None else self._to_rows(valid, net)
-        self._train(net, rows, valid_rows, epochs=self.max_epochs)
+        points = self._make_points(net, X_repulsion)
+        self._train(net, rows, valid_rows, epochs=self.max_epochs, points=points)
 
     @abstractmethod
     def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
@@ -251,7 +301,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         self.encoder_ = self._make_encoder().fit(table.X)
         net = self._make_net(n_outputs, np.random.default_rng(seeds.batches), seeds.members)
         rows = self._to_rows(table, net)
-        net.repulsion = self._make_repulsion(rows)
+        net.repulsion = RepulsionSettings.of(self).make(rows.X)
         _try_step(net, rows, n_outputs)
         return net, rows
 
@@ -267,33 +317,40 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         net = self._make_net(n_outputs, rng, fitted.module__seed)
         take_over(net, fitted)
         rows = self._to_rows(table, net)
-        net.repulsion = self._make_repulsion(rows)
+        net.repulsion = RepulsionSettings.of(self).make(rows.X)
         if net.repulsion is not None and fitted.repulsion is not None:
             # The metric is that of the first rows.
-            net.repulsion = replace(net.repulsion, metric=fitted.repulsion.metric).to(rows.X)
+            kernel = replace(net.repulsion.kernel, metric=fitted.repulsion.kernel.metric)
+            net.repulsion = replace(net.repulsion, kernel=kernel).to(rows.X)
         return net, rows
 
-    def _train(self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int) -> None:
+    def _train(
+        self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int, points: Any = None
+    ) -> None:
         from sklearn_fordes.training import train
 
-        self.net_ = train(net, rows, valid, epochs=epochs)
+        self.net_ = train(net, rows, valid, epochs=epochs, points=points)
         self.history_ = [
             {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
             for epoch in net.history
         ]
         self.n_iter_ = len(self.history_)
 
-    def _make_repulsion(self, rows: Rows) -> Repulsion | None:
-        from sklearn_fordes.particles import GRADIENT_TARGETS, LENGTHSCALES, SPACES, Repulsion
+    def _make_points(self, net: ParticleNet, X_repulsion: NDArray[Any] | None) -> Any:
+        """Return what gives points to compare members at beside a batch's rows, or None."""
+        from sklearn_fordes.training import PERTURBATIONS, drawn_from, perturbed_by
 
-        if self.repulsion == "none" or self.repulsion_strength == 0 or self.n_members == 1:
+        perturbation = self.repulsion_perturbation
+        if X_repulsion is not None:
+            if perturbation is not None:
+                raise ValueError(
+                    f"Got X_repulsion beside repulsion_perturbation={perturbation!r}, but expected "
+                    "one of them."
+                )
+            return drawn_from(self._encode(net, X_repulsion).X)
+        if perturbation is None:
             return None
-        return Repulsion(
-            space=partial(SPACES[self.repulsion], target=GRADIENT_TARGETS[self.gradient_target]),
-            metric=LENGTHSCALES[self.lengthscale](rows.X).to(rows.X),
-            strength=self.repulsion_strength,
-            fraction=self.repulsion_fraction,
-        )
+        return perturbed_by(perturbation if callable(perturbation) else PERTURBATIONS[perturbation])
 
     def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
         # Weights that change nothing are not worth gathering in every batch.
@@ -315,6 +372,54 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         return rows
 
     # ---- prediction
+
+    @abstractmethod
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Split the uncertainty of the prediction into aleatoric and epistemic."""
+
+    def ood_score(self, X: Any) -> NDArray[np.float64]:
+        """Score how much rows look unlike the training data: the epistemic uncertainty.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Larger is more outlying, as in PyOD. (scikit-learn's ``score_samples`` has the other
+            sign.)
+        """
+        return self.predict_uncertainty(X).epistemic
+
+    @property
+    def estimators_(self) -> list[Self]:
+        """The members as fitted estimators of their own, with ``n_members=1``.
+
+        Made anew at each access, with copies of the weights.
+        """
+        check_is_fitted(self)
+        return [self._single_member(index) for index in range(self.net_.module__n_members)]
+
+    def _single_member(self, index: int) -> Self:
+        from sklearn_fordes.training import select_members
+
+        member = copy.copy(self)
+        member.n_members = 1
+        member.net_ = select_members(self.net_, [index])
+        return member
+
+    def _iter_input_gradients(self, rows: Rows) -> Iterator[NDArray[np.float64]]:
+        """Yield the members' input gradients at successive rows, (M, rows, K)."""
+        from sklearn_fordes.particles import input_gradients
+        from sklearn_fordes.training import Batches
+
+        ensemble: Ensemble = self.net_.module_.eval()
+        for inputs, y in Batches(rows, _EVALUATION_BATCH_SIZE):
+            X: Tensor = inputs["X"]
+            targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
+            evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
+            yield evaluation.representation.cpu().numpy().astype(np.float64)
 
     def _iter_outputs(self, X: Any) -> Iterator[NDArray[np.float64]]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
@@ -369,16 +474,16 @@ def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:
     if shape != (len(X), n_outputs):
         raise ValueError(
             f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
-            f"{(len(X), n_outputs)}: (n_rows, n_outputs), with a logit for each class."
+            f"{(len(X), n_outputs)}: (n_rows, n_outputs), {net.outputs_are}."
         )
     try:
         with seeded_generators(0, net.device):
-            accumulate_gradients(ensemble, X, y, repulsion=net.repulsion)
+            accumulate_gradients(ensemble, X, y, repulsion=net.repulsion, likelihood=net.likelihood)
     except RuntimeError as error:
         raise ValueError(
             f"Got a module that can't be trained ({error}), but expected one whose output can be "
-            "differentiated twice, by its input and its weights. repulsion='none' needs the "
-            "weights only."
+            "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
+            "'function' need the weights only."
         ) from error
     net.optimizer_.zero_grad()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +14,19 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 
 from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
+from sklearn_fordes.uncertainty import Uncertainty, entropy_decomposition
+
+if TYPE_CHECKING:  # torch is imported when a net is first needed
+    from sklearn_fordes.particles import Likelihood
+    from sklearn_fordes.training import ParticleNet
 
 
 class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
@@ -30,21 +41,51 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     ----------
     n_members : int, default=10
         Number of networks, M. A single one is never repelled.
-    repulsion : {"input_gradient", "none"}, default="input_gradient"
-        The space in which members repel each other.
+    repulsion : {"input_gradient", "weight", "function", "feature", "none"} or callable, \
+            default="input_gradient"
+        The space in which members repel each other: the directions of their input gradients, their
+        weights, their probabilities at the rows of a batch (as one vector), what enters their last
+        layer, or none (a deep ensemble). A function maps ``(ensemble, X, y)``, with the rows
+        compared and their classes as tensors, to a tensor ``(n_members, rows, K)`` that autograd
+        can follow; see `sklearn_fordes.particles.space_of`.
     repulsion_strength : float, default=5.0
         Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
         Larger values give more robust predictions under shifted input until, in the end, they cost
         accuracy. Best tuned on a logarithmic grid.
+    update : {"wgd", "svgd", "lit"}, default="wgd"
+        How members move: by Wasserstein gradient descent, each its own way and away from where the
+        others are dense; by Stein variational gradient descent, which also averages the driving
+        force over near members ("weight" and "function" only); or by local independence training,
+        which makes directions orthogonal ("input_gradient" and functions only).
     gradient_target : {"log_odds", "logit", "log_prob"}, default="log_odds"
         The output whose input gradient is compared: the true class's log-odds, its raw logit (the
         paper's code) or its log probability (the paper's text).
-    lengthscale : {"identity", "pca"}, default="identity"
+    lengthscale : {"identity", "pca"}, float or array-like, default="identity"
         Metric of the input-gradient space. "pca" repels more along directions of high variance
-        of the training inputs.
+        of the training inputs; a number α in [0, 1] lies between "identity" (0) and "pca" (1).
+        An array of shape (n_features,) holds lengthscales, one of shape (n_features, n_features) is
+        a precision matrix, both for the inputs as the network sees them (see `encoder_`).
+    lengthscale_mix : {"precision", "variance"}, default="precision"
+        What α averages: ``Σ⁻¹ = (1 − α) I + α Λ``, as on the authors' web page, or
+        ``Σ = (1 − α) I + α Λ⁻¹``, as in the paper, where a direction without any variance, such as
+        one-hot columns have, is left out as soon as α > 0. Λ has a mean of 1.
+    bandwidth : {"auto", "reference", "paper"} or float, default="auto"
+        Of the kernel, in units of a squared distance: the median of the distances to each member
+        at each row (the paper's code), or of all pairs at each row (the paper's text), both divided
+        by log n_members, or a fixed number. "auto" is "reference" for input gradients and "paper"
+        elsewhere.
     repulsion_fraction : float, default=0.25
         Share of a batch's rows at which members are compared, in (0, 1]. The extra cost of the
         repulsion is proportional to it.
+    repulsion_period : int, default=1
+        Members repel each other at every so many steps, and then so many times as strongly.
+    repulsion_warmup : int, default=0
+        Epochs in which the repulsion rises linearly to its full strength.
+    repulsion_perturbation : {"noise", "permute"} or callable, default=None
+        Members are compared at as many perturbed copies of a batch's rows too: with normal noise of
+        each column's standard deviation, with three cells in ten taken from other rows, or what a
+        function makes of a tensor ``(n_rows, …)`` of rows as the network sees them. Their class is
+        taken to be the one the ensemble predicts.
     hidden_layer_sizes : sequence of int or int, default=(64, 64)
         Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
         `module` too that takes an argument of this name.
@@ -148,11 +189,17 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self,
         n_members: int = 10,
         *,
-        repulsion: str = "input_gradient",
+        repulsion: Any = "input_gradient",
         repulsion_strength: float = 5.0,
+        update: str = "wgd",
         gradient_target: str = "log_odds",
-        lengthscale: str = "identity",
+        lengthscale: Any = "identity",
+        lengthscale_mix: str = "precision",
+        bandwidth: Any = "auto",
         repulsion_fraction: float = 0.25,
+        repulsion_period: int = 1,
+        repulsion_warmup: int = 0,
+        repulsion_perturbation: Any = None,
         hidden_layer_sizes: Any = (64, 64),
         module: Any = None,
         optimizer: Any = None,
@@ -173,9 +220,15 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self.n_members = n_members
         self.repulsion = repulsion
         self.repulsion_strength = repulsion_strength
+        self.update = update
         self.gradient_target = gradient_target
         self.lengthscale = lengthscale
+        self.lengthscale_mix = lengthscale_mix
+        self.bandwidth = bandwidth
         self.repulsion_fraction = repulsion_fraction
+        self.repulsion_period = repulsion_period
+        self.repulsion_warmup = repulsion_warmup
+        self.repulsion_perturbation = repulsion_perturbation
         self.hidden_layer_sizes = hidden_layer_sizes
         self.module = module
         self.optimizer = optimizer
@@ -200,6 +253,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         sample_weight: ArrayLike | None = None,
         X_val: Any = None,
         y_val: ArrayLike | None = None,
+        X_repulsion: Any = None,
     ) -> FoRDEClassifier:
         """Fit the ensemble.
 
@@ -214,6 +268,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             left out.
         X_val, y_val : like X and y, optional
             Rows for early stopping, in place of held-out ones.
+        X_repulsion : like X, optional
+            Rows without a label, from where the members ought to disagree. Members are compared at
+            as many of these as of each batch's rows, drawn at random; their class is taken to be
+            the one the ensemble predicts.
 
         Returns
         -------
@@ -238,7 +296,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             valid = self._make_validation_table(X_val, y_val)
             if valid is not None:
                 valid = self._weighted(valid, class_weight).of_mean_weight_one()
-            self._fit_net(table.of_mean_weight_one(), valid, len(self.classes_))
+            if X_repulsion is not None:
+                X_repulsion = self._validate_inputs(X_repulsion, reset=False)
+            self._fit_net(table.of_mean_weight_one(), valid, len(self.classes_), X_repulsion)
         return self
 
     def partial_fit(
@@ -338,7 +398,62 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Split the entropy of the predicted probabilities.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Uncertainty
+            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,), in nats:
+            the entropy of the mean probability, the mean of the members' entropies, and the
+            difference, which is how much members disagree (their mutual information).
+        """
+        parts = [
+            entropy_decomposition(softmax(logits, axis=-1).swapaxes(0, 1))
+            for logits in self._iter_outputs(X)
+        ]
+        return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Compute what the members are compared by: gradients of `gradient_target`.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), optional
+            Classes whose log-odds (say) are differentiated. Default: the predicted ones.
+
+        Returns
+        -------
+        ndarray of shape (n_members, n_samples, n_features)
+            With respect to the rows as the network sees them (see `encoder_`), flattened.
+        """
+        check_is_fitted(self)
+        X = self._validate_inputs(X, reset=False)
+        if y is None:
+            rows = self._encode(self.net_, X)
+        else:
+            y = column_or_1d(y)
+            check_consistent_length(X, y)
+            rows = self._encode(self.net_, X, self._make_table(X, y, None).y)
+        return np.concatenate(list(self._iter_input_gradients(rows)), axis=1)
+
     # ---- labels and weights
+
+    @property
+    def _likelihood(self) -> Likelihood:
+        from sklearn_fordes.particles import CATEGORICAL, GRADIENT_TARGETS
+
+        return replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS[self.gradient_target])
+
+    def _net_class(self) -> type[ParticleNet]:
+        from sklearn_fordes.training import ParticleClassifierNet
+
+        return ParticleClassifierNet
 
     def _make_table(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Table:
         """Encode labels as indices of `classes_`."""
@@ -352,13 +467,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         return Table(X, np.searchsorted(self.classes_, y), weight)
 
     def _make_validation_table(self, X_val: Any, y_val: Any) -> Table | None:
-        if (X_val is None) != (y_val is None):
-            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
-        if X_val is None:
-            return None
-        X_val, y_val = self._validate_inputs(X_val, y=y_val, reset=False)
-        return self._make_table(X_val, y_val, None)
+        arrays = self._validate_validation_rows(X_val, y_val)
+        return None if arrays is None else self._make_table(*arrays, None)
 
     @staticmethod
     def _check_two_classes(classes: NDArray[Any]) -> None:

@@ -6,37 +6,84 @@ This package knows neither skorch nor scikit-learn, so it serves training loops 
 from sklearn_fordes.particles._ensemble import (
     Ensemble,
     Evaluation,
-    LogitFunction,
     MemberFactory,
+    OutputFunction,
     autograd_evaluation,
 )
-from sklearn_fordes.particles._kernel import repulsion_force
-from sklearn_fordes.particles._lengthscales import LENGTHSCALES, Metric
-from sklearn_fordes.particles._random import derived_seed, seeded_generators
-from sklearn_fordes.particles._spaces import GRADIENT_TARGETS, SPACES, input_gradients
-from sklearn_fordes.particles._step import (
-    Repulsion,
-    StepResult,
-    accumulate_gradients,
+from sklearn_fordes.particles._kernel import BANDWIDTHS, Comparison, Kernel
+from sklearn_fordes.particles._lengthscales import (
+    LENGTHSCALES,
+    MIXES,
+    Metric,
+    from_lengthscales,
+    from_precision_matrix,
+    tuned,
+)
+from sklearn_fordes.particles._likelihoods import (
+    CATEGORICAL,
+    GAUSSIAN,
+    GRADIENT_TARGETS,
+    Likelihood,
     cross_entropy,
+    gaussian_moments,
+    gaussian_nll,
+)
+from sklearn_fordes.particles._random import derived_seed, seeded_generators
+from sklearn_fordes.particles._spaces import (
+    SPACES,
+    Space,
+    features,
+    functions,
+    input_gradients,
+    space_of,
+    weights,
+)
+from sklearn_fordes.particles._step import Repulsion, StepResult, accumulate_gradients
+from sklearn_fordes.particles._updates import (
+    UPDATES,
+    Interaction,
+    independence,
+    stein,
+    wasserstein,
 )
 
 __all__ = [
+    "BANDWIDTHS",
+    "CATEGORICAL",
+    "GAUSSIAN",
     "GRADIENT_TARGETS",
     "LENGTHSCALES",
+    "MIXES",
     "SPACES",
+    "UPDATES",
+    "Comparison",
     "Ensemble",
     "Evaluation",
-    "LogitFunction",
+    "Interaction",
+    "Kernel",
+    "Likelihood",
     "MemberFactory",
     "Metric",
+    "OutputFunction",
     "Repulsion",
+    "Space",
     "StepResult",
     "accumulate_gradients",
     "autograd_evaluation",
     "cross_entropy",
     "derived_seed",
+    "features",
+    "from_lengthscales",
+    "from_precision_matrix",
+    "functions",
+    "gaussian_moments",
+    "gaussian_nll",
+    "independence",
     "input_gradients",
-    "repulsion_force",
     "seeded_generators",
+    "space_of",
+    "stein",
+    "tuned",
+    "wasserstein",
+    "weights",
 ]

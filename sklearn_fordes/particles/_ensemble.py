@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
 
 MemberFactory = Callable[[], nn.Module]
-LogitFunction = Callable[[Tensor], Tensor]
+OutputFunction = Callable[[Tensor], Tensor]
 
 
 class Evaluation(NamedTuple):
@@ -23,22 +23,22 @@ class Evaluation(NamedTuple):
 
     Parameters
     ----------
-    logits : Tensor of shape (M, B, C)
+    outputs : Tensor of shape (M, B, C)
         Not part of an autograd graph.
     representation : Tensor of shape (M, n_rows, K) or None
         Likewise.
     pullback : callable
-        Takes cotangents of logits and representation (if there is one), of their shapes, and adds
+        Takes cotangents of outputs and representation (if there is one), of their shapes, and adds
         to each parameter's ``grad`` the gradient of the inner products with both.
     """
 
-    logits: Tensor
+    outputs: Tensor
     representation: Tensor | None
     pullback: Callable[..., None]
 
 
 def autograd_evaluation(
-    ensemble: Ensemble, logits: Tensor, representation: Tensor | None = None
+    ensemble: Ensemble, outputs: Tensor, representation: Tensor | None = None
 ) -> Evaluation:
     """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
 
@@ -46,7 +46,7 @@ def autograd_evaluation(
     ----------
     ensemble : Ensemble
         Whose parameters are to have gradients.
-    logits : Tensor of shape (M, B, C)
+    outputs : Tensor of shape (M, B, C)
         Part of the autograd graph.
     representation : Tensor of shape (M, n_rows, K), optional
         Likewise.
@@ -56,14 +56,14 @@ def autograd_evaluation(
     Evaluation
         The same tensors, detached.
     """
-    outputs = [tensor for tensor in (logits, representation) if tensor is not None]
+    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
     trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
 
     def pullback(*cotangents: Tensor) -> None:
-        torch.autograd.backward(outputs, cotangents, inputs=trainable)
+        torch.autograd.backward(followed, cotangents, inputs=trainable)
 
     detached = None if representation is None else representation.detach()
-    return Evaluation(logits.detach(), detached, pullback)
+    return Evaluation(outputs.detach(), detached, pullback)
 
 
 class Ensemble(nn.Module):
@@ -169,7 +169,7 @@ class Ensemble(nn.Module):
         return output
 
     def evaluate(
-        self, X: Tensor, n_rows: int = 0, target: LogitFunction | None = None
+        self, X: Tensor, n_rows: int = 0, target: OutputFunction | None = None
     ) -> Evaluation:
         """Evaluate every member for training, with input gradients at the first rows.
 
@@ -180,7 +180,7 @@ class Ensemble(nn.Module):
         n_rows : int, default=0
             How many rows gradients are taken at. None are if it is zero.
         target : callable
-            Maps logits ``(M, n_rows, C)`` to what is differentiated, ``(M, n_rows)``.
+            Maps outputs ``(M, n_rows, C)`` to what is differentiated, ``(M, n_rows)``.
 
         Returns
         -------
@@ -195,12 +195,36 @@ class Ensemble(nn.Module):
         points = together.expand(self.n_members, *together.shape).detach().requires_grad_()
         # The fused kernels of attention have no second derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            logits = self(points, shared=False)
-        targets = target(logits[:, :n_rows])
+            outputs = self(points, shared=False)
+        targets = target(outputs[:, :n_rows])
         (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
         if len(together) < len(X):
-            logits = torch.cat([logits, self(X[n_rows:])], dim=1)
-        return autograd_evaluation(self, logits, gradients[:, :n_rows].flatten(2))
+            outputs = torch.cat([outputs, self(X[n_rows:])], dim=1)
+        return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
+
+    def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate every member, and note what enters its last layer that holds a weight matrix.
+
+        Parameters
+        ----------
+        X : Tensor of shape (B, ...)
+
+        Returns
+        -------
+        outputs : Tensor of shape (M, B, C)
+        features : Tensor of shape (M, B, ...)
+
+        Raises
+        ------
+        ValueError
+            If the module has no such layer, or calls none.
+        """
+        batched_call = torch.vmap(
+            self._call_member_noting_features, in_dims=(0, 0, None), randomness="different"
+        )
+        parameters: dict[str, Tensor] = dict(self.stacked.named_parameters())
+        outputs, features = batched_call(parameters, dict(self.stacked.named_buffers()), X)
+        return outputs, features
 
     def _call_member(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
@@ -212,6 +236,27 @@ class Ensemble(nn.Module):
                 "logits."
             )
         return output
+
+    def _call_member_noting_features(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        entering: list[Tensor] = []
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+            for layer in self._template.modules()
+            if any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False))
+        ]
+        try:
+            output = self._call_member(parameters, buffers, X)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not entering:
+            raise ValueError(
+                "Got a module that calls no layer with a weight matrix, but expected one whose "
+                "inputs are the features to compare (such as a torch.nn.Linear at the end)."
+            )
+        return output, entering[-1]
 
     def train(self, mode: bool = True) -> Ensemble:
         """Set training mode, in the template too (see `torch.nn.Module.train`)."""
@@ -236,6 +281,31 @@ class Ensemble(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
+
+    def select(self, members: Sequence[int]) -> Ensemble:
+        """Return an ensemble of some of the members, with copies of their weights.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Their indices.
+
+        Returns
+        -------
+        Ensemble
+            Of the same class.
+        """
+        selected = copy.copy(self)
+        selected._modules = {}
+        selected.n_members = len(members)
+        index = list(members)
+        parameters = {
+            name: (parameter.detach()[index].clone(), parameter.requires_grad)
+            for name, parameter in self.stacked.named_parameters()
+        }
+        buffers = {name: b[index].clone() for name, b in self.stacked.named_buffers()}
+        selected.stacked = _tree(parameters, buffers).train(self.stacked.training)
+        return selected
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
@@ -278,16 +348,26 @@ def _reset_copy(module: nn.Module) -> nn.Module:
 
 
 def _stack(members: list[nn.Module]) -> nn.Module:
-    tree = nn.Module()
     parameters = [dict(member.named_parameters()) for member in members]
-    for name, first in parameters[0].items():
-        stacked = torch.stack([tensors[name].detach() for tensors in parameters])
-        parent, leaf = _branch(tree, name)
-        parent.register_parameter(leaf, nn.Parameter(stacked, requires_grad=first.requires_grad))
     buffers = [dict(member.named_buffers()) for member in members]
-    for name in buffers[0]:
+    return _tree(
+        {
+            name: (torch.stack([p[name].detach() for p in parameters]), first.requires_grad)
+            for name, first in parameters[0].items()
+        },
+        {name: torch.stack([b[name] for b in buffers]) for name in buffers[0]},
+    )
+
+
+def _tree(parameters: dict[str, tuple[Tensor, bool]], buffers: dict[str, Tensor]) -> nn.Module:
+    """Make a module that holds parameters (and whether they are trained) and buffers by name."""
+    tree = nn.Module()
+    for name, (tensor, requires_grad) in parameters.items():
         parent, leaf = _branch(tree, name)
-        parent.register_buffer(leaf, torch.stack([tensors[name] for tensors in buffers]))
+        parent.register_parameter(leaf, nn.Parameter(tensor, requires_grad=requires_grad))
+    for name, tensor in buffers.items():
+        parent, leaf = _branch(tree, name)
+        parent.register_buffer(leaf, tensor)
     return tree
 
 

@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._ensemble import Ensemble, Evaluation
+from sklearn_fordes.particles._ensemble import Ensemble, Evaluation, autograd_evaluation
+from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
 
-GradientTarget = Callable[[Tensor, Tensor], Tensor]
-Space = Callable[[Ensemble, Tensor, Tensor, int], Evaluation]
+Evaluate = Callable[[Ensemble, Tensor, Tensor, int, Likelihood], Evaluation]
+Representation = Callable[[Ensemble, Tensor, Tensor], Tensor]
 
 
-def logit(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the raw logit of the true class, z_y: (M, B, C), (B,) → (M, B).
+@dataclass(frozen=True)
+class Space:
+    """What members are compared by.
 
-    The reference implementation's choice. It is not identified: adding any function of the input
-    to all logits changes its gradient and no prediction.
+    Parameters
+    ----------
+    evaluate : callable
+        Maps ``(ensemble, X, y, n_rows, likelihood)`` to an `Evaluation` at the rows X (B, …), with
+        a representation (M, rows, K) of the members at the first `n_rows` of them.
+    directions : bool, default=False
+        Whether lengths mean nothing, so that points on the unit sphere are compared.
+    of_inputs : bool, default=False
+        Whether the K axes are those of the (flattened) input, so that a lengthscale can be read
+        off the training rows.
+    mixes_driving_force : bool, default=False
+        Whether the pullback takes a third argument, mixing (M, M): the driving force in this
+        space of member i is then the sum of ``mixing[i, j]`` times member j's.
     """
-    return logits.gather(-1, y.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
-
-def log_prob(logits: Tensor, y: Tensor) -> Tensor:
-    """Return log p_y: (M, B, C), (B,) → (M, B). Its gradient vanishes as training converges.
-
-    Computed from the log-odds: a softmax would round 1 − p_y, a factor of the gradient, away.
-    """
-    return torch.nn.functional.logsigmoid(log_odds(logits, y))
-
-
-def log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """Return log p_y − log(1 − p_y) = z_y − logsumexp_{c≠y} z_c: (M, B, C), (B,) → (M, B).
-
-    Invariant to what all logits share, and its gradient does not vanish as p_y approaches 1.
-    """
-    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
-    others = logits.scatter(-1, true_class, -torch.inf)
-    return logit(logits, y) - others.logsumexp(-1)
-
-
-GRADIENT_TARGETS: dict[str, GradientTarget] = {
-    "log_odds": log_odds,
-    "logit": logit,
-    "log_prob": log_prob,
-}
+    evaluate: Evaluate
+    directions: bool = False
+    of_inputs: bool = False
+    mixes_driving_force: bool = False
 
 
 def input_gradients(
@@ -52,10 +46,9 @@ def input_gradients(
     X: Tensor,
     y: Tensor,
     n_rows: int,
-    *,
-    target: GradientTarget = log_odds,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Evaluation:
-    """Each member's gradient of `target` with respect to its input, at the first rows.
+    """Each member's gradient of the likelihood's target with respect to its input.
 
     Parameters
     ----------
@@ -63,18 +56,181 @@ def input_gradients(
     X : Tensor of shape (B, ...)
         Inputs shared by the members; K features when flattened.
     y : Tensor of shape (B,)
-        True classes.
+        True classes or targets.
     n_rows : int
         How many rows the gradients are taken at, from 1 to B.
-    target : callable, default=log_odds
-        Maps logits ``(M, B, C)`` and classes ``(B,)`` to what is differentiated, ``(M, B)``.
+    likelihood : Likelihood, default=CATEGORICAL
+        Whose `gradient_target` is differentiated.
 
     Returns
     -------
     Evaluation
         With a representation of shape (M, n_rows, K).
     """
-    return ensemble.evaluate(X, n_rows, lambda logits: target(logits, y[:n_rows]))
+    return ensemble.evaluate(
+        X, n_rows, lambda outputs: likelihood.gradient_target(outputs, y[:n_rows])
+    )
 
 
-SPACES = {"input_gradient": input_gradients}
+def weights(
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,  # noqa: ARG001
+    n_rows: int,  # noqa: ARG001
+    likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
+) -> Evaluation:
+    """Each member's trainable parameters, as one long vector.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    X : Tensor of shape (B, ...)
+        Inputs shared by the members.
+    y, n_rows, likelihood
+        Not used: the weights are the same at every row.
+
+    Returns
+    -------
+    Evaluation
+        With a representation of shape (M, 1, P).
+    """
+    outputs, _, pullback = ensemble.evaluate(X)
+    parameters = [p for p in ensemble.stacked.parameters() if p.requires_grad]
+    flat = [p.detach().flatten(1) for p in parameters]
+
+    @torch.no_grad()
+    def weights_pullback(cotangent: Tensor, force: Tensor, mixing: Tensor | None = None) -> None:
+        earlier = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        pullback(cotangent)
+        forces = force.squeeze(1).split([part.shape[1] for part in flat], dim=1)
+        for parameter, part, before in zip(parameters, forces, earlier, strict=True):
+            grad = part.view_as(parameter)
+            if parameter.grad is not None:
+                driving = parameter.grad.flatten(1)
+                driving = driving if mixing is None else mixing @ driving
+                grad = grad + driving.view_as(parameter)
+            parameter.grad = grad if before is None else before + grad
+
+    return Evaluation(outputs, torch.cat(flat, dim=1).unsqueeze(1), weights_pullback)
+
+
+def functions(
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,  # noqa: ARG001
+    n_rows: int,
+    likelihood: Likelihood = CATEGORICAL,
+) -> Evaluation:
+    """What each member says at the first rows together: the function's values as one vector.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    X : Tensor of shape (B, ...)
+        Inputs shared by the members.
+    y : Tensor of shape (B,)
+        Not used.
+    n_rows : int
+        How many rows, from 1 to B.
+    likelihood : Likelihood, default=CATEGORICAL
+        Whose `prediction` is compared: probabilities of classes, the mean of numbers.
+
+    Returns
+    -------
+    Evaluation
+        With a representation of shape (M, 1, n_rows · K).
+    """
+    outputs, _, pullback = ensemble.evaluate(X)
+    compared = outputs[:, :n_rows].clone().requires_grad_()
+    with torch.enable_grad():
+        prediction = likelihood.prediction(compared).flatten(1).unsqueeze(1)
+
+    def function_pullback(cotangent: Tensor, force: Tensor, mixing: Tensor | None = None) -> None:
+        # In function space the driving force is the loss's gradient at the outputs.
+        cotangent = cotangent.clone() if mixing is None else torch.tensordot(mixing, cotangent, 1)
+        (at_outputs,) = torch.autograd.grad(prediction, compared, force)
+        cotangent[:, :n_rows] += at_outputs
+        pullback(cotangent)
+
+    return Evaluation(outputs, prediction.detach(), function_pullback)
+
+
+def features(
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,  # noqa: ARG001
+    n_rows: int,
+    likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
+) -> Evaluation:
+    """What enters each member's last layer with weights.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    X : Tensor of shape (B, ...)
+        Inputs shared by the members.
+    y, likelihood
+        Not used.
+    n_rows : int
+        How many rows, from 1 to B.
+
+    Returns
+    -------
+    Evaluation
+        With a representation of shape (M, n_rows, K).
+    """
+    outputs, entering = ensemble.outputs_and_features(X)
+    return autograd_evaluation(ensemble, outputs, entering[:, :n_rows].flatten(2))
+
+
+def space_of(representation: Representation) -> Space:
+    """Make a space of a function of your own.
+
+    Parameters
+    ----------
+    representation : callable
+        Maps ``(ensemble, X, y)``, where X and y are the rows compared, to a tensor (M, rows, K)
+        that autograd can follow to the ensemble's parameters. Call ``ensemble(X)`` for the
+        members' outputs. The number of rows need not be that of X. At points without a target
+        y is −1 (or NaN, for numbers).
+
+    Returns
+    -------
+    Space
+    """
+    return Space(partial(_evaluate_representation, representation))
+
+
+def _evaluate_representation(
+    representation: Representation,
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,
+    n_rows: int,
+    likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
+) -> Evaluation:
+    values = representation(ensemble, X[:n_rows], y[:n_rows])
+    _check_representation(values, ensemble.n_members)
+    return autograd_evaluation(ensemble, ensemble(X), values)
+
+
+def _check_representation(values: object, n_members: int) -> None:
+    expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
+    if not isinstance(values, Tensor):
+        raise TypeError(f"Got a {type(values).__name__} from the space, but expected {expected}.")
+    if values.ndim != 3 or len(values) != n_members or not values.requires_grad:
+        detached = "" if values.requires_grad else " that autograd did not follow"
+        raise ValueError(
+            f"Got a tensor of shape {tuple(values.shape)}{detached} from the space, but expected "
+            f"{expected}."
+        )
+
+
+SPACES = {
+    "input_gradient": Space(input_gradients, directions=True, of_inputs=True),
+    "weight": Space(weights, mixes_driving_force=True),
+    "function": Space(functions, mixes_driving_force=True),
+    "feature": Space(features),
+}

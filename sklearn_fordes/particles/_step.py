@@ -1,17 +1,18 @@
-"""Wasserstein gradient descent on an ensemble: from a batch to the parameters' gradients."""
+"""One step of particle inference on an ensemble: from a batch to the parameters' gradients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sklearn_fordes.particles._ensemble import Ensemble
-from sklearn_fordes.particles._kernel import repulsion_force
-from sklearn_fordes.particles._lengthscales import Metric
-from sklearn_fordes.particles._spaces import Space, input_gradients
+from sklearn_fordes.particles._kernel import Kernel
+from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
+from sklearn_fordes.particles._spaces import SPACES, Space
+from sklearn_fordes.particles._updates import Update, wasserstein
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,14 @@ class Repulsion:
 
     Parameters
     ----------
-    space : callable, default=input_gradients
-        Maps ``(ensemble, X, y, n_rows)`` to an `Evaluation` with a representation
-        ``(M, rows, K)``.
-    metric : Metric, default=Metric()
+    space : Space, default=SPACES["input_gradient"]
+        What members are compared by.
+    kernel : Kernel, default=Kernel()
         How distances in that space are measured.
+    update : callable, default=wasserstein
+        Maps a representation (M, rows, K) and the kernel to an `Interaction`.
     strength : float, default=1.0
-        Factor of the log density; 1 is the paper's. Divided by the batch's rows, see Notes.
+        Factor of the potential; 1 is the paper's. Divided by the batch's rows, see Notes.
     fraction : float, default=1.0
         Share of a batch's rows at which members are compared, in (0, 1].
 
@@ -36,8 +38,9 @@ class Repulsion:
     ``strength = B / N``.
     """
 
-    space: Space = input_gradients
-    metric: Metric = field(default_factory=Metric)
+    space: Space = SPACES["input_gradient"]
+    kernel: Kernel = field(default_factory=Kernel)
+    update: Update = wasserstein
     strength: float = 1.0
     fraction: float = 1.0
 
@@ -47,9 +50,13 @@ class Repulsion:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"Got fraction={self.fraction}, but expected a number in (0, 1].")
 
+    def n_rows(self, batch_size: int) -> int:
+        """Return the number of a batch's rows at which members are compared."""
+        return max(1, round(self.fraction * batch_size))
+
     def to(self, like: Tensor) -> Repulsion:
         """Return the repulsion with its metric on the device and in the dtype of `like`."""
-        return Repulsion(self.space, self.metric.to(like), self.strength, self.fraction)
+        return replace(self, kernel=self.kernel.to(like))
 
 
 class StepResult(NamedTuple):
@@ -57,14 +64,14 @@ class StepResult(NamedTuple):
 
     Parameters
     ----------
-    logits : Tensor of shape (M, B, C)
+    outputs : Tensor of shape (M, B, C)
     driving_loss : Tensor of shape (M,)
-        Each member's mean cross-entropy, in nats.
+        Each member's mean negative log likelihood, in nats.
     repulsion : Tensor of shape (M,)
-        ``strength / B * log_density`` of each member.
+        ``strength / B`` times the potential of each member.
     """
 
-    logits: Tensor
+    outputs: Tensor
     driving_loss: Tensor
     repulsion: Tensor
 
@@ -74,76 +81,80 @@ class StepResult(NamedTuple):
         return (self.driving_loss + self.repulsion).sum()
 
 
-def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Each member's mean cross-entropy over the rows, and its gradient.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (M, B, C)
-        One set for each member.
-    y : Tensor of shape (B,)
-        Classes, from 0 to C − 1.
-    weight : Tensor of shape (B,), optional
-        Row weights; the mean divides by B, not by their sum, so that a batch's weight is kept.
-
-    Returns
-    -------
-    loss : Tensor of shape (M,)
-        In nats.
-    cotangent : Tensor of shape (M, B, C)
-        Gradient of the sum of losses with respect to the logits.
-    """
-    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
-    log_prob = logits.log_softmax(-1)
-    loss = -log_prob.gather(-1, true_class)  # (M, B, 1)
-    cotangent = log_prob.exp().scatter_add_(-1, true_class, loss.new_full((), -1.0).expand_as(loss))
-    if weight is not None:
-        loss, cotangent = loss * weight.unsqueeze(-1), cotangent * weight.unsqueeze(-1)
-    return loss.mean((1, 2)), cotangent / len(y)
-
-
 def accumulate_gradients(
     ensemble: Ensemble,
     X: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
     repulsion: Repulsion | None = None,
+    *,
+    likelihood: Likelihood = CATEGORICAL,
+    points: Tensor | None = None,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
-    Member i descends ``cross_entropy_i + strength / B * log Σ_j k(i, stopgrad j)``. The force is
-    known in closed form, so one backward pass, with the cross-entropy's gradient as cotangent of
-    the logits and the force as that of the representation, gives both terms (Trinh et al. 2024,
-    equation 12).
+    Member i descends ``loss_i + strength / B * log Σ_j k(i, stopgrad j)``. The force is known in
+    closed form, so one backward pass, with the loss's gradient as cotangent of the outputs and the
+    force as that of the representation, gives both terms (Trinh et al. 2024, equation 12).
 
     Parameters
     ----------
     ensemble : Ensemble
     X : Tensor of shape (B, ...)
     y : Tensor of shape (B,)
-        Classes, from 0 to C − 1.
+        Classes, from 0 to C − 1, or numbers.
     weight : Tensor of shape (B,), optional
         Row weights of the driving loss, of mean 1.
     repulsion : Repulsion, optional
         None makes a plain deep ensemble; so does a single member, which has nothing to repel it.
+    likelihood : Likelihood, default=CATEGORICAL
+        What the outputs mean.
+    points : Tensor of shape (n_points, ...), optional
+        Inputs without a target, at which members are compared beside the batch's rows. Where a
+        target is needed (for the gradient of the true class), the ensemble's own guess stands in.
 
     Returns
     -------
     StepResult
-        Logits, driving loss and repulsion.
+        Outputs at X, driving loss and repulsion.
     """
     if repulsion is None or ensemble.n_members == 1:
-        logits, _, pullback = ensemble.evaluate(X)
-        driving_loss, cotangent = cross_entropy(logits, y, weight)
+        outputs, _, pullback = ensemble.evaluate(X)
+        driving_loss, cotangent = likelihood.loss(outputs, y, weight)
         pullback(cotangent)
-        return StepResult(logits, driving_loss, torch.zeros_like(driving_loss))
+        return StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
 
-    n_rows = max(1, round(repulsion.fraction * len(X)))
-    logits, representation, pullback = repulsion.space(ensemble, X, y, n_rows)
+    n_rows, n_points = repulsion.n_rows(len(X)), 0 if points is None else len(points)
+    rows, targets, compared_likelihood = X, y, likelihood
+    if points is not None:
+        rows, targets = torch.cat([points, X]), torch.cat([_unknown(y, n_points), y])
+        compared_likelihood = _guessing(likelihood, n_points)
+    outputs, representation, pullback = repulsion.space.evaluate(
+        ensemble, rows, targets, n_points + n_rows, compared_likelihood
+    )
     if representation is None:
         raise TypeError("Got no representation from the space, but expected one to compare.")
-    driving_loss, cotangent = cross_entropy(logits, y, weight)
-    log_density, force = repulsion_force(representation, **repulsion.metric._asdict())
+    driving_loss, cotangent = likelihood.loss(outputs[:, n_points:], y, weight)
+    if n_points:  # which no loss is computed at
+        cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_points, 0))
+    potential, force, mixing = repulsion.update(representation, repulsion.kernel)
     factor = repulsion.strength / len(X)
-    pullback(cotangent, factor * force)
-    return StepResult(logits, driving_loss, factor * log_density)
+    if mixing is None:
+        pullback(cotangent, factor * force)
+    else:
+        pullback(cotangent, factor * force, mixing)
+    return StepResult(outputs[:, n_points:], driving_loss, factor * potential)
+
+
+def _unknown(y: Tensor, n_points: int) -> Tensor:
+    return y.new_full((n_points,), torch.nan if y.is_floating_point() else -1)
+
+
+def _guessing(likelihood: Likelihood, n_points: int) -> Likelihood:
+    """Let the ensemble guess the targets of the first `n_points` rows."""
+
+    def gradient_target(outputs: Tensor, y: Tensor) -> Tensor:
+        guesses = likelihood.guess(outputs[:, :n_points].detach())
+        return likelihood.gradient_target(outputs, torch.cat([guesses, y[n_points:]]))
+
+    return replace(likelihood, gradient_target=gradient_target)

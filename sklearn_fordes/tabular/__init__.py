@@ -1,6 +1,7 @@
 """What is particular to tables: the default network, and training it fast."""
 
+from sklearn_fordes.tabular._heads import HomoscedasticNoise
 from sklearn_fordes.tabular._mlp import MLP
 from sklearn_fordes.tabular._mlp_ensemble import MLPEnsemble
 
-__all__ = ["MLP", "MLPEnsemble"]
+__all__ = ["MLP", "HomoscedasticNoise", "MLPEnsemble"]

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles import Ensemble, Evaluation, LogitFunction
+from sklearn_fordes.particles import Ensemble, Evaluation, OutputFunction
 from sklearn_fordes.tabular._activations import ACTIVATIONS, Derivatives
 from sklearn_fordes.tabular._mlp import MLP
 
@@ -57,7 +57,7 @@ class MLPEnsemble(Ensemble):
 
     @torch.no_grad()
     def evaluate(
-        self, X: Tensor, n_rows: int = 0, target: LogitFunction | None = None
+        self, X: Tensor, n_rows: int = 0, target: OutputFunction | None = None
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         layers = self._layers()

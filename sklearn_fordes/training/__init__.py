@@ -2,25 +2,44 @@
 
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._device import move_net, resolve_device
-from sklearn_fordes.training._net import ParticleNet, mean_probability
+from sklearn_fordes.training._net import (
+    ParticleClassifierNet,
+    ParticleNet,
+    ParticleRegressorNet,
+)
+from sklearn_fordes.training._outputs import mean_probability
 from sklearn_fordes.training._run import (
     BestEpoch,
     EpochProgress,
     copied_callback,
+    select_members,
     take_over,
     train,
 )
+from sklearn_fordes.training._schedule import (
+    PERTURBATIONS,
+    Schedule,
+    drawn_from,
+    perturbed_by,
+)
 
 __all__ = [
+    "PERTURBATIONS",
     "Batches",
     "BestEpoch",
     "EpochProgress",
+    "ParticleClassifierNet",
     "ParticleNet",
+    "ParticleRegressorNet",
     "Rows",
+    "Schedule",
     "copied_callback",
+    "drawn_from",
     "mean_probability",
     "move_net",
+    "perturbed_by",
     "resolve_device",
+    "select_members",
     "take_over",
     "train",
 ]

@@ -22,12 +22,12 @@ class Rows(Dataset[Any]):
     ----------
     X : array-like of shape (N, ...)
     y : array-like of shape (N,), optional
-        Classes, from 0 to C − 1.
+        Classes, from 0 to C − 1, if integers; else numbers.
     sample_weight : array-like of shape (N,), optional
         Factors of the rows' losses.
     device : str or torch.device, default="cpu"
     dtype : torch.dtype, default=torch.float32
-        Of `X` and the weights.
+        Of `X`, the weights and numbers in `y`.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class Rows(Dataset[Any]):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.X = _copied_tensor(X, dtype, device)
-        self.y = None if y is None else _copied_tensor(y, torch.int64, device)
+        self.y = None
+        if y is not None:
+            y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
+            self.y = _copied_tensor(y, dtype if y.is_floating_point() else torch.int64, device)
         self.sample_weight = None
         if sample_weight is not None:
             self.sample_weight = _copied_tensor(sample_weight, dtype, device)

@@ -3,63 +3,68 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 from skorch.utils import to_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
-from sklearn_fordes.particles import Ensemble, Repulsion, accumulate_gradients
+from sklearn_fordes.particles import (
+    CATEGORICAL,
+    GAUSSIAN,
+    Ensemble,
+    Likelihood,
+    Repulsion,
+    accumulate_gradients,
+)
 from sklearn_fordes.training._data import Batches, Rows
+from sklearn_fordes.training._outputs import (
+    EnsembleGaussianLoss,
+    EnsembleLogLoss,
+    batch_first,
+    mean_prediction,
+    mean_probability,
+)
+from sklearn_fordes.training._schedule import Points, Schedule
+
+_NO_SCHEDULE = Schedule()
 
 
-def batch_first(outputs: Tensor) -> Tensor:
-    """(M, B, C) → (B, M, C): skorch concatenates and counts along the first axis."""
-    return outputs.transpose(0, 1)
-
-
-def mean_probability(logits: Tensor) -> Tensor:
-    """(B, M, C) → (B, C): the ensemble's probability is the mean of its members', in float64."""
-    return logits.double().softmax(-1).mean(1)
-
-
-class EnsembleLogLoss(nn.Module):
-    """Log loss of the members' mean probability, in nats per row.
-
-    Training never descends this (it would couple the members); validation reports it.
-    """
-
-    def forward(self, logits: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        """Return the (weighted) mean over rows of ``−log mean_i p_i(y)``; logits (B, M, C)."""
-        log_prob = logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
-        losses = nn.functional.nll_loss(log_prob, y, reduction="none")
-        return (losses if sample_weight is None else losses * sample_weight).mean()
-
-
-class ParticleNet(NeuralNetClassifier):
+class ParticleNet(NeuralNet):
     """Trains the members of an ensemble together as particles.
 
-    Works on `Rows` in `Batches`; what leaves `infer` is batch first, ``(B, M, C)``, and
-    `predict_proba` is the ensemble's mean probability, so that skorch's callbacks that score
-    predictions do what they say.
+    Works on `Rows` in `Batches`; what leaves `infer` is batch first, ``(B, M, C)``.
 
     Parameters
     ----------
     module : type or callable, default=Ensemble
+    likelihood : Likelihood, default=CATEGORICAL
+        What the outputs mean.
     repulsion : Repulsion, optional
         None trains a deep ensemble.
+    schedule : Schedule, default=Schedule()
+        When the repulsion acts.
+    points : callable, optional
+        Maps a batch's inputs and a number to so many points at which members are compared beside
+        the batch's rows. Held for the time of a training run.
     **kwargs
-        As in `skorch.NeuralNetClassifier`.
+        As in `skorch.NeuralNet`.
     """
+
+    outputs_are = "one set for each row"  # said where a module's are of another shape
 
     def __init__(
         self,
         module: Any = Ensemble,
         *args: Any,
+        likelihood: Likelihood = CATEGORICAL,
         repulsion: Repulsion | None = None,
+        schedule: Schedule = _NO_SCHEDULE,
+        points: Points | None = None,
         criterion: Any = EnsembleLogLoss,
         dataset: Any = Rows,
         iterator_train: Any = Batches,
@@ -69,7 +74,11 @@ class ParticleNet(NeuralNetClassifier):
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
+        self.likelihood = likelihood
         self.repulsion = repulsion
+        self.schedule = schedule
+        self.points = points
+        self.n_steps = 0
         super().__init__(
             module,
             *args,
@@ -116,7 +125,7 @@ class ParticleNet(NeuralNetClassifier):
         Returns
         -------
         dict
-            ``loss``: what is descended, summed over members; ``y_pred``: logits (B, M, C).
+            ``loss``: what is descended, summed over members; ``y_pred``: outputs (B, M, C).
 
         Raises
         ------
@@ -125,9 +134,20 @@ class ParticleNet(NeuralNetClassifier):
         """
         self._set_training(True)
         inputs, y = unpack_data(batch)
+        repulsion = self._repulsion_now()
+        points = None
+        if repulsion is not None and self.points is not None:
+            points = self.points(inputs["X"], repulsion.n_rows(len(inputs["X"])))
         step = accumulate_gradients(
-            self.module_, inputs["X"], y, inputs.get("sample_weight"), self.repulsion
+            self.module_,
+            inputs["X"],
+            y,
+            inputs.get("sample_weight"),
+            repulsion,
+            likelihood=self.likelihood,
+            points=points,
         )
+        self.n_steps += 1
         means = torch.stack([step.driving_loss, step.repulsion]).mean(1)
         driving_loss, repulsion = means.tolist()  # the one wait for a GPU
         loss = self.module_.n_members * (driving_loss + repulsion)
@@ -135,9 +155,20 @@ class ParticleNet(NeuralNetClassifier):
             raise ValueError(self.divergence_message("training loss"))
         self.history.record_batch("driving_loss", driving_loss)
         self.history.record_batch("repulsion", repulsion)
-        return {"loss": torch.tensor(loss), "y_pred": batch_first(step.logits)}
+        return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
 
-    def on_epoch_end(self, net: NeuralNetClassifier, **kwargs: Any) -> None:
+    def _repulsion_now(self) -> Repulsion | None:
+        """Return the repulsion of the step that begins."""
+        if self.repulsion is None:
+            return None
+        factor = self.schedule.factor(len(self.history) - 1, self.n_steps)
+        if factor == 0:
+            return None
+        if factor == 1:
+            return self.repulsion
+        return replace(self.repulsion, strength=factor * self.repulsion.strength)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Mark the epoch as whole: an interrupted one is not."""
         super().on_epoch_end(net, **kwargs)
         self.history.record("completed", True)
@@ -158,14 +189,14 @@ class ParticleNet(NeuralNetClassifier):
         )
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
-        """Evaluate the members on a batch's inputs: logits (B, M, C)."""
+        """Evaluate the members on a batch's inputs: outputs (B, M, C)."""
         X = x["X"] if isinstance(x, dict) else x
         return batch_first(self.module_(to_tensor(X, device=self.device)))
 
     def get_loss(
         self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
     ) -> Tensor:
-        """Return the ensemble's log loss on a batch, with its rows' weights if it has any.
+        """Return the ensemble's loss on a batch, with its rows' weights if it has any.
 
         Raises
         ------
@@ -177,3 +208,34 @@ class ParticleNet(NeuralNetClassifier):
         if not math.isfinite(loss.item()):
             raise ValueError(self.divergence_message("validation loss"))
         return loss
+
+
+class ParticleClassifierNet(ParticleNet, NeuralNetClassifier):
+    """A `ParticleNet` whose `predict_proba` is the ensemble's mean probability.
+
+    So skorch's callbacks that score predictions do what they say.
+    """
+
+    outputs_are = "with a logit for each class"
+
+
+class ParticleRegressorNet(ParticleNet, NeuralNetRegressor):
+    """A `ParticleNet` whose `predict` is the mean of the members' means."""
+
+    outputs_are = "with a mean and what softplus turns into a variance"
+
+    def __init__(
+        self,
+        *args: Any,
+        likelihood: Likelihood = GAUSSIAN,
+        criterion: Any = EnsembleGaussianLoss,
+        predict_nonlinearity: Any = mean_prediction,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            *args,
+            likelihood=likelihood,
+            criterion=criterion,
+            predict_nonlinearity=predict_nonlinearity,
+            **kwargs,
+        )

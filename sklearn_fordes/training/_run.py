@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from sklearn_fordes.particles import derived_seed, seeded_generators
 from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
+from sklearn_fordes.training._schedule import Points
 
 
 class EpochProgress(Callback):
@@ -70,7 +72,14 @@ def _discard(message: str) -> None:
     """Take skorch's messages in place of print."""
 
 
-def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: int) -> ParticleNet:
+def train(
+    net: ParticleNet,
+    rows: Rows,
+    valid: Rows | None = None,
+    *,
+    epochs: int,
+    points: Points | None = None,
+) -> ParticleNet:
     """Train an initialised net for some epochs more.
 
     Parameters
@@ -81,6 +90,8 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
         Training rows, and those the validation loss is computed on.
     epochs : int
         At most so many; callbacks may stop earlier.
+    points : callable, optional
+        Gives points at which members are compared beside the rows, see `ParticleNet`.
 
     Returns
     -------
@@ -105,11 +116,12 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None, *, epochs: in
     _keep_freed_memory()
     net.max_epochs = epochs
     net.train_split = None if valid is None else predefined_split(valid)
+    net.points = points
     try:
         with seeded_generators(seed, net.device):
             net.partial_fit(rows)
     finally:
-        net.train_split = None
+        net.train_split = net.points = None
     net.optimizer_.zero_grad()  # gradients are as large as the model
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch undone.
@@ -164,11 +176,34 @@ def take_over(net: ParticleNet, trained: ParticleNet) -> None:
             "that was fitted, but expected the same. Call fit to begin anew."
         )
     net.module_.load_state_dict(learnt)
+    net.n_steps = trained.n_steps
     net.history_ = copy.deepcopy(trained.history)
     if type(net.optimizer_) is type(trained.optimizer_):
         settings = net.optimizer_.state_dict()["param_groups"]
         moments = copy.deepcopy(trained.optimizer_.state_dict()["state"])
         net.optimizer_.load_state_dict({"state": moments, "param_groups": settings})
+
+
+def select_members(net: ParticleNet, members: Sequence[int]) -> ParticleNet:
+    """Return a net of some of the trained members, for prediction or further training.
+
+    Parameters
+    ----------
+    net : ParticleNet
+        Left as it is.
+    members : sequence of int
+        Their indices.
+
+    Returns
+    -------
+    ParticleNet
+        With copies of their weights, and an optimizer without moments.
+    """
+    selected: ParticleNet = object.__new__(type(net))  # skorch's copy goes through a pickle
+    vars(selected).update(
+        vars(net), module_=net.module_.select(members), module__n_members=len(members)
+    )
+    return selected.initialize_optimizer()
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:

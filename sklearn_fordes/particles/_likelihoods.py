@@ -1,0 +1,177 @@
+"""What a network's outputs mean: the loss, what is differentiated, and what is predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+GradientTarget = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How outputs (M, B, C) and targets y (B,) belong together.
+
+    Parameters
+    ----------
+    loss : callable
+        Maps ``(outputs, y, weight)``, with row weights ``(B,)`` or None, to each member's mean
+        negative log likelihood ``(M,)`` and its gradient with respect to the outputs.
+    gradient_target : callable
+        Maps ``(outputs, y)`` to the scalars ``(M, B)`` whose input gradients are compared.
+    prediction : callable
+        Maps outputs to what a member says ``(M, B, K)``: what the function space compares.
+    guess : callable
+        Maps outputs to the ensemble's own guess of y, for points that have none.
+    """
+
+    loss: Loss
+    gradient_target: GradientTarget
+    prediction: Callable[[Tensor], Tensor]
+    guess: Callable[[Tensor], Tensor]
+
+
+# ---- classes
+
+
+def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each member's mean cross-entropy over the rows, and its gradient.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (M, B, C)
+        One set for each member.
+    y : Tensor of shape (B,)
+        Classes, from 0 to C − 1.
+    weight : Tensor of shape (B,), optional
+        Row weights; the mean divides by B, not by their sum, so that a batch's weight is kept.
+
+    Returns
+    -------
+    loss : Tensor of shape (M,)
+        In nats.
+    cotangent : Tensor of shape (M, B, C)
+        Gradient of the sum of losses with respect to the logits.
+    """
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    log_prob = logits.log_softmax(-1)
+    loss = -log_prob.gather(-1, true_class)  # (M, B, 1)
+    cotangent = log_prob.exp().scatter_add_(-1, true_class, loss.new_full((), -1.0).expand_as(loss))
+    if weight is not None:
+        loss, cotangent = loss * weight.unsqueeze(-1), cotangent * weight.unsqueeze(-1)
+    return loss.mean((1, 2)), cotangent / len(y)
+
+
+def logit(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the raw logit of the true class, z_y: (M, B, C), (B,) → (M, B).
+
+    The reference implementation's choice. It is not identified: adding any function of the input
+    to all logits changes its gradient and no prediction.
+    """
+    return logits.gather(-1, y.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+
+def log_prob(logits: Tensor, y: Tensor) -> Tensor:
+    """Return log p_y: (M, B, C), (B,) → (M, B). Its gradient vanishes as training converges.
+
+    Computed from the log-odds: a softmax would round 1 − p_y, a factor of the gradient, away.
+    """
+    return torch.nn.functional.logsigmoid(log_odds(logits, y))
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """Return log p_y − log(1 − p_y) = z_y − logsumexp_{c≠y} z_c: (M, B, C), (B,) → (M, B).
+
+    Invariant to what all logits share, and its gradient does not vanish as p_y approaches 1.
+    """
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    others = logits.scatter(-1, true_class, -torch.inf)
+    return logit(logits, y) - others.logsumexp(-1)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    return logits.softmax(-1)
+
+
+def _most_probable_class(logits: Tensor) -> Tensor:
+    return logits.softmax(-1).mean(0).argmax(-1)
+
+
+GRADIENT_TARGETS: dict[str, GradientTarget] = {
+    "log_odds": log_odds,
+    "logit": logit,
+    "log_prob": log_prob,
+}
+CATEGORICAL = Likelihood(cross_entropy, log_odds, _probabilities, _most_probable_class)
+
+
+# ---- numbers
+
+# Of a target of unit variance.
+_SMALLEST_VARIANCE = 1e-6
+
+
+def gaussian_moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance that a regressor's outputs stand for.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (..., 2)
+        The mean, and what softplus turns into the variance.
+
+    Returns
+    -------
+    mean, variance : Tensor of shape (...)
+        Of the target as the network sees it.
+    """
+    mean, raw = outputs.unbind(-1)
+    return mean, torch.nn.functional.softplus(raw) + _SMALLEST_VARIANCE
+
+
+def gaussian_nll(outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each member's mean Gaussian negative log likelihood over the rows, and its gradient.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (M, B, 2)
+        See `gaussian_moments`.
+    y : Tensor of shape (B,)
+        Targets.
+    weight : Tensor of shape (B,), optional
+        Row weights; the mean divides by B.
+
+    Returns
+    -------
+    loss : Tensor of shape (M,)
+        In nats.
+    cotangent : Tensor of shape (M, B, 2)
+        Gradient of the sum of losses with respect to the outputs.
+    """
+    mean, variance = gaussian_moments(outputs)
+    residual = mean - y
+    loss = 0.5 * (residual.square() / variance + variance.log() + math.log(2 * math.pi))
+    grad_variance = 0.5 * (1 - residual.square() / variance) / variance
+    cotangent = torch.stack([residual / variance, grad_variance * outputs[..., 1].sigmoid()], -1)
+    if weight is not None:
+        loss, cotangent = loss * weight, cotangent * weight.unsqueeze(-1)
+    return loss.mean(1), cotangent / len(y)
+
+
+def _predicted_mean(outputs: Tensor, y: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    return outputs[..., 0]
+
+
+def _mean_column(outputs: Tensor) -> Tensor:
+    return outputs[..., :1]
+
+
+def _ensemble_mean(outputs: Tensor) -> Tensor:
+    return outputs[..., 0].mean(0)
+
+
+GAUSSIAN = Likelihood(gaussian_nll, _predicted_mean, _mean_column, _ensemble_mean)

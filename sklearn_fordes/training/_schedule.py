@@ -1,0 +1,75 @@
+"""When the repulsion acts, and at which points beside the rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Points = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the repulsion acts.
+
+    Parameters
+    ----------
+    period : int, default=1
+        It acts at every so many steps, and then so many times as strongly, so that its mean over
+        steps does not depend on the period.
+    warmup : int, default=0
+        Epochs in which it rises linearly to its full strength.
+    """
+
+    period: int = 1
+    warmup: int = 0
+
+    def factor(self, epoch: int, step: int) -> float:
+        """Return the factor of the strength in a step; both are counted from zero."""
+        if step % self.period:
+            return 0.0
+        return self.period * min(1.0, (epoch + 1) / (self.warmup + 1))
+
+
+def drawn_from(rows: Tensor) -> Points:
+    """Points drawn with replacement from rows without a target, (N, ...)."""
+
+    def points(_: Tensor, n_points: int) -> Tensor:
+        index = torch.randint(len(rows), (n_points,), device=rows.device)
+        return rows[index]
+
+    return points
+
+
+def perturbed_by(perturbation: Callable[[Tensor], Tensor]) -> Points:
+    """Perturbed copies of the first rows of the batch."""
+
+    def points(X: Tensor, n_points: int) -> Tensor:
+        perturbed = perturbation(X)[:n_points]
+        if perturbed.shape[1:] != X.shape[1:]:
+            raise ValueError(
+                f"Got rows of shape {tuple(perturbed.shape[1:])} from repulsion_perturbation, but "
+                f"expected {tuple(X.shape[1:])}."
+            )
+        return perturbed.detach()
+
+    return points
+
+
+def noise(X: Tensor) -> Tensor:
+    """Add normal noise of each feature's standard deviation in the batch."""
+    return X + X.std(0, correction=0) * torch.randn_like(X)
+
+
+def permute(X: Tensor) -> Tensor:
+    """Replace each cell, with probability 0.3, by that of another row of the batch."""
+    n_rows = len(X)
+    source = torch.randint(n_rows, X.shape, device=X.device)
+    replaced = torch.rand(X.shape, device=X.device) < 0.3
+    return torch.where(replaced, X.gather(0, source), X)
+
+
+PERTURBATIONS: dict[str, Callable[[Tensor], Tensor]] = {"noise": noise, "permute": permute}

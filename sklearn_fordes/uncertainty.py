@@ -1,0 +1,114 @@
+"""How sure an ensemble is, split into what data can't tell and what members don't agree on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import rel_entr, xlogy
+
+
+class Uncertainty(NamedTuple):
+    """The uncertainty of predictions and its parts: ``total = aleatoric + epistemic``.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_samples,)
+        Of the ensemble's prediction.
+    aleatoric : ndarray of shape (n_samples,)
+        The mean of the members' own: what would remain if they agreed.
+    epistemic : ndarray of shape (n_samples,)
+        The members' disagreement.
+    """
+
+    total: NDArray[np.float64]
+    aleatoric: NDArray[np.float64]
+    epistemic: NDArray[np.float64]
+
+
+def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
+    r"""Split the entropy of the mean probability.
+
+    With :math:`p_i` the members' probabilities and :math:`\bar p` their mean::
+
+        H(p̄)   =   mean_i H(p_i)   +   mean_i KL(p_i || p̄)
+        total       aleatoric           epistemic (mutual information)
+
+    Parameters
+    ----------
+    probabilities : array-like of shape (n_members, n_samples, n_classes)
+        Rows sum to one.
+
+    Returns
+    -------
+    Uncertainty
+        In nats, non-negative; between 0 and log n_classes.
+
+    Raises
+    ------
+    ValueError
+        If there are not three axes.
+
+    Examples
+    --------
+    >>> entropy_decomposition([[[0.5, 0.5]], [[0.5, 0.5]]]).epistemic  # they agree to be unsure
+    array([0.])
+    >>> entropy_decomposition([[[1.0, 0.0]], [[0.0, 1.0]]]).epistemic.round(4)  # log 2
+    array([0.6931])
+    """
+    p = _checked(probabilities, 3, "(n_members, n_samples, n_classes)")
+    mean = _mean_over_members(p)
+    aleatoric = -xlogy(p, p).sum(-1).mean(0)
+    epistemic = rel_entr(p, mean).sum(-1).mean(0)
+    # Rounding may leave a sum of terms of both signs slightly below zero.
+    return _sum_of_parts(aleatoric, epistemic.clip(min=0))
+
+
+def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertainty:
+    """Split the variance of an equal mixture of the members' distributions.
+
+    The aleatoric part is the mean of the members' variances, the epistemic part the variance of
+    their means.
+
+    Parameters
+    ----------
+    means, variances : array-like of shape (n_members, n_samples)
+        Of the members' predictive distributions.
+
+    Returns
+    -------
+    Uncertainty
+        Variances, in the squared unit of the target.
+
+    Raises
+    ------
+    ValueError
+        If there are not two axes.
+
+    Examples
+    --------
+    >>> variance_decomposition([[1.0], [3.0]], [[0.5], [0.5]])
+    Uncertainty(total=array([1.5]), aleatoric=array([0.5]), epistemic=array([1.]))
+    """
+    mu = _checked(means, 2, "(n_members, n_samples)")
+    var = _checked(variances, 2, "(n_members, n_samples)")
+    return _sum_of_parts(_mean_over_members(var), np.square(mu - _mean_over_members(mu)).mean(0))
+
+
+def _sum_of_parts(aleatoric: NDArray[np.float64], epistemic: NDArray[np.float64]) -> Uncertainty:
+    aleatoric = aleatoric.clip(min=0)
+    return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
+
+
+def _mean_over_members(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the first axis, exact where members are identical."""
+    mean: NDArray[np.float64] = values[0] + (values - values[0]).mean(0)
+    return mean
+
+
+def _checked(values: ArrayLike, ndim: int, expected: str) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != ndim or not len(array):
+        raise ValueError(f"Got an array of shape {array.shape}, but expected {expected}.")
+    return array
