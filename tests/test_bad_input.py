@@ -7,17 +7,24 @@ import torch
 from sklearn.exceptions import DataConversionWarning
 from torch import nn
 
-from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.estimators._base import Table
 from sklearn_fordes.tabular import MLP
 
 WRONG = {
     "n_members": [0, -1, 2.5, "ten", None],
     "repulsion": ["weights", None, 1],
+    "update": ["sgd", None, 1],
     "repulsion_strength": [-1.0, "strong", None, np.nan],
     "gradient_target": ["odds", None],
-    "lengthscale": ["median", None, 0.5],
+    "lengthscale": ["median", None, -0.5, 1.5, np.nan, [], [[]], ["a"] * 6],
+    "lengthscale_mix": ["both", None],
+    "bandwidth": ["median", None, 0.0, -1.0],
     "repulsion_fraction": [0.0, -0.1, 1.5, "all", np.nan],
+    "repulsion_period": [0, 1.5, None],
+    "repulsion_warmup": [-1, 1.5, None],
+    "repulsion_perturbation": ["rotate", 0.3],
+    "noise": ["white", None],
     "hidden_layer_sizes": [0, (8, 0), (8, 2.5), (8, "wide"), None, -3, (True,), [[8, 8], [4, 4]]],
     "module": [3, "mlp"],
     "optimizer": ["adam", 3],
@@ -37,18 +44,23 @@ WRONG = {
 
 
 def test_every_parameter_is_covered():
-    assert set(WRONG) == set(FoRDEClassifier().get_params())
+    assert set(WRONG) == {*FoRDEClassifier().get_params(), *FoRDERegressor().get_params()}
 
 
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in WRONG.items() for v in vs])
-def test_wrong_parameter(small, binary, name, value):
-    model = small().set_params(**{name: value})
+def test_wrong_parameter(binary, kind, name, value):
+    if name not in kind().get_params():
+        with pytest.raises(TypeError, match=f"unexpected parameter {name!r}"):
+            kind(**{name: value})
+        return
+    model = kind(3, max_epochs=2).set_params(**{name: value})
     with pytest.raises((ValueError, TypeError)) as error:
         model.fit(*binary)
     message = str(error.value)
     assert name in message
     shown = value[0] if name == "callbacks" and isinstance(value, list) else value
-    assert str(shown) in message
+    assert str(shown) in message or f"shape {np.shape(value)}" in message
     assert "expected" in message or "must be" in message
     assert not hasattr(model, "net_")
 

@@ -1,0 +1,295 @@
+"""Every system of the paper on a real table: what is offered trains, what makes no sense says so."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.particles import SPACES, UPDATES
+from sklearn_fordes.tabular import MLP
+
+
+def probabilities(ensemble, X, y):
+    """A space of a user's own: what members say, row by row."""
+    return ensemble(X).softmax(-1)
+
+
+def input_gradients(ensemble, X, y):
+    """Another, with the axes of the input: gradients that are not normalised."""
+    points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
+    outputs = ensemble(points, shared=False)[..., 0]
+    return torch.autograd.grad(outputs.sum(), points, create_graph=True)[0]
+
+
+N_FEATURES = {"classifier": 30, "regressor": 10}
+ALL_SPACES = [*SPACES, input_gradients, "none"]
+LENGTHSCALES = ["identity", "pca", 0.0, 0.4, 1.0, "array", "matrix"]
+
+
+def lengthscale(name, n_features):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "array": np.linspace(0.5, 2, n_features),
+        "matrix": np.cov(rng.normal(size=(n_features, 3 * n_features))),
+    }
+    return arrays.get(name, name)
+
+
+def makes_sense(space, update, scale):
+    """The table of what is offered."""
+    if space == "none":
+        return True  # nothing of it is used
+    identity = scale in ("identity", 0.0)
+    if update == "svgd":
+        return space in ("weight", "function") and identity
+    if update == "lit":
+        return space in ("input_gradient", input_gradients) and identity
+    if callable(space):
+        return identity or scale in ("array", "matrix")
+    return space == "input_gradient" or identity
+
+
+@pytest.fixture(scope="module")
+def tables():
+    tables = {}
+    for kind, load in (("classifier", load_breast_cancer), ("regressor", load_diabetes)):
+        X, y = load(return_X_y=True)
+        tables[kind] = StandardScaler().fit_transform(X), y
+    return tables
+
+
+def make_model(kind, **parameters):
+    model = FoRDEClassifier if kind == "classifier" else FoRDERegressor
+    defaults = {"n_members": 3, "hidden_layer_sizes": (16,), "max_epochs": 8, "lr": 1e-2}
+    return model(**{**defaults, "random_state": 0, **parameters})
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+@pytest.mark.parametrize("scale", LENGTHSCALES)
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("space", ALL_SPACES, ids=str)
+def test_table_of_systems(tables, kind, space, update, scale):
+    X, y = tables[kind]
+    value = lengthscale(scale, N_FEATURES[kind])
+    model = make_model(kind, repulsion=space, update=update, lengthscale=value)
+    if not makes_sense(space, update, scale):
+        with pytest.raises(ValueError, match=r"Got (update|lengthscale)=[\s\S]*but expected"):
+            model.fit(X, y)
+        assert not hasattr(model, "net_")
+        return
+    model.fit(X, y)
+    first, last = model.history_[0], model.history_[-1]
+    assert last["driving_loss"] < first["driving_loss"]
+    assert (last["repulsion"] != 0) == (space != "none")
+    assert model.score(X, y) > (0.9 if kind == "classifier" else 0.3)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_each_system_is_another(tables, kind):
+    X, y = tables[kind]
+    settings = [
+        {"repulsion": "none"},
+        *({"repulsion": space} for space in SPACES),
+        *({"repulsion": space, "update": "svgd"} for space in ("weight", "function")),
+        {"update": "lit"},
+        {"lengthscale": "pca"},
+        {"lengthscale": 0.5},
+        {"lengthscale": 0.5, "lengthscale_mix": "variance"},
+        {"bandwidth": "paper"},
+        {"bandwidth": 0.1},
+        {"repulsion_period": 2},
+        {"repulsion_warmup": 2},
+        {"repulsion_perturbation": "noise"},
+        {"repulsion_perturbation": "permute"},
+    ]
+    predictions = [
+        make_model(kind, **setting, repulsion_strength=20.0, max_epochs=3).fit(X, y).predict_members
+        if kind == "regressor"
+        else make_model(kind, **setting, repulsion_strength=20.0, max_epochs=3)
+        .fit(X, y)
+        .predict_proba_members
+        for setting in settings
+    ]
+    values = [predict(X[:50]).ravel() for predict in predictions]
+    distances = np.array([[np.abs(a - b).max() for a in values] for b in values])
+    assert (distances[~np.eye(len(values), dtype=bool)] > 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ({"lengthscale": 0}, {"lengthscale": "identity"}),
+        ({"lengthscale": 1.0}, {"lengthscale": "pca"}),
+        ({"lengthscale": 1.0, "lengthscale_mix": "variance"}, {"lengthscale": "pca"}),
+        ({"lengthscale": np.full(30, 3.0)}, {"lengthscale": "identity"}),
+        ({"lengthscale": np.diag([1.0, 4.0] * 15)}, {"lengthscale": np.array([1.0, 0.5] * 15)}),
+        ({"bandwidth": "reference"}, {"bandwidth": "auto"}),
+        ({"repulsion": "weight", "bandwidth": "paper"}, {"repulsion": "weight"}),
+        ({"repulsion": "none"}, {"repulsion_strength": 0.0}),
+    ],
+    ids=str,
+)
+def test_settings_that_mean_the_same(tables, one, same):
+    X, y = tables["classifier"]
+    models = [make_model("classifier", max_epochs=2, **settings) for settings in (one, same)]
+    actual, expected = (model.fit(X, y).predict_proba(X[:50]) for model in models)
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("repulsion", ["weight", "function", "feature", probabilities], ids=str)
+def test_systems_with_a_module_of_ones_own(tables, repulsion):
+    X, y = tables["classifier"]
+    model = make_model("classifier", module=MLP, repulsion=repulsion).fit(X, y)
+    assert model.score(X, y) > 0.9
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(restored.predict_proba(X), model.predict_proba(X))
+    assert clone(model).repulsion == repulsion
+
+
+def test_a_grid_search_sweeps_alpha_and_systems(tables):
+    X, y = tables["classifier"]
+    grid = [
+        {"lengthscale": [0.0, 0.5, 1.0]},
+        {"repulsion": ["none", "weight", "function", "feature"]},
+        {"repulsion": ["weight"], "update": ["svgd"]},
+        {"update": ["lit"]},
+    ]
+    search = GridSearchCV(make_model("classifier", max_epochs=2), grid, cv=2, error_score="raise")
+    search.fit(X, y)
+    assert len(search.cv_results_["params"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("space", "error", "message"),
+    [
+        (lambda ensemble, X, y: 3, TypeError, "Got a int from the space, but expected a tensor"),
+        (
+            lambda ensemble, X, y: ensemble(X)[0],
+            ValueError,
+            r"Got a tensor of shape \(1, 2\) from the space, but expected a tensor of shape \(3, r",
+        ),
+        (
+            lambda ensemble, X, y: ensemble(X).detach(),
+            ValueError,
+            "that autograd did not follow",
+        ),
+    ],
+)
+def test_a_space_that_returns_something_else(tables, space, error, message):
+    with pytest.raises(error, match=message):
+        make_model("classifier", repulsion=space).fit(*tables["classifier"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"lengthscale": np.ones(7)}, r"lengthscale of shape \(7,\), but expected \(30,\)"),
+        ({"lengthscale": np.ones((3, 3))}, r"lengthscale of shape \(3, 3\), but expected \(30,\)"),
+        ({"lengthscale": np.zeros(30)}, "not usable: Got lengthscales .* expected positive"),
+        ({"lengthscale": -np.ones(30)}, "not usable: Got lengthscales .* expected positive"),
+        ({"lengthscale": -np.eye(30)}, "not usable: Got a precision matrix .* negative eigenval"),
+        ({"lengthscale": np.tri(30)}, "not usable: Got a precision matrix that is not symmetric"),
+        ({"lengthscale": np.full(30, np.nan)}, "Got a lengthscale"),
+        ({"update": "svgd"}, "Got update='svgd' with repulsion='input_gradient'"),
+        (
+            {"repulsion": "weight", "update": "svgd", "bandwidth": "reference"},
+            "Got bandwidth='reference' with update='svgd'",
+        ),
+        ({"update": "lit", "repulsion": "function"}, "Got update='lit' with repulsion='function'"),
+        ({"update": "lit", "lengthscale": 0.3}, "Got lengthscale=0.3 with update='lit'"),
+        ({"update": "lit", "bandwidth": 1.0}, "Got bandwidth=1.0 with update='lit'"),
+        ({"repulsion": "weight", "lengthscale": "pca"}, "Got lengthscale='pca' with repulsion='w"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("others", [{}, {"n_members": 1}, {"repulsion_strength": 0.0}], ids=str)
+def test_combinations_that_make_no_sense(tables, parameters, message, others):
+    model = make_model("classifier", **{**parameters, **others})
+    with pytest.raises(ValueError, match=message):
+        model.fit(*tables["classifier"])
+    assert not hasattr(model, "net_")
+
+
+def test_a_feature_of_infinite_lengthscale_is_left_out(tables):
+    X, y = tables["classifier"]
+    scales = np.where(np.arange(30) < 2, 1.0, np.inf)
+    model = make_model("classifier", lengthscale=scales).fit(X, y)
+    precision = model.net_.repulsion.kernel.metric.precision
+    assert precision.tolist() == [1.0, 1.0, *[0.0] * 28]
+
+
+# ---- where and when
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_rows_without_a_target(tables, kind):
+    X, y = tables[kind]
+    away = X + 10.0
+    settings = {"repulsion_strength": 20.0, "repulsion": "function", "early_stopping": False}
+    plain = make_model(kind, **settings).fit(X, y)
+    model = make_model(kind, **settings).fit(X, y, X_repulsion=away)
+    ratio = model.ood_score(away).mean() / plain.ood_score(away).mean()
+    assert ratio > 1.2  # members disagree where they were asked to
+    assert model.net_.points is None  # which would hold the rows
+    again = make_model(kind, **settings).fit(X, y, X_repulsion=away)
+    np.testing.assert_array_equal(model.ood_score(away), again.ood_score(away))
+
+
+def test_rows_without_a_target_are_checked(tables):
+    X, y = tables["classifier"]
+    with pytest.raises(ValueError, match="X has 29 features"):
+        make_model("classifier").fit(X, y, X_repulsion=X[:, 1:])
+    with pytest.raises(ValueError, match="contains NaN"):
+        make_model("classifier").fit(X, y, X_repulsion=np.full_like(X, np.nan))
+    with pytest.raises(ValueError, match="Got X_repulsion beside repulsion_perturbation='noise'"):
+        make_model("classifier", repulsion_perturbation="noise").fit(X, y, X_repulsion=X)
+
+
+def test_a_perturbation_of_ones_own_sees_encoded_rows(tables):
+    X, y = tables["classifier"]
+    seen = []
+
+    def shift(rows):
+        seen.append(rows)
+        return rows + 1
+
+    make_model("classifier", repulsion_perturbation=shift, max_epochs=1).fit(100 * X + 7, y)
+    assert abs(torch.cat(seen).mean().item()) < 0.1
+    with pytest.raises(ValueError, match=r"Got rows of shape \(2,\) from repulsion_perturbation"):
+        make_model("classifier", repulsion_perturbation=lambda rows: rows[:, :2]).fit(X, y)
+
+
+@pytest.mark.parametrize("period", [2, 5, 1000])
+def test_period(tables, period):
+    X, y = tables["classifier"]
+    settings = {"max_epochs": 3, "batch_size": 64, "early_stopping": False}
+    model = make_model("classifier", repulsion_period=period, **settings).fit(X, y)
+    steps = [batch["repulsion"] for epoch in model.net_.history for batch in epoch["batches"]]
+    assert [i for i, value in enumerate(steps) if value] == list(range(0, len(steps), period))
+    every_step = make_model("classifier", **settings).fit(X, y)
+    first = every_step.net_.history[0]["batches"][0]["repulsion"]
+    assert steps[0] == pytest.approx(period * first, rel=1e-5)
+
+
+def test_warmup(tables):
+    X, y = tables["classifier"]
+    settings = {"max_epochs": 5, "lr": 1e-9, "early_stopping": False, "batch_size": 1000}
+    model = make_model("classifier", repulsion_warmup=3, **settings).fit(X, y)
+    repulsion = np.array([epoch["repulsion"] for epoch in model.history_])
+    # Nothing is learnt, so that only the warm-up changes it (and which rows are compared).
+    np.testing.assert_allclose(repulsion / repulsion[-1], [0.25, 0.5, 0.75, 1, 1], rtol=0.05)
+
+
+def test_warmup_goes_on_in_partial_fit(tables):
+    X, y = tables["classifier"]
+    model = make_model("classifier", repulsion_warmup=3, lr=1e-9, batch_size=1000)
+    for _ in range(5):
+        model.partial_fit(X, y, classes=[0, 1])
+    repulsion = np.array([epoch["repulsion"] for epoch in model.history_])
+    np.testing.assert_allclose(repulsion / repulsion[-1], [0.25, 0.5, 0.75, 1, 1], rtol=0.05)

@@ -1,0 +1,107 @@
+"""The split of uncertainty: identities for the functions and for fitted estimators."""
+
+import numpy as np
+import pytest
+from scipy.stats import entropy
+from sklearn.datasets import load_diabetes
+
+from sklearn_fordes import FoRDERegressor
+from sklearn_fordes.uncertainty import entropy_decomposition, variance_decomposition
+
+
+def random_probabilities(n_members=7, n_samples=40, n_classes=5, concentration=0.3):
+    rng = np.random.default_rng(0)
+    shape = (n_members, n_samples)
+    return rng.dirichlet(np.full(n_classes, concentration), size=shape)
+
+
+def assert_identities(uncertainty, total):
+    np.testing.assert_allclose(uncertainty.total, total, rtol=0, atol=1e-12)
+    parts = uncertainty.aleatoric + uncertainty.epistemic
+    np.testing.assert_allclose(uncertainty.total, parts, rtol=0, atol=1e-12)
+    assert all((part >= 0).all() for part in uncertainty)
+
+
+@pytest.mark.parametrize("concentration", [1e-3, 0.3, 10.0])
+def test_entropies(concentration):
+    p = random_probabilities(concentration=concentration)
+    uncertainty = entropy_decomposition(p)
+    assert_identities(uncertainty, entropy(p.mean(0), axis=-1))
+    np.testing.assert_allclose(uncertainty.aleatoric, entropy(p, axis=-1).mean(0), atol=1e-12)
+    assert (uncertainty.total <= np.log(5) + 1e-12).all()
+
+
+def test_entropies_of_certain_and_impossible_classes_are_finite():
+    p = np.eye(3)[[[0, 1], [0, 2]]]  # two members, two rows: agreement, then none
+    uncertainty = entropy_decomposition(p)
+    np.testing.assert_allclose(uncertainty.epistemic, [0, np.log(2)], atol=1e-15)
+    np.testing.assert_array_equal(uncertainty.aleatoric, [0, 0])
+
+
+def test_variances():
+    rng = np.random.default_rng(0)
+    means, variances = rng.normal(size=(6, 30)), rng.exponential(size=(6, 30))
+    uncertainty = variance_decomposition(means, variances)
+    second_moment = (variances + means**2).mean(0)
+    assert_identities(uncertainty, second_moment - means.mean(0) ** 2)
+
+
+@pytest.mark.parametrize("n_members", [1, 3, 10])
+def test_identical_members_have_no_epistemic_uncertainty(n_members):
+    one = random_probabilities(1)
+    same = np.repeat(one, n_members, axis=0)
+    assert not entropy_decomposition(same).epistemic.any()
+    means = np.repeat(np.random.default_rng(0).normal(1e6, 1, size=(1, 30)), n_members, axis=0)
+    assert not variance_decomposition(means, np.ones_like(means)).epistemic.any()
+
+
+def test_order_of_members_does_not_matter():
+    p = random_probabilities()
+    order = np.random.default_rng(1).permutation(len(p))
+    np.testing.assert_allclose(
+        entropy_decomposition(p[order]), entropy_decomposition(p), rtol=0, atol=1e-14
+    )
+    means, variances = p[..., 0], p[..., 1]
+    np.testing.assert_allclose(
+        variance_decomposition(means[order], variances[order]),
+        variance_decomposition(means, variances),
+        rtol=0,
+        atol=1e-14,
+    )
+
+
+def test_wrong_shapes_are_told():
+    with pytest.raises(ValueError, match=r"shape \(3, 2\), but expected \(n_members, n_samples, n"):
+        entropy_decomposition(np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"shape \(3,\), but expected \(n_members, n_samples\)"):
+        variance_decomposition(np.ones(3), np.ones(3))
+
+
+def test_classifier(small, multiclass):
+    X, y = multiclass
+    model = small(n_members=5).fit(X, y)
+    uncertainty = model.predict_uncertainty(X)
+    assert_identities(uncertainty, entropy(model.predict_proba(X), axis=-1))
+    np.testing.assert_array_equal(model.ood_score(X), uncertainty.epistemic)
+    assert (uncertainty.epistemic > 0).any()
+    rows = np.concatenate([model.ood_score(X[:100]), model.ood_score(X[100:])])
+    np.testing.assert_allclose(rows, uncertainty.epistemic, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic"])
+def test_regressor(noise):
+    X, y = load_diabetes(return_X_y=True)
+    model = FoRDERegressor(4, max_epochs=5, noise=noise, random_state=0).fit(X, y)
+    uncertainty = model.predict_uncertainty(X)
+    mean, std = model.predict(X, return_std=True)
+    np.testing.assert_allclose(std**2, uncertainty.total, rtol=1e-12)
+    np.testing.assert_allclose(model.predict_members(X).var(0), uncertainty.epistemic, rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(X), mean)
+    assert (np.ptp(uncertainty.aleatoric) < 1e-9 * y.var()) == (noise == "homoscedastic")
+
+
+def test_a_single_member_is_sure_of_itself(small, binary):
+    X, y = binary
+    assert not small(n_members=1).fit(X, y).predict_uncertainty(X).epistemic.any()
+    member = small().fit(X, y).estimators_[1]
+    assert not member.ood_score(X).any()
