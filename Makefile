@@ -22,8 +22,10 @@ lint: .venv/test.stamp
 typecheck: .venv/test.stamp
 	.venv/bin/mypy
 
-bench: .venv/demo.stamp
+bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.defaults
+	.venv/bin/python -m benchmarks.lengthscale_tradeoff
+	.venv/bin/python -m benchmarks.out_of_distribution
 	.venv/bin/python -m benchmarks.training_loop
 	.venv/bin/python -m benchmarks.import_time
 

@@ -5,22 +5,36 @@ import inspect
 import pytest
 from numpydoc.validate import validate
 
-from sklearn_fordes import FoRDEClassifier, particles, tabular
+from sklearn_fordes import (
+    FoRDEClassifier,
+    FoRDERegressor,
+    inspection,
+    particles,
+    tabular,
+    uncertainty,
+)
 
 # Sections in order, parameters documented as they are, returns described.
 CODES = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "PR04", "RT01", "RT03", "SS01", "SS03"}
 
 
 def public_names():
-    for package in (particles, tabular):
+    for package in (particles, tabular, inspection):
         for name in package.__all__:
             thing = getattr(package, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):
                 yield f"{package.__name__}.{name}"
-    yield "sklearn_fordes.FoRDEClassifier"
-    for name, method in vars(FoRDEClassifier).items():
-        if inspect.isfunction(method) and not name.startswith("_"):
-            yield f"sklearn_fordes.FoRDEClassifier.{name}"
+    for name in ("Uncertainty", "entropy_decomposition", "variance_decomposition"):
+        yield f"{uncertainty.__name__}.{name}"
+    for estimator in (FoRDEClassifier, FoRDERegressor):
+        yield f"sklearn_fordes.{estimator.__name__}"
+        for name, method in inspect.getmembers(estimator, inspect.isfunction):
+            if not name.startswith("_") and method.__module__.startswith("sklearn_fordes"):
+                yield f"sklearn_fordes.{estimator.__name__}.{name}"
+    for display in map(inspection.__dict__.get, inspection.__all__):
+        for name, _ in inspect.getmembers(display, callable):
+            if not name.startswith("_"):
+                yield f"sklearn_fordes.inspection.{display.__name__}.{name}"
 
 
 @pytest.mark.parametrize("name", list(public_names()))

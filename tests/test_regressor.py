@@ -132,11 +132,23 @@ def test_weights(waves):
     alone = make_model(max_epochs=2).fit(X[weight > 0], y[weight > 0])
     np.testing.assert_array_equal(left_out.predict(X), alone.predict(X))
     scaled = make_model(max_epochs=2).fit(X, y, sample_weight=np.full(len(X), 1e6))
-    np.testing.assert_array_equal(
-        scaled.predict(X), make_model(max_epochs=2).fit(X, y).predict(X)
-    )
+    np.testing.assert_array_equal(scaled.predict(X), make_model(max_epochs=2).fit(X, y).predict(X))
     with pytest.raises(ValueError, match="at least one non-zero|zero for every row"):
         make_model().fit(X, y, sample_weight=np.zeros(len(X)))
+
+
+def test_partial_fit_goes_on_from_what_was_learnt(waves):
+    X, y = waves
+    model = make_model()
+    for _ in range(40):
+        model.partial_fit(X, y)
+    assert len(model.history_) == 40
+    assert model.score(X, y) > 0.8
+    scale = model.target_mean_, model.target_scale_
+    model.partial_fit(X[:50], y[:50] + 100)
+    assert (model.target_mean_, model.target_scale_) == scale
+    with pytest.raises(ValueError, match="make another network"):
+        model.set_params(n_members=2).partial_fit(X, y)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -293,3 +293,15 @@ def test_warmup_goes_on_in_partial_fit(tables):
         model.partial_fit(X, y, classes=[0, 1])
     repulsion = np.array([epoch["repulsion"] for epoch in model.history_])
     np.testing.assert_allclose(repulsion / repulsion[-1], [0.25, 0.5, 0.75, 1, 1], rtol=0.05)
+
+
+def test_perturbed_points_in_partial_fit(tables):
+    X, y = tables["classifier"]
+    settings = {"repulsion_strength": 50.0, "batch_size": 64}
+    models = [
+        make_model("classifier", repulsion_perturbation=p, **settings).partial_fit(X, y, [0, 1])
+        for p in (None, "noise")
+    ]
+    one, other = (model.predict_proba(X) for model in models)
+    assert np.abs(one - other).max() > 1e-6
+    assert models[1].net_.points is None

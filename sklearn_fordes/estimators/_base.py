@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -419,7 +419,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             X: Tensor = inputs["X"]
             targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
             evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
-            yield evaluation.representation.cpu().numpy().astype(np.float64)
+            gradients = cast("Tensor", evaluation.representation)
+            yield gradients.cpu().numpy().astype(np.float64)
 
     def _iter_outputs(self, X: Any) -> Iterator[NDArray[np.float64]]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""

@@ -142,6 +142,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         The trained skorch net.
     encoder_ : transformer
         Standardises the columns; leaves them as they are for a `module` of your own.
+    estimators_ : list of FoRDEClassifier
+        The members as fitted classifiers of their own, with ``n_members=1``. Made anew at each
+        access, with copies of the weights.
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean cross-entropy of a member, nats per row),
         ``repulsion`` (mean over members), ``train_loss`` (what is descended: the sum of both over
@@ -347,7 +350,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 net, rows = self._start_net(table, len(self.classes_), self._draw_seeds())
             else:
                 net, rows = self._continue_net(table, len(self.classes_))
-            self._train(net, rows, None, epochs=1)
+            self._train(net, rows, None, epochs=1, points=self._make_points(net, None))
         return self
 
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
@@ -468,7 +471,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
 
     def _make_validation_table(self, X_val: Any, y_val: Any) -> Table | None:
         arrays = self._validate_validation_rows(X_val, y_val)
-        return None if arrays is None else self._make_table(*arrays, None)
+        if arrays is None:
+            return None
+        X_val, y_val = arrays
+        return self._make_table(X_val, y_val, None)
 
     @staticmethod
     def _check_two_classes(classes: NDArray[Any]) -> None:

@@ -47,6 +47,7 @@ class PassThroughParameters(BaseEstimator):
         Returns
         -------
         dict
+            Values by name.
         """
         params: dict[str, Any] = super().get_params(deep=deep)
         return {**params, **self._pass_through(*PREFIXES)}
@@ -61,6 +62,7 @@ class PassThroughParameters(BaseEstimator):
         Returns
         -------
         self
+            The estimator itself.
         """
         passed = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
         super().set_params(**{k: v for k, v in params.items() if k not in passed})

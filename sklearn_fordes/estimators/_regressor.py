@@ -65,8 +65,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Widths of the hidden layers of the default network; ``()`` makes a linear model.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture, as in `FoRDEClassifier`. It must map ``(n_rows, …)`` to
-        ``(n_rows, 2)``, a mean and what softplus turns into a variance, both of a target with mean 0
-        and variance 1; with ``noise="homoscedastic"`` to ``(n_rows, 1)``.
+        ``(n_rows, 2)``, a mean and what softplus turns into a variance, both of a target with mean
+        0 and variance 1; with ``noise="homoscedastic"`` to ``(n_rows, 1)``.
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
     max_epochs : int, default=100
@@ -111,9 +111,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     estimators_ : list of FoRDERegressor
         The members as fitted estimators of their own.
     history_ : list of dict
-        An entry per epoch: ``driving_loss`` (mean negative log likelihood of a member, nats per row,
-        of the standardised target), ``repulsion``, ``train_loss``, ``valid_loss`` (of the mixture),
-        ``dur`` (seconds) and more.
+        An entry per epoch: ``driving_loss`` (mean negative log likelihood of a member, nats per
+        row, of the standardised target), ``repulsion``, ``train_loss``, ``valid_loss`` (of the
+        mixture), ``dur`` (seconds) and more.
     n_iter_ : int
         Number of epochs run.
 
@@ -249,10 +249,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             self._validate_params()
             table = self._make_table(*self._validate_inputs(X, y=y, y_numeric=True, reset=True))
             table = self._weighted(table, sample_weight)
-            self.target_mean_ = float(np.average(table.y, weights=table.sample_weight))
-            deviation = table.y - self.target_mean_
-            variance = float(np.average(deviation**2, weights=table.sample_weight))
-            self.target_scale_ = variance**0.5 or 1.0
+            self._set_target_scale(table)
             valid = self._make_validation_table(X_val, y_val)
             if valid is not None:
                 valid = self._standardised(valid)
@@ -260,6 +257,44 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
                 X_repulsion = self._validate_inputs(X_repulsion, reset=False)
             table = self._standardised(table.of_mean_weight_one())
             self._fit_net(table, valid, _N_OUTPUTS, X_repulsion)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> FoRDERegressor:
+        """Train for one epoch on some rows, going on from what was learnt before.
+
+        The first call (on an estimator that is not fitted) draws the members and sets the scale of
+        the columns, of the target and, with ``lengthscale="pca"``, the metric. Later calls take
+        other parameters (``lr``, say) as they are then; those that change the network raise an
+        error. There is no early stopping.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), optional
+            Non-negative. Taken as they are: a row of weight 2 counts as two rows. Rows of weight
+            zero are left out.
+
+        Returns
+        -------
+        self : FoRDERegressor
+            The fitted estimator.
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            first = not hasattr(self, "net_")
+            table = self._make_table(*self._validate_inputs(X, y=y, y_numeric=True, reset=first))
+            table = self._weighted(table, sample_weight)
+            if first:
+                self._set_target_scale(table)
+            table = self._standardised(table)
+            if first:
+                net, rows = self._start_net(table, _N_OUTPUTS, self._draw_seeds())
+            else:
+                net, rows = self._continue_net(table, _N_OUTPUTS)
+            self._train(net, rows, None, epochs=1, points=self._make_points(net, None))
         return self
 
     @overload
@@ -284,13 +319,15 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Returns
         -------
         mean : ndarray of shape (n_samples,)
+            Of the mixture: the mean of the members' means.
         std : ndarray of shape (n_samples,)
             Of the mixture: noise and disagreement of the members together. Only if `return_std`.
         """
-        if not return_std:
-            return self.predict_members(X).mean(axis=0)
         means, variances = self._member_moments(X)
-        return means.mean(axis=0), np.sqrt(variance_decomposition(means, variances).total)
+        mean: NDArray[np.float64] = means.mean(axis=0)
+        if not return_std:
+            return mean
+        return mean, np.sqrt(variance_decomposition(means, variances).total)
 
     def predict_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's mean.
@@ -302,6 +339,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Returns
         -------
         ndarray of shape (n_members, n_samples)
+            In the unit of the target.
         """
         return self._member_moments(X)[0]
 
@@ -396,6 +434,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
                 "weight."
             )
         return table._replace(sample_weight=weight).take(kept)
+
+    def _set_target_scale(self, table: Table) -> None:
+        self.target_mean_ = float(np.average(table.y, weights=table.sample_weight))
+        deviation = table.y - self.target_mean_
+        variance = float(np.average(deviation**2, weights=table.sample_weight))
+        self.target_scale_ = variance**0.5 or 1.0
 
     def _standardised(self, table: Table) -> Table:
         return table._replace(y=(table.y - self.target_mean_) / self.target_scale_)

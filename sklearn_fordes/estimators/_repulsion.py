@@ -123,7 +123,12 @@ class RepulsionSettings(NamedTuple):
 
         from sklearn_fordes.particles import from_lengthscales, from_precision_matrix
 
-        values = np.asarray(self.lengthscale, dtype=np.float64)
+        try:
+            values = np.asarray(self.lengthscale, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Got lengthscale={self.lengthscale!r}, but expected an array of numbers."
+            ) from error
         width = len(values) if width is None and values.ndim else width
         if values.shape not in ((width,), (width, width)) or not np.isfinite(values).any():
             raise ValueError(

@@ -32,9 +32,9 @@ class Kernel:
     metric : Metric, default=Metric()
         λ and U. A common factor of λ cancels in the bandwidth unless that is fixed.
     bandwidth : {"reference", "paper"} or float, default="reference"
-        h, in units of a squared distance: ``median_i(d²_ijb) / log M + 1e-12`` for each member j and
-        row b (Trinh et al. 2024, reference implementation); the median over all pairs, for each row
-        (their text); or a fixed number.
+        h, in units of a squared distance: ``median_i(d²_ijb) / log M + 1e-12`` for each member j
+        and row b (Trinh et al. 2024, reference implementation); the median over all pairs, for each
+        row (their text); or a fixed number.
     unit_sphere : bool, default=True
         Whether directions alone are compared.
     eps : float, default=1e-24

@@ -48,7 +48,7 @@ def input_gradients(
     n_rows: int,
     likelihood: Likelihood = CATEGORICAL,
 ) -> Evaluation:
-    """Each member's gradient of the likelihood's target with respect to its input.
+    """Compare each member's gradient of the likelihood's target with respect to its input.
 
     Parameters
     ----------
@@ -79,15 +79,17 @@ def weights(
     n_rows: int,  # noqa: ARG001
     likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
 ) -> Evaluation:
-    """Each member's trainable parameters, as one long vector.
+    """Compare each member's trainable parameters, as one long vector.
 
     Parameters
     ----------
     ensemble : Ensemble
     X : Tensor of shape (B, ...)
         Inputs shared by the members.
-    y, n_rows, likelihood
-        Not used: the weights are the same at every row.
+    y : Tensor of shape (B,)
+        Not used, nor are the others: the weights are the same at every row.
+    n_rows : int
+    likelihood : Likelihood, default=CATEGORICAL
 
     Returns
     -------
@@ -123,7 +125,7 @@ def functions(
     n_rows: int,
     likelihood: Likelihood = CATEGORICAL,
 ) -> Evaluation:
-    """What each member says at the first rows together: the function's values as one vector.
+    """Compare what each member says at the first rows, all of them as one vector.
 
     Parameters
     ----------
@@ -164,17 +166,19 @@ def features(
     n_rows: int,
     likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
 ) -> Evaluation:
-    """What enters each member's last layer with weights.
+    """Compare what enters each member's last layer with weights.
 
     Parameters
     ----------
     ensemble : Ensemble
     X : Tensor of shape (B, ...)
         Inputs shared by the members.
-    y, likelihood
+    y : Tensor of shape (B,)
         Not used.
     n_rows : int
         How many rows, from 1 to B.
+    likelihood : Likelihood, default=CATEGORICAL
+        Not used.
 
     Returns
     -------
@@ -199,6 +203,7 @@ def space_of(representation: Representation) -> Space:
     Returns
     -------
     Space
+        In which points, not directions, are compared.
     """
     return Space(partial(_evaluate_representation, representation))
 

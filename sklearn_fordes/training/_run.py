@@ -200,9 +200,11 @@ def select_members(net: ParticleNet, members: Sequence[int]) -> ParticleNet:
         With copies of their weights, and an optimizer without moments.
     """
     selected: ParticleNet = object.__new__(type(net))  # skorch's copy goes through a pickle
-    vars(selected).update(
-        vars(net), module_=net.module_.select(members), module__n_members=len(members)
-    )
+    selected.__dict__ = {
+        **vars(net),
+        "module_": net.module_.select(members),
+        "module__n_members": len(members),
+    }
     return selected.initialize_optimizer()
 
 
