@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_fordes import FoRDERegressor
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -32,6 +34,42 @@ def test_gpu_and_cpu_fits_agree(small, binary, repulsion):
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(on_cpu.predict_proba(X), on_gpu.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"repulsion": "weight"},
+        {"repulsion": "weight", "update": "svgd"},
+        {"repulsion": "function", "update": "svgd"},
+        {"repulsion": "feature"},
+        {"update": "lit"},
+        {"lengthscale": 0.5},
+        {"lengthscale": np.linspace(1, 2, 6)},
+    ],
+    ids=str,
+)
+def test_every_system_agrees(small, binary, system):
+    X, y = binary
+    models = [small(device=device, **system).fit(X, y) for device in ("cpu", "cuda")]
+    probabilities, gradients = zip(
+        *((model.predict_proba(X), model.input_gradients(X)) for model in models), strict=True
+    )
+    np.testing.assert_allclose(*probabilities, atol=2e-3)
+    np.testing.assert_allclose(*gradients, atol=5e-2)
+
+
+@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic"])
+def test_regressors_agree_and_take_points(binary, noise):
+    X, y = binary
+    models = [
+        FoRDERegressor(3, max_epochs=5, noise=noise, device=device, random_state=0).fit(X, y)
+        for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(*(model.predict(X) for model in models), atol=2e-3)
+    away = models[1].fit(X, y, X_repulsion=X + 5)
+    assert np.isfinite(away.predict(X, return_std=True)).all()
+    assert device_of(away.estimators_[0]) == "cuda"
 
 
 def test_generators_of_the_gpu_are_left_as_they_were(small, binary):

@@ -133,7 +133,7 @@ def test_weights(waves):
     np.testing.assert_array_equal(left_out.predict(X), alone.predict(X))
     scaled = make_model(max_epochs=2).fit(X, y, sample_weight=np.full(len(X), 1e6))
     np.testing.assert_array_equal(scaled.predict(X), make_model(max_epochs=2).fit(X, y).predict(X))
-    with pytest.raises(ValueError, match="at least one non-zero|zero for every row"):
+    with pytest.raises(ValueError, match=r"at least one non-zero|zero for every row"):
         make_model().fit(X, y, sample_weight=np.zeros(len(X)))
 
 
@@ -162,7 +162,7 @@ def test_a_failed_fit_leaves_the_regressor_as_it_was(waves):
     X, y = waves
     model = make_model(max_epochs=2).fit(X, y)
     before = model.predict(X)
-    with pytest.raises(ValueError, match="training loss that is not finite|weight that is not fin"):
+    with pytest.raises(ValueError, match=r"training loss that is not finite|weight that is not fin"):
         model.set_params(lr=1e30).fit(X[:, :1], y)
     np.testing.assert_array_equal(model.predict(X), before)
 

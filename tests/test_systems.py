@@ -1,4 +1,4 @@
-"""Every system of the paper on a real table: what is offered trains, what makes no sense says so."""
+"""Every system on a real table: what is offered trains, and what makes no sense says so."""
 
 import pickle
 

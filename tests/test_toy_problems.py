@@ -1,4 +1,4 @@
-"""Members agree where there is data and disagree where there is none (notebooks/toy_problems.ipynb)."""
+"""Members agree where there is data and disagree where there is none."""
 
 import numpy as np
 import pytest
