@@ -86,8 +86,12 @@ def test_matches_loops_over_members_and_rows(shape, metric):
     torch.testing.assert_close(force, expected[1], atol=1e-10, rtol=1e-10)
 
 
-def test_single_member_is_not_repelled():
-    log_density, force = repulsion_force(random_gradients((1, 4, 3)))
+@pytest.mark.parametrize("bandwidth", ["reference", "paper", 0.5])
+@pytest.mark.parametrize("unit_sphere", [True, False])
+def test_single_member_is_not_repelled(bandwidth, unit_sphere):
+    log_density, force = repulsion_force(
+        random_gradients((1, 4, 3)), bandwidth=bandwidth, unit_sphere=unit_sphere
+    )
     assert log_density.tolist() == [0.0]
     assert not force.any()
 

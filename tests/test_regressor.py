@@ -123,6 +123,8 @@ def test_modules_of_ones_own(waves, module, noise):
 def test_a_module_with_another_number_of_outputs(waves):
     with pytest.raises(ValueError, match=r"expected \(2, 2\).*with a mean and what softplus"):
         make_model(module=nn.Linear(2, 3)).fit(*waves)
+    with pytest.raises(ValueError, match=r"Got output of shape \(2, 3\).* expected \(2, 1\)"):
+        make_model(module=nn.Linear(2, 3), noise="homoscedastic").fit(*waves)
 
 
 def test_weights(waves):

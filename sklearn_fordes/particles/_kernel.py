@@ -71,7 +71,7 @@ class Kernel:
         Parameters
         ----------
         representation : Tensor of shape (M, B, K)
-            What M ≥ 2 members are compared by at B rows: their input gradients, for example.
+            What M members are compared by at B rows: their input gradients, for example.
 
         Returns
         -------
@@ -123,7 +123,8 @@ class Kernel:
             medians = _median(sq_dist.flatten(1)).view(-1, 1, 1)
         else:
             return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
-        return medians / math.log(sq_dist.shape[-1]) + 1e-12
+        # A single member is at distance zero from itself, whatever the bandwidth.
+        return medians / math.log(max(sq_dist.shape[-1], 2)) + 1e-12
 
 
 class _Points(NamedTuple):

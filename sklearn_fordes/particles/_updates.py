@@ -61,8 +61,6 @@ def wasserstein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Int
     ValueError
         If a shape does not fit.
     """
-    if len(representation) == 1:
-        return Interaction(representation.new_zeros(1), torch.zeros_like(representation))
     comparison = kernel.compare(representation)
     density = comparison.base_kernel.sum(dim=(0, 2))
     log_density = torch.log(density / len(comparison.base_kernel))

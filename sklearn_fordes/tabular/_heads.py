@@ -26,6 +26,17 @@ class HomoscedasticNoise(nn.Module):
         self.raw_variance = nn.Parameter(torch.zeros(1))
 
     def forward(self, X: Tensor) -> Tensor:
-        """Return mean and raw variance, (B, 2)."""
+        """Return mean and raw variance, (B, 2).
+
+        Raises
+        ------
+        ValueError
+            If the network's output is not (B, 1).
+        """
         mean: Tensor = self.mean(X)
+        if mean.shape != (len(X), 1):
+            raise ValueError(
+                f"Got output of shape {tuple(mean.shape)} from the module for {len(X)} rows, but "
+                f"expected {(len(X), 1)}: a mean for each row, beside noise='homoscedastic'."
+            )
         return torch.cat([mean, self.raw_variance.expand_as(mean)], dim=-1)
