@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto warns in notebooks that lack ipywidgets
 
 from sklearn_fordes.particles import derived_seed, seeded_generators
 from sklearn_fordes.training._data import Rows
