@@ -203,3 +203,18 @@ def test_survives_pickle_and_state_dict():
     other = make("conv", seed=9)[0].eval()
     other.load_state_dict(ensemble.state_dict())
     assert torch.equal(other(X), ensemble(X))
+
+
+def test_selected_members_are_as_they_were():
+    def member():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+    ensemble = Ensemble(member, 4, seed=0)
+    X = torch.randn(20, 3)
+    ensemble(X)  # running statistics of each member's own
+    ensemble.eval()
+    selected = ensemble.select([2, 0])
+    torch.testing.assert_close(selected(X), ensemble(X)[[2, 0]])
+    with torch.no_grad():
+        next(selected.parameters()).zero_()
+    assert next(ensemble.parameters()).any()  # copies

@@ -18,6 +18,7 @@ from torch import nn
 
 from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.tabular import MLP
+from sklearn_fordes.training._outputs import EnsembleGaussianLoss
 
 
 def expected_failures(estimator):
@@ -87,6 +88,14 @@ def test_validation_loss_is_the_mixtures_density(waves):
     assert model.history_[0]["valid_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_validation_loss_weighs_rows():
+    outputs, y = torch.randn(6, 3, 2), torch.randn(6)
+    weight = torch.tensor([1.0, 0, 0, 2, 0, 3])
+    loss = EnsembleGaussianLoss()
+    rows = torch.stack([loss(outputs[i : i + 1], y[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(loss(outputs, y, weight), (weight * rows).mean())
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_units_of_the_target_do_not_matter(waves, scale):
     X, y = waves
@@ -135,6 +144,11 @@ def test_weights(waves):
     np.testing.assert_array_equal(left_out.predict(X), alone.predict(X))
     scaled = make_model(max_epochs=2).fit(X, y, sample_weight=np.full(len(X), 1e6))
     np.testing.assert_array_equal(scaled.predict(X), make_model(max_epochs=2).fit(X, y).predict(X))
+    weight = np.linspace(0.1, 3, len(X))
+    model = make_model(max_epochs=1).fit(X, y, sample_weight=weight)
+    mean = np.average(y, weights=weight)
+    assert model.target_mean_ == pytest.approx(mean)
+    assert model.target_scale_**2 == pytest.approx(np.average((y - mean) ** 2, weights=weight))
     with pytest.raises(ValueError, match=r"at least one non-zero|zero for every row"):
         make_model().fit(X, y, sample_weight=np.zeros(len(X)))
 
@@ -164,7 +178,7 @@ def test_a_failed_fit_leaves_the_regressor_as_it_was(waves):
     X, y = waves
     model = make_model(max_epochs=2).fit(X, y)
     before = model.predict(X)
-    with pytest.raises(ValueError, match=r"training loss that is not finite|weight that is not fin"):
+    with pytest.raises(ValueError, match=r"(training loss|weight) that is not finite"):
         model.set_params(lr=1e30).fit(X[:, :1], y)
     np.testing.assert_array_equal(model.predict(X), before)
 

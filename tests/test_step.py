@@ -17,6 +17,7 @@ from sklearn_fordes.particles import (
     Repulsion,
     accumulate_gradients,
     input_gradients,
+    tuned,
     wasserstein,
 )
 from sklearn_fordes.tabular import MLP, MLPEnsemble
@@ -196,6 +197,31 @@ def test_pca_weighs_directions_by_their_variance():
     assert rotation.dtype == precision.dtype == torch.float64
     torch.testing.assert_close(rotation @ precision.diag() @ rotation.T, covariance)
     torch.testing.assert_close(rotation.T @ rotation, torch.eye(3).double())
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.7])
+@pytest.mark.parametrize("units", [1.0, 100.0])
+def test_tuned_lengthscales_by_hand(alpha, units):
+    X, _ = make_batch(200, 3)
+    X = units * X * torch.tensor([1.0, 3.0, 0.1])
+    variances, axes = torch.linalg.eigh(torch.cov(X.T))
+    variances = variances / variances.mean()
+    averaged = {
+        "precision": (1 - alpha) + alpha * variances,
+        "variance": 1 / ((1 - alpha) + alpha / variances),
+    }
+    for mix, expected in averaged.items():
+        rotation, precision = tuned(X, alpha=alpha, mix=mix)
+        torch.testing.assert_close(precision, expected)
+        torch.testing.assert_close(
+            rotation @ precision.diag() @ rotation.T, axes @ expected.diag() @ axes.T
+        )
+
+
+def test_tuned_lengthscales_where_the_data_does_not_vary():
+    X = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    lowest = [tuned(X, alpha=0.1, mix=mix).precision.min() for mix in ("precision", "variance")]
+    torch.testing.assert_close(torch.stack(lowest), torch.tensor([0.9, 0.0]).double())
 
 
 @pytest.mark.parametrize("X", [torch.ones(1, 3), torch.ones(5, 3), torch.ones(5, 1)])

@@ -1,6 +1,7 @@
 """Every system on a real table: what is offered trains, and what makes no sense says so."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.particles import SPACES, UPDATES
 from sklearn_fordes.tabular import MLP
+from sklearn_fordes.training import PERTURBATIONS, drawn_from
 
 
 def probabilities(ensemble, X, y):
@@ -224,7 +226,56 @@ def test_a_feature_of_infinite_lengthscale_is_left_out(tables):
     assert precision.tolist() == [1.0, 1.0, *[0.0] * 28]
 
 
+@pytest.mark.parametrize("space", ALL_SPACES[:-1], ids=str)
+def test_directions_are_compared_in_the_space_of_input_gradients_alone(tables, space):
+    model = make_model("classifier", repulsion=space, max_epochs=1).fit(*tables["classifier"])
+    kernel = model.net_.repulsion.kernel
+    assert kernel.unit_sphere == (space == "input_gradient")
+    assert kernel.bandwidth == ("reference" if space == "input_gradient" else "paper")
+
+
 # ---- where and when
+
+
+def test_noise_has_the_scale_of_each_column():
+    X = torch.randn(4000, 3) * torch.tensor([1.0, 10.0, 0.0]) + 5
+    added = PERTURBATIONS["noise"](X) - X
+    torch.testing.assert_close(added.std(0), X.std(0), rtol=0.1, atol=1e-6)
+    torch.testing.assert_close(added.mean(0), torch.zeros(3), rtol=0, atol=0.6)
+
+
+@pytest.mark.parametrize("shape", [(3000, 4), (3000, 2, 3)])
+def test_permuted_cells_are_those_of_other_rows(shape):
+    X = torch.arange(3000.0).view(-1, *(1 for _ in shape[1:])).expand(shape).clone()
+    permuted = PERTURBATIONS["permute"](X)
+    assert (permuted != X).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert len(permuted.unique()) > 2000
+
+
+def test_points_are_as_many_as_the_rows_compared(tables):
+    X, y = tables["classifier"]
+    model = make_model("classifier", repulsion="function", repulsion_fraction=0.25, batch_size=100)
+    shapes = []
+
+    def counted(representation, kernel):
+        shapes.append(representation.shape)
+        return UPDATES["wgd"](representation, kernel)
+
+    model.fit(X[:100], y[:100], X_repulsion=X)
+    net = model.net_
+    net.repulsion = replace(net.repulsion, update=counted)
+    net.points = drawn_from(torch.as_tensor(X[:3], dtype=torch.float32))
+    rows = {"X": torch.as_tensor(X[:100], dtype=torch.float32)}
+    net.history.new_epoch()
+    net.history.new_batch()
+    net.train_step_single((rows, torch.as_tensor(y[:100])))
+    assert shapes == [(3, 1, (25 + 25) * 2)]
+
+
+def test_drawn_points_come_from_all_rows():
+    rows = torch.arange(50.0)[:, None]
+    points = drawn_from(rows)(torch.zeros(8, 1), 5000)
+    assert sorted(points[:, 0].unique().tolist()) == rows[:, 0].tolist()
 
 
 @pytest.mark.parametrize("kind", ["classifier", "regressor"])
@@ -275,6 +326,14 @@ def test_period(tables, period):
     every_step = make_model("classifier", **settings).fit(X, y)
     first = every_step.net_.history[0]["batches"][0]["repulsion"]
     assert steps[0] == pytest.approx(period * first, rel=1e-5)
+
+
+def test_period_goes_on_in_partial_fit(tables):
+    X, y = tables["classifier"]
+    model = make_model("classifier", repulsion_period=2, batch_size=1000)  # one step a call
+    for _ in range(4):
+        model.partial_fit(X, y, classes=[0, 1])
+    assert [epoch["repulsion"] != 0 for epoch in model.history_] == [True, False, True, False]
 
 
 def test_warmup(tables):

@@ -14,6 +14,7 @@ from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
     Kernel,
+    Metric,
     Repulsion,
     accumulate_gradients,
     gaussian_nll,
@@ -201,6 +202,24 @@ def test_independence_equals_autograd_through_squared_cosines():
     assert mixing is None
 
 
+def test_independence_leaves_vanishing_gradients_alone():
+    gradients = random_tensor(4, 3, 2)
+    gradients[1, 2] = 1e-13
+    potential, force, _ = independence(gradients)
+    assert not force[1, 2].any()
+    assert force[1, 1].any()
+    assert torch.isfinite(potential).all()
+
+
+def test_steins_potential_is_the_mean_kernel():
+    points = random_tensor(5, 3, 2)
+    kernel = Kernel(bandwidth=0.7, unit_sphere=False)
+    between = kernel_by_hand(points, points, torch.tensor([0.7]))
+    potential, _, mixing = stein(points, kernel)
+    torch.testing.assert_close(potential, between.mean(1))
+    torch.testing.assert_close(mixing, between / 5)
+
+
 def test_linear_softmax_models_have_the_force_written_by_hand():
     # z = W x + b: the gradient of z_y with respect to x is the row w_y itself, so with two members
     # (κ = 1/4 off the diagonal, h = d²/(2 log 2)) and one row the force on W has one row, too:
@@ -254,10 +273,12 @@ def test_points_are_compared_and_not_learnt_from(kind, space):
     ensemble, X, y = make_ensemble(kind)
     points = random_tensor(3, 5, seed=7)
     plain = accumulate_gradients(ensemble, X, y)
+    driving = [p.grad.clone() for p in ensemble.parameters()]
     ensemble.zero_grad()
     kernel = Kernel(bandwidth="paper", unit_sphere=SPACES[space].directions)
     repulsion = Repulsion(SPACES[space], kernel, strength=0.0, fraction=0.5)
     learnt = accumulate_gradients(ensemble, X, y, repulsion=repulsion, points=points)
+    torch.testing.assert_close([p.grad for p in ensemble.parameters()], driving)
     torch.testing.assert_close(learnt.driving_loss, plain.driving_loss)
     torch.testing.assert_close(learnt.outputs, plain.outputs)
 
@@ -269,6 +290,14 @@ def test_points_are_compared_and_not_learnt_from(kind, space):
     evaluation = SPACES[space].evaluate(ensemble, rows, targets, 3 + 4, CATEGORICAL)
     expected = wasserstein(evaluation.representation, kernel).potential
     torch.testing.assert_close(step.repulsion, 4.0 / len(X) * expected)
+    together = [p.grad.clone() for p in ensemble.parameters()]
+    ensemble.zero_grad()
+    evaluation = SPACES[space].evaluate(ensemble, rows, targets, 3 + 4, CATEGORICAL)
+    force = wasserstein(evaluation.representation, kernel).force
+    evaluation.pullback(torch.zeros_like(evaluation.outputs), 4.0 / len(X) * force)
+    repelled = [p.grad for p in ensemble.parameters()]
+    expected = [2 * d + r for d, r in zip(driving, repelled, strict=True)]  # added to before
+    torch.testing.assert_close(together, expected)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +356,14 @@ def test_kernel_is_one_on_the_diagonal_symmetric_and_grows_with_the_bandwidth():
     torch.testing.assert_close(narrow.diagonal(dim1=1, dim2=2), torch.ones(4, 6).double())
     torch.testing.assert_close(narrow, narrow.mT)
     assert (wide >= narrow).all()
+
+
+def test_a_fixed_bandwidth_takes_the_precision_as_it_is():
+    points, precision = random_tensor(4, 3, 2), torch.tensor([9.0, 4.0]).double()
+    kernel = Kernel(Metric(precision=precision), bandwidth=2.0, unit_sphere=False)
+    sq_dist = (precision * (points[:, None] - points[None, :]) ** 2).sum(-1)
+    expected = torch.exp(-sq_dist / 2.0).permute(2, 0, 1)
+    torch.testing.assert_close(kernel.compare(points).base_kernel, expected)
 
 
 @pytest.mark.parametrize("bandwidth", ["median", 0.0, -1.0, None])
