@@ -9,15 +9,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Nets so small gain nothing from a second thread, and wait for it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def slopes(ensemble, X, y):
     """Unnormalised input gradients: with one input, the direction of a gradient is only a sign."""
     points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
