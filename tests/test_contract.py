@@ -315,3 +315,28 @@ def test_importing_the_estimator_does_not_import_torch():
 def test_unfitted_estimator_says_so(small, binary):
     with pytest.raises(sklearn.exceptions.NotFittedError):
         small().predict_proba_members(binary[0])
+
+
+@pytest.mark.parametrize("target", ["log_odds", "log_prob"])
+def test_input_gradients_by_finite_differences(small, multiclass, target):
+    X, y = multiclass
+    model = small(module=MLP, gradient_target=target).fit(X, y)
+    rows, other = X[:10], (y[:10] + 1) % 3
+    value = {
+        "log_prob": np.log,
+        "log_odds": lambda p: np.log(p) - np.log1p(-p),
+    }[target]
+    predicted = model.predict(rows)
+    for labels, gradients in (
+        (other, model.input_gradients(rows, other)),
+        (predicted, model.input_gradients(rows)),
+    ):
+        assert gradients.shape == (3, 10, 6)
+        for column in range(6):
+            moved = 1e-2 * np.eye(6)[column]
+            values = [
+                value(model.predict_proba_members(rows + sign * moved)[:, range(10), labels])
+                for sign in (1, -1)
+            ]
+            slope = (values[0] - values[1]) / 2e-2
+            np.testing.assert_allclose(gradients[..., column], slope, atol=5e-3)

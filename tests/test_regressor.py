@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sklearn_fordes import FoRDERegressor
+from sklearn_fordes.estimators._base import Table
 from sklearn_fordes.tabular import MLP
 from sklearn_fordes.training._outputs import EnsembleGaussianLoss
 
@@ -77,6 +78,38 @@ def test_members_and_their_mean(waves):
     singles = np.array([member.predict(X) for member in model.estimators_])
     np.testing.assert_allclose(singles, members, rtol=1e-6)
     np.testing.assert_allclose(model.net_.predict(X.astype("float32")).shape, (len(X),))
+
+
+@pytest.mark.parametrize("n_rows", [2, 9, 10, 101])
+def test_held_out_rows_are_not_trained_on(n_rows):
+    table = Table(np.arange(n_rows)[:, None], np.arange(n_rows), np.ones(n_rows))
+    trained_on, held_out = make_model()._hold_out(table, seed=0)
+    n_valid = n_rows // 10
+    assert (0 if held_out is None else len(held_out.y)) == n_valid
+    rows = [*trained_on.y, *([] if held_out is None else held_out.y)]
+    assert sorted(rows) == list(range(n_rows))
+
+
+def test_members_can_be_trained_further(waves):
+    X, y = waves
+    model = make_model(max_epochs=3).fit(X, y)
+    member = model.estimators_[2]
+    assert member.get_params() == {**model.get_params(), "n_members": 1}
+    before = model.predict_members(X)
+    np.testing.assert_allclose(member.predict(X), before[2], rtol=1e-6)
+    member.partial_fit(X, y)
+    assert np.abs(member.predict(X) - before[2]).max() > 1e-3
+    np.testing.assert_array_equal(model.predict_members(X), before)
+
+
+def test_a_failed_partial_fit_does_not_move_the_generator(waves):
+    X, y = waves
+    one, other = (make_model().partial_fit(X, y) for _ in range(2))
+    with pytest.raises(ValueError, match="not finite"):
+        one.set_params(lr=1e30).partial_fit(X, y)
+    one.set_params(lr=5e-3)
+    predictions = [model.partial_fit(X, y).predict(X) for model in (one, other)]
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_validation_loss_is_the_mixtures_density(waves):

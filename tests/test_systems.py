@@ -274,8 +274,34 @@ def test_points_are_as_many_as_the_rows_compared(tables):
 
 def test_drawn_points_come_from_all_rows():
     rows = torch.arange(50.0)[:, None]
-    points = drawn_from(rows)(torch.zeros(8, 1), 5000)
-    assert sorted(points[:, 0].unique().tolist()) == rows[:, 0].tolist()
+    points = drawn_from(rows)
+    drawn = torch.cat([points(torch.zeros(8, 1), 5) for _ in range(500)])
+    assert sorted(drawn[:, 0].unique().tolist()) == rows[:, 0].tolist()
+
+
+def test_rows_without_a_target_are_encoded(tables):
+    X, y = tables["classifier"]
+    settings = {"repulsion_strength": 20.0, "max_epochs": 2}
+    one = make_model("classifier", **settings).fit(X, y, X_repulsion=X + 3)
+    other = make_model("classifier", **settings).fit(100 * X + 7, y, X_repulsion=100 * (X + 3) + 7)
+    np.testing.assert_allclose(other.predict_proba(100 * X + 7), one.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "unknown"), [("classifier", -1), ("regressor", np.nan)])
+def test_a_space_of_ones_own_is_told_which_rows_have_no_target(tables, kind, unknown):
+    X, y = tables[kind]
+    seen = []
+
+    def outputs(ensemble, X, y):
+        seen.append(y)
+        return ensemble(X)
+
+    settings = {"max_epochs": 1, "batch_size": 40, "repulsion_fraction": 0.5, "repulsion": outputs}
+    make_model(kind, **settings).fit(X[:40], y[:40], X_val=X[:5], y_val=y[:5], X_repulsion=X)
+    targets = seen[-1].numpy()  # the first call is the trial on two rows
+    np.testing.assert_array_equal(targets[:20], unknown)
+    assert np.isfinite(targets[20:]).all()
+    assert (targets[20:] != -1).all()
 
 
 @pytest.mark.parametrize("kind", ["classifier", "regressor"])
