@@ -249,3 +249,10 @@ def test_input_gradients_by_finite_differences(waves):
         means = [model.predict_members(X[:20] + sign * moved) for sign in (1, -1)]
         expected = (means[0] - means[1]) / (2 * 1e-2) / model.target_scale_
         np.testing.assert_allclose(gradients[..., column], expected, atol=2e-3)
+
+
+def test_one_noise_level_beside_a_module_in_double_precision(waves):
+    X, y = waves
+    module = nn.Linear(2, 1).double()
+    model = make_model(module=module, noise="homoscedastic", max_epochs=2).fit(X, y)
+    assert model.net_.module_.dtype == torch.float64

@@ -390,3 +390,23 @@ def test_perturbed_points_in_partial_fit(tables):
     one, other = (model.predict_proba(X) for model in models)
     assert np.abs(one - other).max() > 1e-6
     assert models[1].net_.points is None
+
+
+def test_a_perturbation_in_place_leaves_the_training_rows_alone(tables):
+    X, y = tables["classifier"]
+    settings = {"repulsion": "function", "repulsion_perturbation": lambda rows: rows.mul_(0)}
+    model = make_model("classifier", iterator_train__shuffle=False, **settings).fit(X, y)
+    assert model.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("space", ["weight", "function"])
+def test_steins_driving_force_is_averaged_at_every_step(tables, space):
+    X, y = tables["classifier"]
+    settings = {"repulsion": space, "update": "svgd", "max_epochs": 2, "batch_size": 64}
+    models = [
+        make_model("classifier", repulsion_period=period, repulsion_strength=strength, **settings)
+        for period, strength in ((1, 0.0), (1, 1e-12), (3, 1e-12))
+    ]
+    predictions = [model.fit(X, y).predict_proba(X) for model in models]
+    np.testing.assert_allclose(predictions[1], predictions[0], atol=1e-6)
+    np.testing.assert_allclose(predictions[2], predictions[0], atol=1e-6)

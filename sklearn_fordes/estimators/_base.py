@@ -404,7 +404,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     def _single_member(self, index: int) -> Self:
         from sklearn_fordes.training import select_members
 
-        member = copy.copy(self)
+        member = object.__new__(type(self))  # a copy goes through a pickle, which moves the net
+        member.__dict__.update(vars(self))
         member.n_members = 1
         member.net_ = select_members(self.net_, [index])
         return member

@@ -50,7 +50,9 @@ class RepulsionSettings(NamedTuple):
             float(self.repulsion_strength),
             float(self.repulsion_fraction),
         )
-        return repulsion.to(X) if self.repulsion_strength else None
+        # Stein's update also averages the driving force, whatever the strength.
+        idle = not self.repulsion_strength and self.update != "svgd"
+        return None if idle else repulsion.to(X)
 
     def _space(self) -> Space:
         from sklearn_fordes.particles import SPACES, space_of

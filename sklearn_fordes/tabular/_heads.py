@@ -23,7 +23,8 @@ class HomoscedasticNoise(nn.Module):
     def __init__(self, mean: nn.Module) -> None:
         super().__init__()
         self.mean = mean
-        self.raw_variance = nn.Parameter(torch.zeros(1))
+        like = next(mean.parameters(), torch.zeros(1))
+        self.raw_variance = nn.Parameter(torch.zeros(1, dtype=like.dtype, device=like.device))
 
     def forward(self, X: Tensor) -> Tensor:
         """Return mean and raw variance, (B, 2).

@@ -20,6 +20,7 @@ from sklearn_fordes.particles import (
     Likelihood,
     Repulsion,
     accumulate_gradients,
+    stein,
 )
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._outputs import (
@@ -162,7 +163,8 @@ class ParticleNet(NeuralNet):
         if self.repulsion is None:
             return None
         factor = self.schedule.factor(len(self.history) - 1, self.n_steps)
-        if factor == 0:
+        # Stein's update averages the driving force too, which goes on while no repulsion acts.
+        if factor == 0 and self.repulsion.update is not stein:
             return None
         if factor == 1:
             return self.repulsion

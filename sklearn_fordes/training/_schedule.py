@@ -48,7 +48,7 @@ def perturbed_by(perturbation: Callable[[Tensor], Tensor]) -> Points:
     """Perturbed copies of the first rows of the batch."""
 
     def points(X: Tensor, n_points: int) -> Tensor:
-        perturbed = perturbation(X)[:n_points]
+        perturbed = perturbation(X.clone())[:n_points]  # which may work in place
         if perturbed.shape[1:] != X.shape[1:]:
             raise ValueError(
                 f"Got rows of shape {tuple(perturbed.shape[1:])} from repulsion_perturbation, but "
