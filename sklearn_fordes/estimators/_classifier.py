@@ -46,8 +46,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         The space in which members repel each other: the directions of their input gradients, their
         weights, their probabilities at the rows of a batch (as one vector), what enters their last
         layer, or none (a deep ensemble). A function maps ``(ensemble, X, y)``, with the rows
-        compared and their classes as tensors, to a tensor ``(n_members, rows, K)`` that autograd
-        can follow; see `sklearn_fordes.particles.space_of`.
+        compared and their classes as tensors (−1 at points without a class), to a tensor
+        ``(n_members, rows, K)`` that autograd can follow; see
+        `sklearn_fordes.particles.space_of`.
     repulsion_strength : float, default=5.0
         Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
         Larger values give more robust predictions under shifted input until, in the end, they cost

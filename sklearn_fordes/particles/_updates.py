@@ -21,8 +21,8 @@ class Interaction(NamedTuple):
     potential : Tensor of shape (M,)
         What each member descends, given where the others are.
     force : Tensor of shape (M, B, K)
-        Gradient of ``potential.sum()`` with respect to the representation, the others held
-        constant.
+        What the members descend, as a gradient with respect to the representation: that of
+        ``potential.sum()``, with the others held constant where there is a kernel.
     mixing : Tensor of shape (M, M), optional
         Member i's driving force is the sum over j of ``mixing[i, j]`` times member j's.
         Default: its own alone.
