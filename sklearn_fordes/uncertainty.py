@@ -38,7 +38,7 @@ def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
     Parameters
     ----------
     probabilities : array-like of shape (n_members, n_samples, n_classes)
-        Rows sum to one.
+        Rows sum to one (to 1e-3, as those in half precision do).
 
     Returns
     -------
@@ -48,7 +48,7 @@ def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
     Raises
     ------
     ValueError
-        If there are not three axes.
+        If there are not three axes, or not probabilities along the last.
 
     Examples
     --------
@@ -58,6 +58,11 @@ def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
     array([0.6931])
     """
     p = _checked(probabilities, 3, "(n_members, n_samples, n_classes)")
+    if not ((p >= 0).all() and np.abs(p.sum(-1) - 1).max(initial=0) < 1e-3):
+        raise ValueError(
+            f"Got probabilities from {p.min(initial=1):.3g} that sum to {p.sum(-1).min():.3g} to "
+            f"{p.sum(-1).max():.3g}, but expected non-negative ones that sum to 1."
+        )
     mean = _mean_over_members(p)
     aleatoric = -xlogy(p, p).sum(-1).mean(0)
     epistemic = rel_entr(p, mean).sum(-1).mean(0)
@@ -84,7 +89,7 @@ def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertaint
     Raises
     ------
     ValueError
-        If there are not two axes.
+        If there are not two axes, or a variance is negative.
 
     Examples
     --------
@@ -93,6 +98,11 @@ def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertaint
     """
     mu = _checked(means, 2, "(n_members, n_samples)")
     var = _checked(variances, 2, "(n_members, n_samples)")
+    if var.shape != mu.shape or (var < 0).any():
+        raise ValueError(
+            f"Got variances of shape {var.shape}, from {var.min(initial=0):.3g}, but expected "
+            f"non-negative ones of shape {mu.shape}, that of the means."
+        )
     return _sum_of_parts(_mean_over_members(var), np.square(mu - _mean_over_members(mu)).mean(0))
 
 
@@ -111,4 +121,6 @@ def _checked(values: ArrayLike, ndim: int, expected: str) -> NDArray[np.float64]
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or not len(array):
         raise ValueError(f"Got an array of shape {array.shape}, but expected {expected}.")
+    if not np.isfinite(array).all():
+        raise ValueError("Got NaN or infinity, but expected finite numbers.")
     return array

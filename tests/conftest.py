@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,14 @@ from sklearn_fordes import FoRDEClassifier
 def _one_thread():
     """Nets so small gain nothing from a second thread, and wait for it on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    """Close what a test drew."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture

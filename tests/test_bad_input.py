@@ -297,3 +297,36 @@ def test_held_out_rows_are_stratified(small):
     y = np.repeat([0, 1], [900, 100])
     _, valid = small()._hold_out(Table(y[:, None], y, np.ones(1000)), 0)
     assert np.bincount(valid.y).tolist() == [90, 10]
+
+
+class Recurrent(nn.Module):
+    """Its layer can't be batched over members."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.layer = nn.GRU(n_features, n_outputs, batch_first=True)
+
+    def forward(self, X):
+        return self.layer(X[:, None])[0][:, 0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"module": Recurrent}, r"Got a module that can't be evaluated on rows of shape \(6,\)"),
+        ({"module": MLP, "module__n_features": 3}, r"can't be evaluated on rows of shape \(6,\)"),
+        ({"repulsion": "feature", "hidden_layer_sizes": ()}, "Got a module without hidden featur"),
+    ],
+)
+def test_a_module_that_does_not_fit(small, binary, parameters, message):
+    model = small(**parameters)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*binary)
+    assert not hasattr(model, "net_")
+
+
+def test_input_gradients_of_what_has_none(small, binary):
+    X, y = binary
+    model = small(module=Rounds, repulsion="none").fit(X, y)
+    with pytest.raises(ValueError, match="Got a module whose output can't be differentiated twice"):
+        model.input_gradients(X)

@@ -15,9 +15,9 @@ import pytest
 from matplotlib.colors import same_color
 from scipy.special import expit
 from scipy.stats import entropy
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import make_regression
+from sklearn.datasets import load_diabetes, make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
@@ -613,6 +613,33 @@ def test_rejection_of_other_classifiers_by_entropy():
 
 
 # ---- lengthscale
+
+
+def test_tradeoff_of_a_regressor_is_scored_as_one():
+    X, y = load_diabetes(return_X_y=True)
+    model = FoRDERegressor(2, hidden_layer_sizes=4, max_epochs=1, random_state=0)
+    display = LengthscaleTradeoffDisplay.from_estimator(
+        model, X[:99], y[:99], X[99:], y[99:], X[99:], alphas=[0, 1]
+    )
+    expected = clone(model).set_params(lengthscale=1.0).fit(X[:99], y[:99]).score(X[99:], y[99:])
+    assert display.clean[1] == pytest.approx(expected)
+
+
+def test_displays_take_a_search_for_its_best_estimator(small, binary):
+    X, y = binary
+    search = GridSearchCV(small(), {"n_members": [2]}, cv=2).fit(X, y)
+    DiversityDisplay.from_estimator(search, X)
+    TrainingHistoryDisplay.from_estimator(search)
+    display = AccuracyRejectionDisplay.from_estimator(search, X, y, measure="epistemic")
+    best = search.best_estimator_
+    expected = AccuracyRejectionDisplay.from_estimator(best, X, y, measure="epistemic")
+    np.testing.assert_array_equal(display.accuracy, expected.accuracy)
+
+
+@pytest.mark.parametrize("n_bins", [0, 2.5, None])
+def test_bins_are_counted(n_bins):
+    with pytest.raises(ValueError, match=f"Got n_bins={n_bins}, but expected an integer"):
+        ReliabilityDisplay.from_predictions([0, 1], [[0.5, 0.5], [0.5, 0.5]], n_bins=n_bins)
 
 
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "accuracy"])

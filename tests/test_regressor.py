@@ -176,7 +176,8 @@ def test_weights(waves):
     alone = make_model(max_epochs=2).fit(X[weight > 0], y[weight > 0])
     np.testing.assert_array_equal(left_out.predict(X), alone.predict(X))
     scaled = make_model(max_epochs=2).fit(X, y, sample_weight=np.full(len(X), 1e6))
-    np.testing.assert_array_equal(scaled.predict(X), make_model(max_epochs=2).fit(X, y).predict(X))
+    unweighted = make_model(max_epochs=2).fit(X, y)
+    np.testing.assert_allclose(scaled.predict(X), unweighted.predict(X), rtol=1e-5)
     weight = np.linspace(0.1, 3, len(X))
     model = make_model(max_epochs=1).fit(X, y, sample_weight=weight)
     mean = np.average(y, weights=weight)
@@ -196,8 +197,43 @@ def test_partial_fit_goes_on_from_what_was_learnt(waves):
     scale = model.target_mean_, model.target_scale_
     model.partial_fit(X[:50], y[:50] + 100)
     assert (model.target_mean_, model.target_scale_) == scale
-    with pytest.raises(ValueError, match="make another network"):
-        model.set_params(n_members=2).partial_fit(X, y)
+    for change in ({"n_members": 2}, {"noise": "homoscedastic"}):
+        with pytest.raises(ValueError, match=r"noise that make another network"):
+            make_model().partial_fit(X, y).set_params(**change).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e6])
+def test_a_constant_target(waves, constant):
+    X, _ = waves
+    model = make_model().fit(X, np.full(len(X), constant))
+    assert model.target_scale_ == (abs(constant) or 1.0)
+    np.testing.assert_allclose(model.predict(X), constant, atol=0.2 * model.target_scale_)
+
+
+def test_targets_of_any_unit(waves):
+    X, y = waves
+    expected = make_model(max_epochs=2).fit(X, y).predict(X, return_std=True)
+    for unit in (1e-150, 1e150):
+        actual = make_model(max_epochs=2).fit(X, unit * y).predict(X, return_std=True)
+        np.testing.assert_allclose(np.array(actual) / unit, expected, rtol=1e-4)
+    for unit in (1e-200, 1e200):
+        with pytest.raises(ValueError, match=r"Got y of a scale of .* expected another unit"):
+            make_model().fit(X, unit * y)
+
+
+def test_predictions_hold_one_chunk_of_the_members(waves, monkeypatch):
+    X, y = waves
+    model = make_model(max_epochs=2).fit(X, y)
+    whole = model.predict_members(X)
+    moments = [model.predict(X, return_std=True), model.predict_uncertainty(X)]
+    assert len(list(model._iter_moments(X))) == 1
+    model.net_.iterator_valid__batch_size = 100
+    assert len(list(model._iter_moments(X))) == 5
+    np.testing.assert_allclose(model.predict_members(X), whole, rtol=1e-5, atol=1e-5)
+    for before, now in zip(
+        moments, [model.predict(X, return_std=True), model.predict_uncertainty(X)], strict=True
+    ):
+        np.testing.assert_allclose(now, before, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -5,16 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.particles import SPACES, UPDATES
+from sklearn_fordes.particles import GRADIENT_TARGETS, SPACES, UPDATES
 from sklearn_fordes.tabular import MLP
-from sklearn_fordes.training import PERTURBATIONS, drawn_from
+from sklearn_fordes.training import PERTURBATIONS, drawn_from, perturbed_by
 
 
 def probabilities(ensemble, X, y):
@@ -196,7 +198,9 @@ def test_a_space_that_returns_something_else(tables, space, error, message):
         ({"lengthscale": np.zeros(30)}, "not usable: Got lengthscales .* expected positive"),
         ({"lengthscale": -np.ones(30)}, "not usable: Got lengthscales .* expected positive"),
         ({"lengthscale": -np.eye(30)}, "not usable: Got a precision matrix .* negative eigenval"),
-        ({"lengthscale": np.tri(30)}, "not usable: Got a precision matrix that is not symmetric"),
+        ({"lengthscale": np.tri(30)}, "not usable: Got a precision matrix that is zero, not symme"),
+        ({"lengthscale": np.zeros((30, 30))}, "not usable: Got a precision matrix that is zero"),
+        ({"lengthscale": np.full(30, np.inf)}, "not usable: Got lengthscales .* one of them finit"),
         ({"lengthscale": np.full(30, np.nan)}, "Got a lengthscale"),
         ({"update": "svgd"}, "Got update='svgd' with repulsion='input_gradient'"),
         (
@@ -207,8 +211,12 @@ def test_a_space_that_returns_something_else(tables, space, error, message):
         ({"update": "lit", "lengthscale": 0.3}, "Got lengthscale=0.3 with update='lit'"),
         ({"update": "lit", "bandwidth": 1.0}, "Got bandwidth=1.0 with update='lit'"),
         ({"repulsion": "weight", "lengthscale": "pca"}, "Got lengthscale='pca' with repulsion='w"),
+        (
+            {"repulsion": "weight", "repulsion_perturbation": "noise"},
+            "Got repulsion_perturbation='noise' with repulsion='weight', which compares",
+        ),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) else value[:40],
 )
 @pytest.mark.parametrize("others", [{}, {"n_members": 1}, {"repulsion_strength": 0.0}], ids=str)
 def test_combinations_that_make_no_sense(tables, parameters, message, others):
@@ -287,21 +295,59 @@ def test_rows_without_a_target_are_encoded(tables):
     np.testing.assert_allclose(other.predict_proba(100 * X + 7), one.predict_proba(X), atol=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "unknown"), [("classifier", -1), ("regressor", np.nan)])
-def test_a_space_of_ones_own_is_told_which_rows_have_no_target(tables, kind, unknown):
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_a_space_of_ones_own_is_given_guesses_where_there_is_no_target(tables, kind):
     X, y = tables[kind]
     seen = []
 
     def outputs(ensemble, X, y):
-        seen.append(y)
-        return ensemble(X)
+        values = ensemble(X)
+        seen.append((values.detach(), y))
+        return values
 
     settings = {"max_epochs": 1, "batch_size": 40, "repulsion_fraction": 0.5, "repulsion": outputs}
-    make_model(kind, **settings).fit(X[:40], y[:40], X_val=X[:5], y_val=y[:5], X_repulsion=X)
-    targets = seen[-1].numpy()  # the first call is the trial on two rows
-    np.testing.assert_array_equal(targets[:20], unknown)
-    assert np.isfinite(targets[20:]).all()
-    assert (targets[20:] != -1).all()
+    model = make_model(kind, iterator_train__shuffle=False, **settings)
+    model.fit(X[:40], y[:40], X_val=X[:5], y_val=y[:5], X_repulsion=X)
+    values, targets = seen[-1]
+    if kind == "classifier":
+        guess, known = values.softmax(-1).mean(0).argmax(-1), y[:20]
+    else:
+        guess, known = values[..., 0].mean(0), (y[:20] - model.target_mean_) / model.target_scale_
+    assert len(targets) == 40
+    torch.testing.assert_close(targets[:20], guess[:20])
+    np.testing.assert_allclose(targets[20:], known, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", GRADIENT_TARGETS)
+def test_a_space_of_ones_own_can_use_the_targets_beside_points(tables, target):
+    X, y = tables["classifier"]
+
+    def slopes(ensemble, X, y):
+        points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
+        values = GRADIENT_TARGETS[target](ensemble(points, shared=False), y)
+        return torch.autograd.grad(values.sum(), points, create_graph=True)[0]
+
+    model = make_model("classifier", repulsion=slopes).fit(X, y, X_repulsion=X + 5)
+    assert model.score(X, y) > 0.9
+
+
+def test_points_are_no_use_to_weights(tables):
+    X, y = tables["classifier"]
+    with pytest.raises(ValueError, match="Got X_repulsion with repulsion='weight', which compares"):
+        make_model("classifier", repulsion="weight").fit(X, y, X_repulsion=X)
+
+
+def test_unlabelled_rows_through_a_pipeline(tables):
+    X, y = tables["classifier"]
+    away = X + 3
+    model = make_model("classifier", repulsion_strength=20.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        last = clone(model).set_fit_request(X_repulsion=True)
+        scaler = StandardScaler()
+        pipeline = make_pipeline(scaler, last, transform_input=["X_repulsion"])
+        pipeline.fit(10 * X + 1, y, X_repulsion=10 * away + 1)
+    expected = model.fit(X, y, X_repulsion=away).predict_proba(X)
+    np.testing.assert_allclose(pipeline.predict_proba(10 * X + 1), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "regressor"])
@@ -320,9 +366,9 @@ def test_rows_without_a_target(tables, kind):
 
 def test_rows_without_a_target_are_checked(tables):
     X, y = tables["classifier"]
-    with pytest.raises(ValueError, match="X has 29 features"):
+    with pytest.raises(ValueError, match="Got X_repulsion that can't be used: X has 29 features"):
         make_model("classifier").fit(X, y, X_repulsion=X[:, 1:])
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match=r"Got X_repulsion that can't be used: .* contains NaN"):
         make_model("classifier").fit(X, y, X_repulsion=np.full_like(X, np.nan))
     with pytest.raises(ValueError, match="Got X_repulsion beside repulsion_perturbation='noise'"):
         make_model("classifier", repulsion_perturbation="noise").fit(X, y, X_repulsion=X)
@@ -338,8 +384,28 @@ def test_a_perturbation_of_ones_own_sees_encoded_rows(tables):
 
     make_model("classifier", repulsion_perturbation=shift, max_epochs=1).fit(100 * X + 7, y)
     assert abs(torch.cat(seen).mean().item()) < 0.1
-    with pytest.raises(ValueError, match=r"Got rows of shape \(2,\) from repulsion_perturbation"):
-        make_model("classifier", repulsion_perturbation=lambda rows: rows[:, :2]).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "error", "message"),
+    [
+        (lambda rows: rows[:, :2], ValueError, r"float32 of shape \(2, 2\) .* expected .*\(2, 30"),
+        (lambda rows: rows[:1], ValueError, r"float32 of shape \(1, 30\) from repulsion_pert"),
+        (lambda rows: rows.double(), ValueError, "float64 of .* expected torch.float32"),
+        (lambda rows: rows / 0, ValueError, "Got NaN or infinity from repulsion_perturbation"),
+        (lambda rows: rows.numpy(), TypeError, "Got a ndarray from repulsion_perturbation, but"),
+    ],
+)
+def test_a_perturbation_that_returns_something_else(tables, perturbation, error, message):
+    model = make_model("classifier", repulsion_perturbation=perturbation)
+    with pytest.raises(error, match=message):
+        model.fit(*tables["classifier"])
+    assert not hasattr(model, "net_")
+
+
+def test_perturbed_points_are_copies_of_the_rows_compared():
+    X = torch.arange(12.0).view(6, 2)
+    assert torch.equal(perturbed_by(lambda rows: -rows)(X, 4), -X[:4])
 
 
 @pytest.mark.parametrize("period", [2, 5, 1000])

@@ -293,6 +293,56 @@ def test_partial_fit_keeps_the_metric_of_the_first_rows(small, binary):
     assert torch.equal(model.net_.repulsion.kernel.metric.precision, first.precision)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"lengthscale": "pca"}, {"repulsion": "weight", "lengthscale": "identity"}),
+        ({"lengthscale": "pca"}, {"lengthscale": np.arange(1.0, 7.0)}),
+        ({"lengthscale": "pca"}, {"lengthscale": 0.5}),
+        ({"lengthscale": 0.5}, {"lengthscale_mix": "variance"}),
+        ({"lengthscale": "identity"}, {"lengthscale": np.arange(1.0, 7.0)}),
+        ({"lengthscale": np.ones(6)}, {"lengthscale": np.arange(1.0, 7.0)}),
+        ({"repulsion": "none"}, {"repulsion": "input_gradient", "lengthscale": "pca"}),
+    ],
+    ids=lambda parameters: "-".join(map(str, parameters)),
+)
+def test_partial_fit_with_another_repulsion_makes_its_metric(small, binary, before, after):
+    X, y = binary
+    model = small(**before).partial_fit(X, y, classes=[0, 1])
+    model.set_params(**after).partial_fit(X, y)
+    expected = small(**{**before, **after}).partial_fit(X, y, classes=[0, 1])
+    metric, expected_metric = (m.net_.repulsion.kernel.metric for m in (model, expected))
+    for part, expected_part in zip(metric, expected_metric, strict=True):
+        assert (part is None) == (expected_part is None)
+        assert part is None or torch.equal(part, expected_part)
+
+
+def test_partial_fit_keeps_the_metric_of_rows_without_repulsion(small, binary):
+    X, y = binary
+    model = small(lengthscale="pca", repulsion_strength=0.0).partial_fit(X, y, classes=[0, 1])
+    first = model.net_.repulsion.kernel.metric
+    model.set_params(repulsion_strength=1.0).partial_fit(X[:20] * [9, 1, 1, 1, 1, 1], y[:20])
+    assert torch.equal(model.net_.repulsion.kernel.metric.precision, first.precision)
+    assert model.history_[-1]["repulsion"] != 0
+
+
+def test_partial_fit_checks_that_a_changed_repulsion_works(small, binary):
+    X, y = binary
+    model = small(hidden_layer_sizes=()).partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match="Got a module without hidden features"):
+        model.set_params(repulsion="feature").partial_fit(X, y)
+    assert model.n_iter_ == 1
+
+
+def test_partial_fit_does_not_pile_up_its_batches(small, binary):
+    X, y = binary
+    model = small(batch_size=8)
+    for _ in range(4):
+        model.partial_fit(X, y, classes=[0, 1])
+    assert [len(epoch["batches"]) for epoch in model.net_.history] == [0, 0, 0, 25]
+    assert len(model.history_) == 4
+
+
 def test_partial_fit_continues_alike_after_a_pickle(small, binary):
     X, y = binary
     model = small().fit(X, y)

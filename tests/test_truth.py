@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from sklearn_fordes.particles import (
     CATEGORICAL,
@@ -324,6 +325,86 @@ def test_features_of_a_convolutional_network_are_what_enters_its_last_layer():
     torch.testing.assert_close(outputs, ensemble(X))
     for i in range(3):
         torch.testing.assert_close(features[i], ensemble.member(i)[:3](X))
+
+
+def parametrized(layer):
+    return register_parametrization(layer, "weight", nn.Tanh())
+
+
+class CalledByName(nn.Module):
+    """Calls its last layer by keyword, and looks something up after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(4, 3)
+        self.head = nn.Linear(3, 2)
+        self.shift = nn.Embedding(1, 2)
+
+    def forward(self, X):
+        index = torch.zeros(len(X), dtype=torch.int64)
+        return self.head(input=self.hidden(X).tanh()) + self.shift(index)
+
+
+@pytest.mark.parametrize(
+    ("member", "until_last"),
+    [
+        (CalledByName, lambda module, X: module.hidden(X).tanh()),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), parametrized(nn.Linear(3, 2))),
+            lambda module, X: module[0](X),
+        ),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [1, 2, 5])  # two rows look like the two of the weight
+def test_features_of_unusual_modules(member, until_last, n_rows):
+    ensemble, X = Ensemble(member, 3), torch.randn(n_rows, 4)
+    outputs, features = ensemble.outputs_and_features(X)
+    torch.testing.assert_close(outputs, ensemble(X))
+    for i in range(3):
+        torch.testing.assert_close(features[i], until_last(ensemble.member(i), X))
+
+
+def test_each_member_draws_its_own_dropout_mask_in_feature_space():
+    def member():
+        return nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 2))
+
+    _, features = Ensemble(member, 3).outputs_and_features(torch.ones(1, 4))
+    dropped = features[:, 0] == 0
+    assert not torch.equal(dropped[0], dropped[1])
+    assert not torch.equal(dropped[1], dropped[2])
+
+
+def test_frozen_parameters_are_no_part_of_weight_space():
+    def member():
+        module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        module[0].requires_grad_(False)
+        return module
+
+    ensemble = Ensemble(member, 3)
+    X, y = torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 0])
+    evaluation = SPACES["weight"].evaluate(ensemble, X, y, 5)
+    assert evaluation.representation.shape == (3, 1, 3 * 2 + 2)
+    accumulate_gradients(ensemble, X, y, repulsion=Repulsion(SPACES["weight"], Kernel(bandwidth=1)))
+    has_gradient = {name: p.grad is not None for name, p in ensemble.stacked.named_parameters()}
+    assert has_gradient == {"0.weight": False, "0.bias": False, "1.weight": True, "1.bias": True}
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), space_of(lambda e, X, y: e(X).softmax(-1))])
+def test_batch_normalisation_in_every_space(space):
+    """Outputs are those of the whole batch, however few rows are compared."""
+
+    def member():
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Linear(6, 2))
+
+    ensemble = Ensemble(member, 3).double()
+    X, y = torch.randn(8, 4).double(), torch.arange(8) % 2
+    expected = ensemble(X)
+    kernel = Kernel(bandwidth="paper", unit_sphere=space.directions)
+    step = accumulate_gradients(
+        ensemble, X, y, repulsion=Repulsion(space, kernel, fraction=0.1)
+    )  # one row compared
+    torch.testing.assert_close(step.outputs, expected)
+    assert step.objective.isfinite()
 
 
 def test_a_module_without_layers_has_no_features():

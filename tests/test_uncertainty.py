@@ -77,6 +77,29 @@ def test_wrong_shapes_are_told():
         variance_decomposition(np.ones(3), np.ones(3))
 
 
+@pytest.mark.parametrize("wrong", [[0.5, 0.6], [-0.1, 1.1], [5.0, -3.0], [0.0, 0.0]])
+def test_what_is_no_probability(wrong):
+    with pytest.raises(ValueError, match=r"Got probabilities from .* expected non-negative ones"):
+        entropy_decomposition([[[0.5, 0.5], wrong]])
+
+
+def test_rounded_probabilities_are_taken():
+    p = random_probabilities().astype(np.float16)
+    assert (entropy_decomposition(p).epistemic >= 0).all()
+
+
+def test_what_is_no_variance():
+    with pytest.raises(ValueError, match=r"Got variances of shape \(1, 2\), .*shape \(2, 2\)"):
+        variance_decomposition(np.ones((2, 2)), np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"Got variances .* from -1"):
+        variance_decomposition(np.ones((2, 2)), -np.ones((2, 2)))
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="Got NaN or infinity"):
+            variance_decomposition(np.full((2, 2), wrong), np.ones((2, 2)))
+        with pytest.raises(ValueError, match="Got NaN or infinity"):
+            entropy_decomposition(np.full((1, 2, 2), wrong))
+
+
 def test_classifier(small, multiclass):
     X, y = multiclass
     model = small(n_members=5).fit(X, y)

@@ -7,7 +7,6 @@ import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
-from sklearn_fordes.estimators._repulsion import RepulsionSettings
+from sklearn_fordes.estimators._repulsion import RepulsionSettings, look_up
 from sklearn_fordes.uncertainty import Uncertainty
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
@@ -75,26 +74,17 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
-        "repulsion": [
-            StrOptions({"input_gradient", "weight", "function", "feature", "none"}),
-            callable,
-        ],
+        # What strings may name is looked up in the registries of `particles` and `training`.
+        "repulsion": [str, callable],
         "repulsion_strength": [Interval(Real, 0, None, closed="left")],
-        "update": [StrOptions({"wgd", "svgd", "lit"})],
-        "lengthscale": [
-            StrOptions({"identity", "pca"}),
-            Interval(Real, 0, 1, closed="both"),
-            "array-like",
-        ],
-        "lengthscale_mix": [StrOptions({"precision", "variance"})],
-        "bandwidth": [
-            StrOptions({"auto", "reference", "paper"}),
-            Interval(Real, 0, None, closed="neither"),
-        ],
+        "update": [str],
+        "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like"],
+        "lengthscale_mix": [str],
+        "bandwidth": [str, Interval(Real, 0, None, closed="neither")],
         "repulsion_fraction": [Interval(Real, 0, 1, closed="right")],
         "repulsion_period": [Interval(Integral, 1, None, closed="left")],
         "repulsion_warmup": [Interval(Integral, 0, None, closed="left")],
-        "repulsion_perturbation": [StrOptions({"noise", "permute"}), callable, None],
+        "repulsion_perturbation": [str, callable, None],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "module": [callable, None],
         "optimizer": [callable, None],
@@ -140,7 +130,16 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
         if X_val is None:
             return None
-        return self._validate_inputs(X_val, y=y_val, reset=False, **settings)
+        with _errors_about("X_val and y_val"):
+            return self._validate_inputs(X_val, y=y_val, reset=False, **settings)
+
+    def _validate_unlabelled_rows(self, X_repulsion: Any) -> NDArray[Any] | None:
+        """Return a checked array, or None if nothing is given."""
+        if X_repulsion is None:
+            return None
+        with _errors_about("X_repulsion"):
+            rows: NDArray[Any] = self._validate_inputs(X_repulsion, reset=False)
+        return rows
 
     def _check_row_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._row_shape:
@@ -169,17 +168,22 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     def _likelihood(self) -> Likelihood:
         """What the network's outputs mean."""
 
+    @property
+    @abstractmethod
+    def _n_outputs(self) -> int:
+        """How many outputs a row has."""
+
     @abstractmethod
     def _net_class(self) -> type[ParticleNet]:
         """Return the class of skorch net that trains it."""
 
-    def _network(self, n_outputs: int) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
+    def _network(self) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
         """Return the kind of ensemble, and what makes a member of it."""
         from sklearn_fordes.particles import Ensemble
         from sklearn_fordes.tabular import MLPEnsemble
 
         kind = MLPEnsemble if self.module is None else Ensemble
-        return kind, self._member_factory(n_outputs)
+        return kind, self._member_factory(self._n_outputs)
 
     def _member_factory(self, n_outputs: int) -> MemberFactory:
         from torch import nn
@@ -206,7 +210,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})
 
-    def _make_net(self, n_outputs: int, rng: np.random.Generator, member_seed: int) -> ParticleNet:
+    def _make_net(self, rng: np.random.Generator, member_seed: int) -> ParticleNet:
         """Return an initialised net whose members are drawn and not yet trained."""
         from sklearn_fordes.training import (
             BestEpoch,
@@ -221,7 +225,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             callbacks.append(("early_stopping", BestEpoch(self.n_iter_no_change)))
         if self.verbose:
             callbacks.append(("progress", EpochProgress()))
-        kind, make_member = self._network(n_outputs)
+        kind, make_member = self._network()
         net = self._net_class()(
             kind,
             likelihood=self._likelihood,
@@ -276,17 +280,22 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     # ---- training
 
-    def _fit_net(
-        self, table: Table, valid: Table | None, n_outputs: int, X_repulsion: NDArray[Any] | None
-    ) -> None:
+    def _fit_net(self, table: Table, valid: Table | None, X_repulsion: NDArray[Any] | None) -> None:
         """Set the fitted attributes from training rows, and from other rows if given."""
         seeds = self._draw_seeds()
         if valid is None and self.early_stopping:
             table, valid = self._hold_out(table, seeds.split)
-        net, rows = self._start_net(table, n_outputs, seeds)
+        net, rows = self._start_net(table, seeds)
         valid_rows = None if valid is None else self._to_rows(valid, net)
-        points = self._make_points(net, X_repulsion)
-        self._train(net, rows, valid_rows, epochs=self.max_epochs, points=points)
+        self._train(net, rows, valid_rows, epochs=self.max_epochs, X_repulsion=X_repulsion)
+
+    def _fit_net_further(self, table: Table) -> None:
+        """Set the fitted attributes from one epoch more on training rows, the first maybe."""
+        if hasattr(self, "net_"):
+            net, rows = self._continue_net(table)
+        else:
+            net, rows = self._start_net(table, self._draw_seeds())
+        self._train(net, rows, None, epochs=1)
 
     @abstractmethod
     def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
@@ -296,16 +305,16 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         root = check_random_state(self.random_state).randint(2**31)
         return Seeds(*np.random.SeedSequence(root).generate_state(len(Seeds._fields)).tolist())
 
-    def _start_net(self, table: Table, n_outputs: int, seeds: Seeds) -> tuple[ParticleNet, Rows]:
+    def _start_net(self, table: Table, seeds: Seeds) -> tuple[ParticleNet, Rows]:
         """Return an untrained net and the rows it will be trained on, encoded."""
         self.encoder_ = self._make_encoder().fit(table.X)
-        net = self._make_net(n_outputs, np.random.default_rng(seeds.batches), seeds.members)
+        net = self._make_net(np.random.default_rng(seeds.batches), seeds.members)
         rows = self._to_rows(table, net)
-        net.repulsion = RepulsionSettings.of(self).make(rows.X)
-        _try_step(net, rows, n_outputs)
+        self._repulsion_settings = RepulsionSettings.of(self)
+        net.repulsion = self._repulsion_settings.make(rows.X)
         return net, rows
 
-    def _continue_net(self, table: Table, n_outputs: int) -> tuple[ParticleNet, Rows]:
+    def _continue_net(self, table: Table) -> tuple[ParticleNet, Rows]:
         """Return a net with the parameters of now and the training so far, and encoded rows.
 
         The fitted net is left as it is, so that nothing is lost if training fails.
@@ -314,21 +323,32 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         fitted = self.net_
         rng = copy.deepcopy(fitted.iterator_train__rng)
-        net = self._make_net(n_outputs, rng, fitted.module__seed)
+        net = self._make_net(rng, fitted.module__seed)
         take_over(net, fitted)
         rows = self._to_rows(table, net)
-        net.repulsion = RepulsionSettings.of(self).make(rows.X)
-        if net.repulsion is not None and fitted.repulsion is not None:
-            # The metric is that of the first rows.
-            kernel = replace(net.repulsion.kernel, metric=fitted.repulsion.kernel.metric)
-            net.repulsion = replace(net.repulsion, kernel=kernel).to(rows.X)
+        settings = RepulsionSettings.of(self)
+        # Later rows don't change a metric, but other parameters do.
+        metric = None
+        if fitted.repulsion is not None and settings.has_metric_of(self._repulsion_settings):
+            metric = fitted.repulsion.kernel.metric
+        net.repulsion = settings.make(rows.X, metric)
+        self._repulsion_settings = settings
         return net, rows
 
     def _train(
-        self, net: ParticleNet, rows: Rows, valid: Rows | None, *, epochs: int, points: Any = None
+        self,
+        net: ParticleNet,
+        rows: Rows,
+        valid: Rows | None,
+        *,
+        epochs: int,
+        X_repulsion: NDArray[Any] | None = None,
     ) -> None:
+        """Set the fitted attributes from the net as it is after some epochs more."""
         from sklearn_fordes.training import train
 
+        points = self._make_points(net, X_repulsion)
+        _try_step(net, rows, self._n_outputs, points)
         self.net_ = train(net, rows, valid, epochs=epochs, points=points)
         self.history_ = [
             {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
@@ -341,16 +361,24 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         from sklearn_fordes.training import PERTURBATIONS, drawn_from, perturbed_by
 
         perturbation = self.repulsion_perturbation
-        if X_repulsion is not None:
-            if perturbation is not None:
-                raise ValueError(
-                    f"Got X_repulsion beside repulsion_perturbation={perturbation!r}, but expected "
-                    "one of them."
-                )
-            return drawn_from(self._encode(net, X_repulsion).X)
-        if perturbation is None:
+        if isinstance(perturbation, str):
+            perturbation = look_up(PERTURBATIONS, "repulsion_perturbation", perturbation)
+        if X_repulsion is None and perturbation is None:
             return None
-        return perturbed_by(perturbation if callable(perturbation) else PERTURBATIONS[perturbation])
+        given = "X_repulsion"
+        if perturbation is not None:
+            given = f"repulsion_perturbation={self.repulsion_perturbation!r}"
+            if X_repulsion is not None:
+                raise ValueError(f"Got X_repulsion beside {given}, but expected one of them.")
+        if net.repulsion is not None and not net.repulsion.space.at_rows:
+            raise ValueError(
+                f"Got {given} with repulsion={self.repulsion!r}, which compares members by what is "
+                "the same at all rows, but expected another repulsion."
+            )
+        if X_repulsion is None:
+            return perturbed_by(perturbation)
+        with _errors_about("X_repulsion"):
+            return drawn_from(self._encode(net, X_repulsion).X)
 
     def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
         # Weights that change nothing are not worth gathering in every batch.
@@ -419,7 +447,13 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         for inputs, y in Batches(rows, _EVALUATION_BATCH_SIZE):
             X: Tensor = inputs["X"]
             targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
-            evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
+            try:
+                evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Got a module whose output can't be differentiated twice ({error}), but "
+                    "expected one that can."
+                ) from error
             gradients = cast("Tensor", evaluation.representation)
             yield gradients.cpu().numpy().astype(np.float64)
 
@@ -465,14 +499,30 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:
+@contextmanager
+def _errors_about(name: str) -> Iterator[None]:
+    """Name the argument in errors of a function that calls it X."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Got {name} that can't be used: {error}") from error
+
+
+def _try_step(net: ParticleNet, rows: Rows, n_outputs: int, points: Any) -> None:
     """Try a step on two rows, so that a module that doesn't fit is told before training."""
     from sklearn_fordes.particles import accumulate_gradients, seeded_generators
 
     ensemble = net.module_.eval()
-    X, y = rows.X[:2], rows.y[:2]
-    with seeded_generators(0, net.device):
-        shape = tuple(ensemble(X).shape[1:])
+    X, y = rows.X[:2], cast("Tensor", rows.y)[:2]
+    try:
+        with seeded_generators(0, net.device):
+            shape = tuple(ensemble(X).shape[1:])
+    except RuntimeError as error:
+        raise ValueError(
+            f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} ({error}),"
+            " but expected one that maps them to outputs, and that torch.func.vmap can batch over "
+            "members."
+        ) from error
     if shape != (len(X), n_outputs):
         raise ValueError(
             f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
@@ -480,7 +530,14 @@ def _try_step(net: ParticleNet, rows: Any, n_outputs: int) -> None:
         )
     try:
         with seeded_generators(0, net.device):
-            accumulate_gradients(ensemble, X, y, repulsion=net.repulsion, likelihood=net.likelihood)
+            accumulate_gradients(
+                ensemble,
+                X,
+                y,
+                repulsion=net.repulsion,
+                likelihood=net.likelihood,
+                points=None if points is None else points(X, len(X)),
+            )
     except RuntimeError as error:
         raise ValueError(
             f"Got a module that can't be trained ({error}), but expected one whose output can be "

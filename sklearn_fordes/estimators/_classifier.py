@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
+from sklearn_fordes.estimators._repulsion import look_up
 from sklearn_fordes.uncertainty import Uncertainty, entropy_decomposition
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
@@ -45,10 +46,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             default="input_gradient"
         The space in which members repel each other: the directions of their input gradients, their
         weights, their probabilities at the rows of a batch (as one vector), what enters their last
-        layer, or none (a deep ensemble). A function maps ``(ensemble, X, y)``, with the rows
-        compared and their classes as tensors (−1 at points without a class), to a tensor
-        ``(n_members, rows, K)`` that autograd can follow; see
-        `sklearn_fordes.particles.space_of`.
+        layer, or none (a deep ensemble, for which no other parameter of the repulsion matters). A
+        function maps ``(ensemble, X, y)``, with the rows compared and their classes as tensors (at
+        points without one, the ensemble's guess), to a tensor ``(n_members, rows, K)`` that
+        autograd can follow; see `sklearn_fordes.particles.space_of`.
     repulsion_strength : float, default=5.0
         Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
         Larger values give more robust predictions under shifted input until, in the end, they cost
@@ -185,7 +186,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseFoRDE._parameter_constraints,
-        "gradient_target": [StrOptions({"log_odds", "logit", "log_prob"})],
+        "gradient_target": [str],
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
@@ -300,9 +301,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             valid = self._make_validation_table(X_val, y_val)
             if valid is not None:
                 valid = self._weighted(valid, class_weight).of_mean_weight_one()
-            if X_repulsion is not None:
-                X_repulsion = self._validate_inputs(X_repulsion, reset=False)
-            self._fit_net(table.of_mean_weight_one(), valid, len(self.classes_), X_repulsion)
+            X_repulsion = self._validate_unlabelled_rows(X_repulsion)
+            self._fit_net(table.of_mean_weight_one(), valid, X_repulsion)
         return self
 
     def partial_fit(
@@ -315,9 +315,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """Train for one epoch on some rows, going on from what was learnt before.
 
         The first call (on an estimator that is not fitted) draws the members and sets the scale of
-        the columns and, with ``lengthscale="pca"``, the metric. Later calls take other parameters
-        (``lr``, say) as they are then; those that change the network raise an error. There is no
-        early stopping.
+        the columns and, with ``lengthscale="pca"`` or a number, the metric. Later calls take other
+        parameters (``lr``, say) as they are then: another `repulsion` or `lengthscale` reads the
+        metric off the rows of that call; parameters that change the network raise an error. There
+        is no early stopping.
 
         Parameters
         ----------
@@ -348,10 +349,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             table = self._weighted(table, self._class_weights(table))
             if first:
                 self._check_two_classes(self.classes_)
-                net, rows = self._start_net(table, len(self.classes_), self._draw_seeds())
-            else:
-                net, rows = self._continue_net(table, len(self.classes_))
-            self._train(net, rows, None, epochs=1, points=self._make_points(net, None))
+            self._fit_net_further(table)
         return self
 
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
@@ -423,7 +421,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
 
     def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Compute what the members are compared by: gradients of `gradient_target`.
+        """Compute the members' gradients of `gradient_target` with respect to the input.
 
         Parameters
         ----------
@@ -452,7 +450,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     def _likelihood(self) -> Likelihood:
         from sklearn_fordes.particles import CATEGORICAL, GRADIENT_TARGETS
 
-        return replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS[self.gradient_target])
+        target = look_up(GRADIENT_TARGETS, "gradient_target", self.gradient_target)
+        return replace(CATEGORICAL, gradient_target=target)
+
+    @property
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
 
     def _net_class(self) -> type[ParticleNet]:
         from sklearn_fordes.training import ParticleClassifierNet

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
     from sklearn_fordes.training import ParticleNet
 
 # What the network's outputs are made into: a mean and a variance.
-_N_OUTPUTS = 2
 
 
 class FoRDERegressor(RegressorMixin, BaseFoRDE):
@@ -253,10 +254,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             valid = self._make_validation_table(X_val, y_val)
             if valid is not None:
                 valid = self._standardised(valid)
-            if X_repulsion is not None:
-                X_repulsion = self._validate_inputs(X_repulsion, reset=False)
+            X_repulsion = self._validate_unlabelled_rows(X_repulsion)
             table = self._standardised(table.of_mean_weight_one())
-            self._fit_net(table, valid, _N_OUTPUTS, X_repulsion)
+            self._fit_net(table, valid, X_repulsion)
         return self
 
     def partial_fit(
@@ -265,9 +265,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """Train for one epoch on some rows, going on from what was learnt before.
 
         The first call (on an estimator that is not fitted) draws the members and sets the scale of
-        the columns, of the target and, with ``lengthscale="pca"``, the metric. Later calls take
-        other parameters (``lr``, say) as they are then; those that change the network raise an
-        error. There is no early stopping.
+        the columns, of the target and, with ``lengthscale="pca"`` or a number, the metric. Later
+        calls take other parameters (``lr``, say) as they are then: another `repulsion` or
+        `lengthscale` reads the metric off the rows of that call; parameters that change the
+        network raise an error. There is no early stopping.
 
         Parameters
         ----------
@@ -290,11 +291,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             if first:
                 self._set_target_scale(table)
             table = self._standardised(table)
-            if first:
-                net, rows = self._start_net(table, _N_OUTPUTS, self._draw_seeds())
-            else:
-                net, rows = self._continue_net(table, _N_OUTPUTS)
-            self._train(net, rows, None, epochs=1, points=self._make_points(net, None))
+            self._fit_net_further(table)
         return self
 
     @overload
@@ -323,11 +320,15 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         std : ndarray of shape (n_samples,)
             Of the mixture: noise and disagreement of the members together. Only if `return_std`.
         """
-        means, variances = self._member_moments(X)
-        mean: NDArray[np.float64] = means.mean(axis=0)
+        # Reduced chunk by chunk, so that the members' moments of all rows are never held.
         if not return_std:
-            return mean
-        return mean, np.sqrt(variance_decomposition(means, variances).total)
+            return np.concatenate([means.mean(axis=0) for means, _ in self._iter_moments(X)])
+        parts = [
+            (means.mean(axis=0), variance_decomposition(means, variances).total)
+            for means, variances in self._iter_moments(X)
+        ]
+        mean, variance = map(np.concatenate, zip(*parts, strict=True))
+        return mean, np.sqrt(variance)
 
     def predict_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's mean.
@@ -341,7 +342,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ndarray of shape (n_members, n_samples)
             In the unit of the target.
         """
-        return self._member_moments(X)[0]
+        return np.concatenate([means for means, _ in self._iter_moments(X)], axis=1)
 
     def predict_uncertainty(self, X: Any) -> Uncertainty:
         """Split the variance of the prediction.
@@ -357,10 +358,11 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             the squared unit of the target: of the mixture, the mean of the members' variances, and
             the variance of their means.
         """
-        return variance_decomposition(*self._member_moments(X))
+        parts = [variance_decomposition(*moments) for moments in self._iter_moments(X)]
+        return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
 
     def input_gradients(self, X: Any) -> NDArray[np.float64]:
-        """Compute what the members are compared by: gradients of their (standardised) means.
+        """Compute the gradients of the members' (standardised) means with respect to the input.
 
         Parameters
         ----------
@@ -375,16 +377,16 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         rows = self._encode(self.net_, self._validate_inputs(X, reset=False))
         return np.concatenate(list(self._iter_input_gradients(rows)), axis=1)
 
-    def _member_moments(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Means and variances of the members' distributions, (M, N) each."""
+    def _iter_moments(self, X: Any) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield means and variances of the members' distributions, (M, rows) each."""
         check_is_fitted(self)
         import torch
 
         from sklearn_fordes.particles import gaussian_moments
 
-        outputs = torch.from_numpy(np.concatenate(list(self._iter_outputs(X))))
-        mean, variance = (moment.T.numpy() for moment in gaussian_moments(outputs))
-        return self.target_mean_ + self.target_scale_ * mean, self.target_scale_**2 * variance
+        for outputs in self._iter_outputs(X):
+            mean, variance = (m.T.numpy() for m in gaussian_moments(torch.from_numpy(outputs)))
+            yield self.target_mean_ + self.target_scale_ * mean, self.target_scale_**2 * variance
 
     # ---- network
 
@@ -394,14 +396,18 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
 
         return GAUSSIAN
 
+    @property
+    def _n_outputs(self) -> int:
+        return 2  # a mean and what softplus turns into a variance
+
     def _net_class(self) -> type[ParticleNet]:
         from sklearn_fordes.training import ParticleRegressorNet
 
         return ParticleRegressorNet
 
-    def _network(self, n_outputs: int) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
+    def _network(self) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
         if self.noise == "heteroscedastic":
-            return super()._network(n_outputs)
+            return super()._network()
         from torch import nn
 
         from sklearn_fordes.particles import Ensemble
@@ -436,10 +442,16 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         return table._replace(sample_weight=weight).take(kept)
 
     def _set_target_scale(self, table: Table) -> None:
-        self.target_mean_ = float(np.average(table.y, weights=table.sample_weight))
-        deviation = table.y - self.target_mean_
-        variance = float(np.average(deviation**2, weights=table.sample_weight))
-        self.target_scale_ = variance**0.5 or 1.0
+        magnitude = float(np.abs(table.y).max()) or 1.0  # divided by, no square overflows
+        scaler = StandardScaler().fit(table.y[:, None] / magnitude, None, table.sample_weight)
+        self.target_mean_ = magnitude * float(scaler.mean_[0])
+        self.target_scale_ = magnitude * float(scaler.scale_[0])
+        limits = np.finfo(np.float64)
+        if not limits.tiny**0.5 < self.target_scale_ < limits.max**0.5:
+            raise ValueError(
+                f"Got y of a scale of {self.target_scale_:.3g}, whose square is no normal number, "
+                "but expected another unit."
+            )
 
     def _standardised(self, table: Table) -> Table:
         return table._replace(y=(table.y - self.target_mean_) / self.target_scale_)

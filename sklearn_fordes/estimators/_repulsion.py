@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,19 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
     from torch import Tensor
 
     from sklearn_fordes.particles import Metric, Repulsion, Space
+
+
+def look_up(registry: Mapping[str, Any], parameter: str, name: str) -> Any:
+    """Return what a parameter names.
+
+    Raises
+    ------
+    ValueError
+        If it names nothing.
+    """
+    if name not in registry:
+        raise ValueError(f"Got {parameter}={name!r}, but expected one of {list(registry)}.")
+    return registry[name]
 
 
 class RepulsionSettings(NamedTuple):
@@ -29,35 +43,58 @@ class RepulsionSettings(NamedTuple):
         """Read them off an estimator."""
         return cls(*(getattr(estimator, name) for name in cls._fields))
 
-    def make(self, X: Tensor) -> Repulsion | None:
+    def make(self, X: Tensor, metric: Metric | None = None) -> Repulsion | None:
         """Make the repulsion for training inputs X (N, ...) as the network sees them.
+
+        Parameters
+        ----------
+        X : Tensor of shape (N, ...)
+        metric : Metric, optional
+            Taken in place of the one that the parameters and X make.
+
+        Returns
+        -------
+        Repulsion or None
+            None if there is none, and then nothing else of the settings matters.
 
         Raises
         ------
         ValueError
             If the parameters don't make sense together.
         """
-        from sklearn_fordes.particles import UPDATES, Kernel, Repulsion
+        from sklearn_fordes.particles import MIXES, UPDATES, Kernel, Repulsion
 
-        if isinstance(self.repulsion, str) and self.repulsion == "none":
-            return None
         space = self._space()
+        update = look_up(UPDATES, "update", self.update)
+        look_up(dict.fromkeys(MIXES), "lengthscale_mix", self.lengthscale_mix)
+        if space is None:
+            return None
         self._check_update(space)
-        repulsion = Repulsion(
+        given = self._metric(space, X)  # checked, even if another takes its place
+        return Repulsion(
             space,
-            Kernel(self._metric(space, X), self._bandwidth(space), space.directions),
-            UPDATES[self.update],
+            Kernel(metric or given, self._bandwidth(space), space.directions),
+            update,
             float(self.repulsion_strength),
             float(self.repulsion_fraction),
-        )
-        # Stein's update also averages the driving force, whatever the strength.
-        idle = not self.repulsion_strength and self.update != "svgd"
-        return None if idle else repulsion.to(X)
+        ).to(X)
 
-    def _space(self) -> Space:
+    def has_metric_of(self, other: RepulsionSettings) -> bool:
+        """Whether the metric is read off the inputs, in the way that another's is."""
+        return all(
+            isinstance(settings.lengthscale, str | Real) for settings in (self, other)
+        ) and all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("repulsion", "lengthscale", "lengthscale_mix")
+        )
+
+    def _space(self) -> Space | None:
         from sklearn_fordes.particles import SPACES, space_of
 
-        return space_of(self.repulsion) if callable(self.repulsion) else SPACES[self.repulsion]
+        if callable(self.repulsion):
+            return space_of(self.repulsion)
+        space: Space | None = look_up({**SPACES, "none": None}, "repulsion", self.repulsion)
+        return space
 
     @property
     def _is_identity(self) -> bool:
@@ -94,12 +131,14 @@ class RepulsionSettings(NamedTuple):
             )
 
     def _bandwidth(self, space: Space) -> str | float:
+        from sklearn_fordes.particles import BANDWIDTHS
+
         if isinstance(self.bandwidth, Real):
             return float(self.bandwidth)
-        if self.bandwidth != "auto":
-            return str(self.bandwidth)
         # The reference code's rule where it has one; elsewhere the usual, over all pairs.
-        return "reference" if space.directions else "paper"
+        auto = "reference" if space.directions else "paper"
+        rules = {"auto": auto, **{name: name for name in BANDWIDTHS}}
+        return str(look_up(rules, "bandwidth", self.bandwidth))
 
     def _metric(self, space: Space, X: Tensor) -> Metric:
         from sklearn_fordes.particles import LENGTHSCALES, Metric, tuned
@@ -114,11 +153,11 @@ class RepulsionSettings(NamedTuple):
                 + (" or an array." if callable(self.repulsion) else ".")
             )
         if isinstance(self.lengthscale, str):
-            return LENGTHSCALES[self.lengthscale](X)
+            metric: Metric = look_up(LENGTHSCALES, "lengthscale", self.lengthscale)(X)
+            return metric
         if isinstance(self.lengthscale, Real):
             return tuned(X, alpha=float(self.lengthscale), mix=self.lengthscale_mix)
-        width = X[0].numel() if space.of_inputs else None
-        return self._given_metric(width)
+        return self._given_metric(X[0].numel() if space.of_inputs else None)
 
     def _given_metric(self, width: int | None) -> Metric:
         import torch
@@ -132,7 +171,7 @@ class RepulsionSettings(NamedTuple):
                 f"Got lengthscale={self.lengthscale!r}, but expected an array of numbers."
             ) from error
         width = len(values) if width is None and values.ndim else width
-        if values.shape not in ((width,), (width, width)) or not np.isfinite(values).any():
+        if values.shape not in ((width,), (width, width)):
             raise ValueError(
                 f"Got a lengthscale of shape {values.shape}, but expected {(width,)} (lengthscales "
                 f"ℓ of the features) or {(width, width)} (a precision matrix)."

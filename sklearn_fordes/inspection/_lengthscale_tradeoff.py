@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -141,7 +141,7 @@ class LengthscaleTradeoffDisplay:
         X_corrupted: Any,
         *,
         alphas: Sequence[float] = (0, 0.1, 0.2, 0.4, 0.8, 1),
-        scoring: Any = "neg_log_loss",
+        scoring: Any = None,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -165,8 +165,9 @@ class LengthscaleTradeoffDisplay:
             The rows of `X_test` corrupted. Of several copies the mean score is taken.
         alphas : sequence of float, default=(0, 0.1, 0.2, 0.4, 0.8, 1)
             Lengthscales between 0 and 1.
-        scoring : str or callable, default="neg_log_loss"
-            As in `sklearn.model_selection.cross_validate`.
+        scoring : str or callable, default=None
+            As in `sklearn.model_selection.cross_validate`. None is "neg_log_loss" for a
+            classifier and "r2" for a regressor.
         ax : matplotlib Axes, default=None
             Where to draw. None is a new figure.
         name : str, default=None
@@ -182,6 +183,8 @@ class LengthscaleTradeoffDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_alphas(np.asarray(alphas))
         parameter = parameter_name(estimator, "lengthscale")
+        if scoring is None:
+            scoring = "neg_log_loss" if is_classifier(estimator) else "r2"
         scorer = check_scoring(estimator, scoring)
         copies = X_corrupted if isinstance(X_corrupted, list | tuple) else [X_corrupted]
         scores = []

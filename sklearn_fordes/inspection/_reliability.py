@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -233,8 +234,8 @@ class ReliabilityDisplay:
         labels, probabilities = column_or_1d(y_true), np.asarray(y_proba, dtype=np.float64)
         known = np.unique(labels) if classes is None else np.asarray(classes)
         check_probabilities(labels, probabilities, known)
-        if n_bins < 1:
-            raise ValueError(f"Got n_bins={n_bins}, but expected an integer >= 1.")
+        if not (isinstance(n_bins, Integral) and n_bins >= 1):
+            raise ValueError(f"Got n_bins={n_bins!r}, but expected an integer >= 1.")
         correct = probabilities.argmax(axis=1) == class_indices(labels, known)
         bins = reliability_bins(probabilities.max(axis=1), correct, n_bins)
         return cls(*bins, name=name).plot(ax, **kwargs)

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 
 MEASURES = ("total", "aleatoric", "epistemic")
 
 
 def final_step(estimator: Any) -> Any:
-    """Return the estimator at the end of a pipeline, or the estimator itself."""
-    return final_step(estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else estimator
+    """Return the estimator at the end of a pipeline or of a search, or the estimator itself."""
+    if isinstance(estimator, Pipeline):
+        return final_step(estimator.steps[-1][1])
+    return final_step(estimator.best_estimator_) if _is_searched(estimator) else estimator
 
 
 def name_of(estimator: Any) -> str:
@@ -23,17 +26,26 @@ def name_of(estimator: Any) -> str:
 
 
 def respond(estimator: Any, method: str, X: Any, *arguments: Any) -> Any:
-    """Call a method; where a pipeline lacks it, that of its last step on transformed rows."""
+    """Call a method; where a pipeline lacks it, that of its last step on transformed rows.
+
+    A search that was fitted stands for its best estimator.
+    """
     if hasattr(estimator, method):
         return getattr(estimator, method)(X, *arguments)
     if isinstance(estimator, Pipeline):
         # scikit-learn refuses to transform with the empty pipeline that stands before a lone step.
         rows = estimator[:-1].transform(X) if len(estimator) > 1 else X
         return respond(estimator[-1], method, rows, *arguments)
+    if _is_searched(estimator):
+        return respond(estimator.best_estimator_, method, X, *arguments)
     raise TypeError(
         f"Got {type(estimator).__name__}, but expected an estimator with the method {method}, or a "
         "pipeline that ends in one."
     )
+
+
+def _is_searched(estimator: Any) -> bool:
+    return isinstance(estimator, BaseSearchCV) and hasattr(estimator, "best_estimator_")
 
 
 def uncertainty_of(estimator: Any, X: Any, measure: str) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
 
@@ -241,10 +242,17 @@ class Ensemble(nn.Module):
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
     ) -> tuple[Tensor, Tensor]:
         entering: list[Tensor] = []
+
+        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            value = next(iter([*inputs, *named.values()]), None)
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                return  # indices are no features
+            if value.ndim and len(value) == len(X):  # nor is what does not belong to the rows
+                entering.append(value)
+
         hooks = [
-            layer.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
-            for layer in self._template.modules()
-            if any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False))
+            layer.register_forward_pre_hook(note, with_kwargs=True)
+            for layer in _layers_with_matrices(self._template)
         ]
         try:
             output = self._call_member(parameters, buffers, X)
@@ -328,6 +336,20 @@ def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module
             "torch.nn.Module."
         )
     return member
+
+
+def _layers_with_matrices(module: nn.Module) -> list[nn.Module]:
+    """Layers that hold a weight matrix themselves, or its parametrization (a weight norm, say)."""
+    layers = []
+    for name, layer in module.named_modules():
+        if "parametrizations" in name.split("."):
+            continue
+        own = list(layer.parameters(recurse=False))
+        if is_parametrized(layer):
+            own += layer.get_submodule("parametrizations").parameters()
+        if any(parameter.ndim > 1 for parameter in own):
+            layers.append(layer)
+    return layers
 
 
 def _reset_copy(module: nn.Module) -> nn.Module:

@@ -45,17 +45,14 @@ def pca(X: Tensor) -> Metric:
     -------
     Metric
         In float64: eigenvectors and eigenvalues of the covariance of the centred inputs
-        (Trinh et al. 2024, section 4.1). More repulsion acts along high-variance directions.
+        (Trinh et al. 2024, section 4.1), divided by the eigenvalues' mean. More repulsion acts
+        along high-variance directions.
     """
-    features = X.flatten(1).double()
-    if len(features) == 1:
-        return Metric()  # a single row has no variance to speak of
-    covariance = torch.atleast_2d(torch.cov(features.T))
-    return from_precision_matrix(covariance)
+    return tuned(X, alpha=1.0)
 
 
 def tuned(X: Tensor, *, alpha: float, mix: str = "precision") -> Metric:
-    """Between the identity (α = 0) and PCA (α = 1).
+    """Between the identity (α = 0) and `pca` (α = 1).
 
     With Λ the eigenvalues of the inputs' covariance, divided by their mean so that α does not
     depend on the inputs' units, the precisions are::
@@ -90,9 +87,11 @@ def tuned(X: Tensor, *, alpha: float, mix: str = "precision") -> Metric:
         raise ValueError(f"Got alpha={alpha!r}, but expected a number in [0, 1].")
     if mix not in MIXES:
         raise ValueError(f"Got mix={mix!r}, but expected one of {MIXES}.")
-    rotation, variance = pca(X)
-    if alpha == 0 or variance is None or not variance.any():
-        return Metric()
+    features = X.flatten(1).double()
+    if alpha == 0 or (features == features[:1]).all():
+        return Metric()  # rows that are all alike have no variance to speak of
+    rotation, variance = _axes(torch.atleast_2d(torch.cov(features.T)))
+    variance = variance.clamp(min=0)  # rounding leaves some slightly below zero
     variance = variance / variance.mean()
     if mix == "precision":
         return Metric(rotation, 1 - alpha + alpha * variance)
@@ -132,7 +131,7 @@ def from_precision_matrix(matrix: Tensor) -> Metric:
     Parameters
     ----------
     matrix : Tensor of shape (K, K)
-        Symmetric and positive semi-definite.
+        Symmetric and positive semi-definite, not zero.
 
     Returns
     -------
@@ -145,15 +144,22 @@ def from_precision_matrix(matrix: Tensor) -> Metric:
         If the matrix is not as it should be.
     """
     matrix = matrix.double()
-    precision, rotation = torch.linalg.eigh(matrix)
+    rotation, precision = _axes(matrix)
     # Rounding leaves eigenvalues of a singular matrix slightly below zero.
     rounding = 1e-8 * precision.abs().max()
-    if not torch.allclose(matrix, matrix.mT) or (precision < -rounding).any():
+    if not torch.allclose(matrix, matrix.mT) or (precision < -rounding).any() or not matrix.any():
         raise ValueError(
-            "Got a precision matrix that is not symmetric or has negative eigenvalues (the lowest "
-            f"is {precision.min():.3g}), but expected a symmetric positive semi-definite one."
+            "Got a precision matrix that is zero, not symmetric or has negative eigenvalues (the "
+            f"lowest is {precision.min():.3g}), but expected a symmetric positive semi-definite "
+            "one."
         )
     return Metric(rotation, precision.clamp(min=0))
+
+
+def _axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvectors, as columns, and eigenvalues of a symmetric matrix."""
+    eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
+    return eigenvectors, eigenvalues
 
 
 LENGTHSCALES: dict[str, Callable[[Tensor], Metric]] = {"identity": identity, "pca": pca}

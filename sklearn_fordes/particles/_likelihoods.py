@@ -35,6 +35,23 @@ class Likelihood:
     prediction: Callable[[Tensor], Tensor]
     guess: Callable[[Tensor], Tensor]
 
+    def completed(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return targets of all rows: guesses for those that come before the ones y is of.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, n_points + B, C)
+        y : Tensor of shape (B,)
+
+        Returns
+        -------
+        Tensor of shape (n_points + B,)
+        """
+        n_points = outputs.shape[1] - len(y)
+        if not n_points:
+            return y
+        return torch.cat([self.guess(outputs[:, :n_points].detach()), y])
+
 
 # ---- classes
 

@@ -24,12 +24,15 @@ class Space:
     ----------
     evaluate : callable
         Maps ``(ensemble, X, y, n_rows, likelihood)`` to an `Evaluation` at the rows X (B, …), with
-        a representation (M, rows, K) of the members at the first `n_rows` of them.
+        a representation (M, rows, K) of the members at the first `n_rows` of them. Targets y are
+        of the last rows; those before are points without one (see `Likelihood.completed`).
     directions : bool, default=False
         Whether lengths mean nothing, so that points on the unit sphere are compared.
     of_inputs : bool, default=False
         Whether the K axes are those of the (flattened) input, so that a lengthscale can be read
         off the training rows.
+    at_rows : bool, default=True
+        Whether the representation depends on the rows, so that it matters where they lie.
     mixes_driving_force : bool, default=False
         Whether the pullback takes a third argument, mixing (M, M): the driving force in this
         space of member i is then the sum of ``mixing[i, j]`` times member j's.
@@ -38,6 +41,7 @@ class Space:
     evaluate: Evaluate
     directions: bool = False
     of_inputs: bool = False
+    at_rows: bool = True
     mixes_driving_force: bool = False
 
 
@@ -56,7 +60,7 @@ def input_gradients(
     X : Tensor of shape (B, ...)
         Inputs shared by the members; K features when flattened.
     y : Tensor of shape (B,)
-        True classes or targets.
+        True classes or targets. If there are fewer, they are those of the last rows.
     n_rows : int
         How many rows the gradients are taken at, from 1 to B.
     likelihood : Likelihood, default=CATEGORICAL
@@ -67,9 +71,12 @@ def input_gradients(
     Evaluation
         With a representation of shape (M, n_rows, K).
     """
-    return ensemble.evaluate(
-        X, n_rows, lambda outputs: likelihood.gradient_target(outputs, y[:n_rows])
-    )
+    known = y[: n_rows - (len(X) - len(y))]
+
+    def target(outputs: Tensor) -> Tensor:
+        return likelihood.gradient_target(outputs, likelihood.completed(outputs, known))
+
+    return ensemble.evaluate(X, n_rows, target)
 
 
 def weights(
@@ -186,6 +193,11 @@ def features(
         With a representation of shape (M, n_rows, K).
     """
     outputs, entering = ensemble.outputs_and_features(X)
+    if not entering.requires_grad:
+        raise ValueError(
+            "Got a module without hidden features (what enters its last layer with weights depends "
+            "on no parameter), but expected a hidden layer to compare."
+        )
     return autograd_evaluation(ensemble, outputs, entering[:, :n_rows].flatten(2))
 
 
@@ -198,7 +210,7 @@ def space_of(representation: Representation) -> Space:
         Maps ``(ensemble, X, y)``, where X and y are the rows compared, to a tensor (M, rows, K)
         that autograd can follow to the ensemble's parameters. Call ``ensemble(X)`` for the
         members' outputs. The number of rows need not be that of X. At points without a target
-        y is −1 (or NaN, for numbers).
+        y is the ensemble's guess. With batch normalisation all rows of the batch are compared.
 
     Returns
     -------
@@ -214,11 +226,15 @@ def _evaluate_representation(
     X: Tensor,
     y: Tensor,
     n_rows: int,
-    likelihood: Likelihood = CATEGORICAL,  # noqa: ARG001
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Evaluation:
-    values = representation(ensemble, X[:n_rows], y[:n_rows])
+    outputs = ensemble(X)
+    if ensemble.couples_rows:  # a part of the batch would not be what it is among the others
+        n_rows = len(X)
+    targets = likelihood.completed(outputs, y)[:n_rows]
+    values = representation(ensemble, X[:n_rows], targets)
     _check_representation(values, ensemble.n_members)
-    return autograd_evaluation(ensemble, ensemble(X), values)
+    return autograd_evaluation(ensemble, outputs, values)
 
 
 def _check_representation(values: object, n_members: int) -> None:
@@ -235,7 +251,7 @@ def _check_representation(values: object, n_members: int) -> None:
 
 SPACES = {
     "input_gradient": Space(input_gradients, directions=True, of_inputs=True),
-    "weight": Space(weights, mixes_driving_force=True),
+    "weight": Space(weights, at_rows=False, mixes_driving_force=True),
     "function": Space(functions, mixes_driving_force=True),
     "feature": Space(features),
 }

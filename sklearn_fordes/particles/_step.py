@@ -12,7 +12,7 @@ from sklearn_fordes.particles._ensemble import Ensemble
 from sklearn_fordes.particles._kernel import Kernel
 from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
 from sklearn_fordes.particles._spaces import SPACES, Space
-from sklearn_fordes.particles._updates import Update, wasserstein
+from sklearn_fordes.particles._updates import Update, stein, wasserstein
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Repulsion:
             raise ValueError(f"Got strength={self.strength}, but expected a number >= 0.")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"Got fraction={self.fraction}, but expected a number in (0, 1].")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it does nothing. Stein's update averages the driving force at strength 0 too."""
+        return not self.strength and self.update is not stein
 
     def n_rows(self, batch_size: int) -> int:
         """Return the number of a batch's rows at which members are compared."""
@@ -118,19 +123,16 @@ def accumulate_gradients(
     StepResult
         Outputs at X, driving loss and repulsion.
     """
-    if repulsion is None or ensemble.n_members == 1:
+    if repulsion is None or repulsion.is_idle or ensemble.n_members == 1:
         outputs, _, pullback = ensemble.evaluate(X)
         driving_loss, cotangent = likelihood.loss(outputs, y, weight)
         pullback(cotangent)
         return StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
 
     n_rows, n_points = repulsion.n_rows(len(X)), 0 if points is None else len(points)
-    rows, targets, compared_likelihood = X, y, likelihood
-    if points is not None:
-        rows, targets = torch.cat([points, X]), torch.cat([_unknown(y, n_points), y])
-        compared_likelihood = _guessing(likelihood, n_points)
+    rows = X if points is None else torch.cat([points, X])
     outputs, representation, pullback = repulsion.space.evaluate(
-        ensemble, rows, targets, n_points + n_rows, compared_likelihood
+        ensemble, rows, y, n_points + n_rows, likelihood
     )
     if representation is None:
         raise TypeError("Got no representation from the space, but expected one to compare.")
@@ -144,17 +146,3 @@ def accumulate_gradients(
     else:
         pullback(cotangent, factor * force, mixing)
     return StepResult(outputs[:, n_points:], driving_loss, factor * potential)
-
-
-def _unknown(y: Tensor, n_points: int) -> Tensor:
-    return y.new_full((n_points,), torch.nan if y.is_floating_point() else -1)
-
-
-def _guessing(likelihood: Likelihood, n_points: int) -> Likelihood:
-    """Let the ensemble guess the targets of the first `n_points` rows."""
-
-    def gradient_target(outputs: Tensor, y: Tensor) -> Tensor:
-        guesses = likelihood.guess(outputs[:, :n_points].detach())
-        return likelihood.gradient_target(outputs, torch.cat([guesses, y[n_points:]]))
-
-    return replace(likelihood, gradient_target=gradient_target)

@@ -20,7 +20,6 @@ from sklearn_fordes.particles import (
     Likelihood,
     Repulsion,
     accumulate_gradients,
-    stein,
 )
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._outputs import (
@@ -137,7 +136,7 @@ class ParticleNet(NeuralNet):
         inputs, y = unpack_data(batch)
         repulsion = self._repulsion_now()
         points = None
-        if repulsion is not None and self.points is not None:
+        if repulsion is not None and self.points is not None and not repulsion.is_idle:
             points = self.points(inputs["X"], repulsion.n_rows(len(inputs["X"])))
         step = accumulate_gradients(
             self.module_,
@@ -159,15 +158,10 @@ class ParticleNet(NeuralNet):
         return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
 
     def _repulsion_now(self) -> Repulsion | None:
-        """Return the repulsion of the step that begins."""
+        """Return the repulsion of the step that begins, as strong as it is then."""
         if self.repulsion is None:
             return None
         factor = self.schedule.factor(len(self.history) - 1, self.n_steps)
-        # Stein's update averages the driving force too, which goes on while no repulsion acts.
-        if factor == 0 and self.repulsion.update is not stein:
-            return None
-        if factor == 1:
-            return self.repulsion
         return replace(self.repulsion, strength=factor * self.repulsion.strength)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -183,7 +177,8 @@ class ParticleNet(NeuralNet):
     def divergence_message(self, what: str) -> str:
         """Say when `what` stopped being finite and what to lower."""
         rate = self.optimizer_.param_groups[0]["lr"]
-        repelled = "" if self.repulsion is None else " or repulsion_strength"
+        repels = self.repulsion is not None and self.repulsion.strength
+        repelled = " or repulsion_strength" if repels else ""
         return (
             f"Got a {what} that is not finite (NaN or infinite) in epoch "
             f"{len(self.history)}, but expected finite numbers. Lower lr (now {rate:g}){repelled}, "

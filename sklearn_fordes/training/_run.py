@@ -172,12 +172,13 @@ def take_over(net: ParticleNet, trained: ParticleNet) -> None:
     learnt = trained.module_.state_dict()
     if _shapes(net.module_.state_dict()) != _shapes(learnt):
         raise ValueError(
-            "Got n_members, module or hidden_layer_sizes that make another network than the one "
-            "that was fitted, but expected the same. Call fit to begin anew."
+            "Got n_members, module, module__…, hidden_layer_sizes or noise that make another "
+            "network than the one that was fitted, but expected the same. Call fit to begin anew."
         )
     net.module_.load_state_dict(learnt)
     net.n_steps = trained.n_steps
-    net.history_ = copy.deepcopy(trained.history)
+    # Without what was noted of each batch, which grows with every call of partial_fit.
+    net.history_ = type(trained.history)({**epoch, "batches": []} for epoch in trained.history)
     if type(net.optimizer_) is type(trained.optimizer_):
         settings = net.optimizer_.state_dict()["param_groups"]
         moments = copy.deepcopy(trained.optimizer_.state_dict()["state"])

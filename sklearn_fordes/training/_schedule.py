@@ -48,13 +48,22 @@ def perturbed_by(perturbation: Callable[[Tensor], Tensor]) -> Points:
     """Perturbed copies of the first rows of the batch."""
 
     def points(X: Tensor, n_points: int) -> Tensor:
-        perturbed = perturbation(X.clone())[:n_points]  # which may work in place
-        if perturbed.shape[1:] != X.shape[1:]:
-            raise ValueError(
-                f"Got rows of shape {tuple(perturbed.shape[1:])} from repulsion_perturbation, but "
-                f"expected {tuple(X.shape[1:])}."
+        perturbed = perturbation(X.clone())  # which may work in place
+        if not isinstance(perturbed, Tensor):
+            raise TypeError(
+                f"Got a {type(perturbed).__name__} from repulsion_perturbation, but expected a "
+                "tensor."
             )
-        return perturbed.detach()
+        if perturbed.shape != X.shape or perturbed.dtype != X.dtype:
+            raise ValueError(
+                f"Got {perturbed.dtype} of shape {tuple(perturbed.shape)} from "
+                f"repulsion_perturbation, but expected {X.dtype} of shape {tuple(X.shape)}."
+            )
+        if not perturbed.isfinite().all():
+            raise ValueError(
+                "Got NaN or infinity from repulsion_perturbation, but expected finite numbers."
+            )
+        return perturbed[:n_points].detach()
 
     return points
 
