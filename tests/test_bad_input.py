@@ -310,9 +310,24 @@ class Recurrent(nn.Module):
         return self.layer(X[:, None])[0][:, 0]
 
 
+def normalises_with_all_batches():
+    layers = nn.Linear(6, 4), nn.BatchNorm1d(4, momentum=None), nn.Linear(4, 2)
+    return nn.Sequential(*layers)
+
+
+def test_the_trial_step_leaves_no_trace(small, binary):
+    def member():
+        return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    X, y = binary
+    model = small(module=member, max_epochs=1, batch_size=200, early_stopping=False).fit(X, y)
+    assert model.net_.module_.get_buffer("stacked.1.num_batches_tracked").tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"module": normalises_with_all_batches}, "Got a module that can't be evaluated"),
         ({"module": Recurrent}, r"Got a module that can't be evaluated on rows of shape \(6,\)"),
         ({"module": MLP, "module__n_features": 3}, r"can't be evaluated on rows of shape \(6,\)"),
         ({"repulsion": "feature", "hidden_layer_sizes": ()}, "Got a module without hidden featur"),

@@ -196,8 +196,11 @@ def test_input_is_neither_changed_nor_differentiated():
     [
         ((torch.ones(3, 2),), r"representation of shape \(3, 2\), but expected \(n_members"),
         ((torch.ones(3, 0, 2),), r"representation of shape \(3, 0, 2\)"),
-        ((torch.ones(3, 2, 4), torch.eye(3)), r"rotation of shape \(3, 3\), but expected \(4, 4\)"),
-        ((torch.ones(3, 2, 4), None, torch.ones(3)), r"precision of shape \(3,\), but expected"),
+        (
+            (torch.ones(3, 2, 4), torch.eye(3)),
+            r"rotation has shape \(3, 3\), but expected \(4, 4\)",
+        ),
+        ((torch.ones(3, 2, 4), None, torch.ones(3)), r"precision has shape \(3,\), but expected"),
     ],
 )
 def test_wrong_shapes_are_told(arguments, message):

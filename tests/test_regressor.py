@@ -206,8 +206,24 @@ def test_partial_fit_goes_on_from_what_was_learnt(waves):
 def test_a_constant_target(waves, constant):
     X, _ = waves
     model = make_model().fit(X, np.full(len(X), constant))
-    assert model.target_scale_ == (abs(constant) or 1.0)
-    np.testing.assert_allclose(model.predict(X), constant, atol=0.2 * model.target_scale_)
+    assert model.target_scale_ == 1.0
+    np.testing.assert_allclose(model.predict(X), constant, atol=0.2)
+
+
+def test_a_small_spread_of_large_targets_is_no_constant(waves):
+    X, _ = waves
+    seconds = 1.7e9 + 0.003 * X[:, 0]  # as of a clock
+    model = make_model().fit(X, seconds)
+    assert model.target_scale_ == pytest.approx(seconds.std(), rel=1e-3)
+    assert model.score(X, seconds) > 0.9
+
+
+@pytest.mark.parametrize("weight", [1e-200, 1e14, 1e200])
+def test_the_unit_of_weights_does_not_matter(waves, weight):
+    X, y = waves
+    model = make_model(max_epochs=1).fit(X, y + 1000, sample_weight=np.full(len(X), weight))
+    assert model.target_mean_ == pytest.approx(y.mean() + 1000)
+    assert model.target_scale_ == pytest.approx(y.std())
 
 
 def test_targets_of_any_unit(waves):

@@ -389,7 +389,11 @@ def test_a_perturbation_of_ones_own_sees_encoded_rows(tables):
 @pytest.mark.parametrize(
     ("perturbation", "error", "message"),
     [
-        (lambda rows: rows[:, :2], ValueError, r"float32 of shape \(2, 2\) .* expected .*\(2, 30"),
+        (
+            lambda rows: rows[:, :2],
+            ValueError,
+            r"float32 of shape \(128, 2\) .* expected .*\(128, 30",
+        ),
         (lambda rows: rows[:1], ValueError, r"float32 of shape \(1, 30\) from repulsion_pert"),
         (lambda rows: rows.double(), ValueError, "float64 of .* expected torch.float32"),
         (lambda rows: rows / 0, ValueError, "Got NaN or infinity from repulsion_perturbation"),
@@ -401,6 +405,51 @@ def test_a_perturbation_that_returns_something_else(tables, perturbation, error,
     with pytest.raises(error, match=message):
         model.fit(*tables["classifier"])
     assert not hasattr(model, "net_")
+
+
+def test_a_perturbation_sees_whole_batches(tables):
+    X, y = tables["classifier"]
+    seen = []
+
+    def looked_at(rows):
+        seen.append(len(rows))
+        return rows
+
+    settings = {"repulsion_perturbation": looked_at, "batch_size": 64, "max_epochs": 1}
+    make_model("classifier", repulsion_period=3, early_stopping=False, **settings).fit(X, y)
+    assert len(seen) == 1 + 3  # the trial, and every third of nine steps
+    assert min(seen) >= 63
+
+
+@pytest.mark.parametrize("where", ["repulsion", "repulsion_perturbation"])
+def test_errors_of_a_function_of_ones_own_are_its_own(tables, where):
+    def fails(*arguments):
+        raise RuntimeError("out of ideas")
+
+    with pytest.raises(RuntimeError, match="out of ideas"):
+        make_model("classifier", **{where: fails}).fit(*tables["classifier"])
+
+
+@pytest.mark.parametrize("name", ["lengthscale", "bandwidth", "update", "lengthscale_mix"])
+def test_names_are_checked_even_where_they_do_not_matter(tables, name):
+    with pytest.raises(ValueError, match=f"Got {name}='typo', but expected one of"):
+        make_model("classifier", repulsion="none", **{name: "typo"}).fit(*tables["classifier"])
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_lengthscales_beyond_the_numbers_of_the_network(tables, scale):
+    with pytest.raises(
+        ValueError, match=r"Got a lengthscale whose inverse square is zero or infinite in"
+    ):
+        make_model("classifier", lengthscale=np.full(30, scale)).fit(*tables["classifier"])
+
+
+def test_a_lengthscale_of_another_width_than_a_space_of_ones_own(tables):
+    model = make_model("classifier", repulsion=probabilities, lengthscale=np.ones(3))
+    with pytest.raises(
+        ValueError, match=r"Got a lengthscale whose precision has shape \(3,\), but"
+    ):
+        model.fit(*tables["classifier"])
 
 
 def test_perturbed_points_are_copies_of_the_rows_compared():

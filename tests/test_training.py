@@ -317,6 +317,30 @@ def test_partial_fit_with_another_repulsion_makes_its_metric(small, binary, befo
         assert part is None or torch.equal(part, expected_part)
 
 
+def test_partial_fit_keeps_a_metric_until_its_parameters_change(small, binary):
+    X, y = binary
+    model = small(lengthscale="pca")
+
+    def precision(X, y, **parameters):
+        model.set_params(**parameters).partial_fit(X, y, classes=[0, 1])
+        return model.net_.repulsion.kernel.metric.precision
+
+    wide = X[:50] * [9, 1, 1, 1, 1, 1]
+    first = precision(X, y)
+    assert torch.equal(precision(wide, y[:50]), first)
+    assert torch.equal(precision(wide, y[:50], lengthscale_mix="variance"), first)  # not used
+    between = precision(X, y, lengthscale=0.5)
+    assert not torch.equal(between, first)
+    assert torch.equal(precision(wide, y[:50]), between)
+    given = precision(X, y, lengthscale=np.arange(1.0, 7.0))
+    assert torch.equal(given, torch.arange(1.0, 7.0) ** -2)
+    again = precision(wide, y[:50], lengthscale="pca")
+    assert not torch.equal(again, first)
+    assert not torch.equal(again, given)
+    with pytest.raises(ValueError, match="Got lengthscale='pca' with repulsion='weight'"):
+        precision(X, y, repulsion="weight")
+
+
 def test_partial_fit_keeps_the_metric_of_rows_without_repulsion(small, binary):
     X, y = binary
     model = small(lengthscale="pca", repulsion_strength=0.0).partial_fit(X, y, classes=[0, 1])

@@ -364,6 +364,25 @@ def test_features_of_unusual_modules(member, until_last, n_rows):
         torch.testing.assert_close(features[i], until_last(ensemble.member(i), X))
 
 
+def test_features_that_are_not_row_by_row():
+    """A head shared by parts of a row is compared at the parts."""
+
+    class PerCell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(2, 5), nn.Linear(5, 2)
+
+        def forward(self, X):
+            cells = torch.tanh(self.body(X.reshape(-1, 2)))
+            return self.head(cells).reshape(len(X), 3, 2).mean(1)
+
+    ensemble, X = Ensemble(PerCell, 3), torch.randn(4, 6)
+    _, features = ensemble.outputs_and_features(X)
+    for i in range(3):
+        expected = torch.tanh(ensemble.member(i).body(X.reshape(-1, 2)))
+        torch.testing.assert_close(features[i], expected)
+
+
 def test_each_member_draws_its_own_dropout_mask_in_feature_space():
     def member():
         return nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 2))

@@ -504,16 +504,19 @@ def _errors_about(name: str) -> Iterator[None]:
     """Name the argument in errors of a function that calls it X."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"Got {name} that can't be used: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"Got {name} that can't be used: {error}") from error
 
 
 def _try_step(net: ParticleNet, rows: Rows, n_outputs: int, points: Any) -> None:
     """Try a step on two rows, so that a module that doesn't fit is told before training."""
-    from sklearn_fordes.particles import accumulate_gradients, seeded_generators
+    from sklearn_fordes.particles import SPACES, accumulate_gradients, seeded_generators
 
-    ensemble = net.module_.eval()
+    ensemble = net.module_.train()
     X, y = rows.X[:2], cast("Tensor", rows.y)[:2]
+    with seeded_generators(0, net.device):  # of a whole batch, which a perturbation may need
+        tried_points = None if points is None else points(rows.X[: net.batch_size], len(X))
+    buffers = [buffer.clone() for buffer in ensemble.buffers()]
     try:
         with seeded_generators(0, net.device):
             shape = tuple(ensemble(X).shape[1:])
@@ -536,15 +539,19 @@ def _try_step(net: ParticleNet, rows: Rows, n_outputs: int, points: Any) -> None
                 y,
                 repulsion=net.repulsion,
                 likelihood=net.likelihood,
-                points=None if points is None else points(X, len(X)),
+                points=tried_points,
             )
     except RuntimeError as error:
+        if net.repulsion is not None and net.repulsion.space not in SPACES.values():
+            raise  # the function's own
         raise ValueError(
             f"Got a module that can't be trained ({error}), but expected one whose output can be "
             "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
             "'function' need the weights only."
         ) from error
     net.optimizer_.zero_grad()
+    for buffer, before in zip(ensemble.buffers(), buffers, strict=True):
+        buffer.copy_(before)
 
 
 def _moved_copy(net: ParticleNet, device: str) -> ParticleNet:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -442,10 +441,14 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         return table._replace(sample_weight=weight).take(kept)
 
     def _set_target_scale(self, table: Table) -> None:
-        magnitude = float(np.abs(table.y).max()) or 1.0  # divided by, no square overflows
-        scaler = StandardScaler().fit(table.y[:, None] / magnitude, None, table.sample_weight)
-        self.target_mean_ = magnitude * float(scaler.mean_[0])
-        self.target_scale_ = magnitude * float(scaler.scale_[0])
+        # Relative to the largest, so that no square overflows.
+        magnitude = float(np.abs(table.y).max()) or 1.0
+        y, weight = table.y / magnitude, table.sample_weight / table.sample_weight.max()
+        mean = np.average(y, weights=weight)
+        deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
+        is_constant = deviation < 8 * np.finfo(np.float64).eps  # but for rounding
+        self.target_mean_ = magnitude * float(mean)
+        self.target_scale_ = 1.0 if is_constant else magnitude * deviation
         limits = np.finfo(np.float64)
         if not limits.tiny**0.5 < self.target_scale_ < limits.max**0.5:
             raise ValueError(

@@ -62,31 +62,45 @@ class RepulsionSettings(NamedTuple):
         ValueError
             If the parameters don't make sense together.
         """
-        from sklearn_fordes.particles import MIXES, UPDATES, Kernel, Repulsion
+        from sklearn_fordes.particles import LENGTHSCALES, MIXES, UPDATES, Kernel, Repulsion
 
         space = self._space()
         update = look_up(UPDATES, "update", self.update)
         look_up(dict.fromkeys(MIXES), "lengthscale_mix", self.lengthscale_mix)
+        if isinstance(self.lengthscale, str):
+            look_up(LENGTHSCALES, "lengthscale", self.lengthscale)
+        bandwidth = self._bandwidth(space)
         if space is None:
             return None
         self._check_update(space)
-        given = self._metric(space, X)  # checked, even if another takes its place
+        self._check_lengthscale(space)
+        metric = (metric or self._metric(space, X)).to(X)
+        precision = metric.precision
+        if precision is not None and not (precision.isfinite().all() and precision.any()):
+            raise ValueError(
+                f"Got a lengthscale whose inverse square is zero or infinite in {X.dtype}, but "
+                "expected another unit."
+            )
         return Repulsion(
             space,
-            Kernel(metric or given, self._bandwidth(space), space.directions),
+            Kernel(metric, bandwidth, space.directions),
             update,
             float(self.repulsion_strength),
             float(self.repulsion_fraction),
-        ).to(X)
+        )
 
     def has_metric_of(self, other: RepulsionSettings) -> bool:
         """Whether the metric is read off the inputs, in the way that another's is."""
-        return all(
-            isinstance(settings.lengthscale, str | Real) for settings in (self, other)
-        ) and all(
-            getattr(self, name) == getattr(other, name)
-            for name in ("repulsion", "lengthscale", "lengthscale_mix")
-        )
+        return self._read_off is not None and self._read_off == other._read_off
+
+    @property
+    def _read_off(self) -> tuple[str | float, str | None] | None:
+        """How the metric is read off the inputs: name or α, and how α mixes. None if given."""
+        if not isinstance(self.lengthscale, str | Real):
+            return None
+        if isinstance(self.lengthscale, str):
+            return self.lengthscale, None
+        return float(self.lengthscale), self.lengthscale_mix
 
     def _space(self) -> Space | None:
         from sklearn_fordes.particles import SPACES, space_of
@@ -130,31 +144,30 @@ class RepulsionSettings(NamedTuple):
                 f"expected {default}."
             )
 
-    def _bandwidth(self, space: Space) -> str | float:
+    def _bandwidth(self, space: Space | None) -> str | float:
         from sklearn_fordes.particles import BANDWIDTHS
 
         if isinstance(self.bandwidth, Real):
             return float(self.bandwidth)
         # The reference code's rule where it has one; elsewhere the usual, over all pairs.
-        auto = "reference" if space.directions else "paper"
+        auto = "reference" if space is not None and space.directions else "paper"
         rules = {"auto": auto, **{name: name for name in BANDWIDTHS}}
         return str(look_up(rules, "bandwidth", self.bandwidth))
 
-    def _metric(self, space: Space, X: Tensor) -> Metric:
-        from sklearn_fordes.particles import LENGTHSCALES, Metric, tuned
-
-        if self._is_identity:
-            return Metric()
-        read_off_inputs = isinstance(self.lengthscale, str | Real)
-        if not (space.of_inputs or (callable(self.repulsion) and not read_off_inputs)):
+    def _check_lengthscale(self, space: Space) -> None:
+        given = callable(self.repulsion) and self._read_off is None
+        if not (self._is_identity or space.of_inputs or given):
             raise ValueError(
                 f"Got lengthscale={self.lengthscale!r} with repulsion={self.repulsion!r}, whose "
                 "axes are not the input's, but expected 'identity'"
                 + (" or an array." if callable(self.repulsion) else ".")
             )
+
+    def _metric(self, space: Space, X: Tensor) -> Metric:
+        from sklearn_fordes.particles import LENGTHSCALES, tuned
+
         if isinstance(self.lengthscale, str):
-            metric: Metric = look_up(LENGTHSCALES, "lengthscale", self.lengthscale)(X)
-            return metric
+            return LENGTHSCALES[self.lengthscale](X)
         if isinstance(self.lengthscale, Real):
             return tuned(X, alpha=float(self.lengthscale), mix=self.lengthscale_mix)
         return self._given_metric(X[0].numel() if space.of_inputs else None)

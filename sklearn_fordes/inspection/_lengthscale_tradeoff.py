@@ -13,7 +13,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_fordes.inspection._drawing import BLUE, VERMILLION, get_axes, hide_frame, line_style
-from sklearn_fordes.inspection._responses import name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -258,8 +257,8 @@ def parameter_name(estimator: Any, name: str) -> str:
         return f"{step}__{parameter_name(last, name)}"
     if not hasattr(estimator, "get_params") or name not in estimator.get_params():
         raise TypeError(
-            f"Got {name_of(estimator)}, but expected an estimator with the parameter {name}, or a "
-            "pipeline that ends in one."
+            f"Got {type(estimator).__name__}, but expected an estimator with the parameter "
+            f"{name}, or a pipeline that ends in one."
         )
     return name
 

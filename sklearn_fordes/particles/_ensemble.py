@@ -247,8 +247,7 @@ class Ensemble(nn.Module):
             value = next(iter([*inputs, *named.values()]), None)
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 return  # indices are no features
-            if value.ndim and len(value) == len(X):  # nor is what does not belong to the rows
-                entering.append(value)
+            entering.append(value)
 
         hooks = [
             layer.register_forward_pre_hook(note, with_kwargs=True)

@@ -207,9 +207,11 @@ def _check_shapes(
     width = representation.shape[-1]
     if rotation is not None and rotation.shape != (width, width):
         raise ValueError(
-            f"Got rotation of shape {tuple(rotation.shape)}, but expected {(width, width)}."
+            f"Got a lengthscale whose rotation has shape {tuple(rotation.shape)}, but expected "
+            f"{(width, width)} in this space."
         )
     if precision is not None and precision.shape != (width,):
         raise ValueError(
-            f"Got precision of shape {tuple(precision.shape)}, but expected {(width,)}."
+            f"Got a lengthscale whose precision has shape {tuple(precision.shape)}, but expected "
+            f"{(width,)} in this space."
         )

@@ -90,6 +90,7 @@ def tuned(X: Tensor, *, alpha: float, mix: str = "precision") -> Metric:
     features = X.flatten(1).double()
     if alpha == 0 or (features == features[:1]).all():
         return Metric()  # rows that are all alike have no variance to speak of
+    features = features / features.abs().max()  # units don't matter, and no square overflows
     rotation, variance = _axes(torch.atleast_2d(torch.cov(features.T)))
     variance = variance.clamp(min=0)  # rounding leaves some slightly below zero
     variance = variance / variance.mean()
