@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
@@ -25,6 +26,8 @@ WRONG = {
     "repulsion_warmup": [-1, 1.5, None],
     "repulsion_perturbation": ["rotate", 0.3],
     "noise": ["white", None],
+    "encoder": ["robust", 3, MLP(6, 2)],
+    "categorical_features": ["all", 3, [9], ["nope"], [0.5], [[1]], [True, False]],
     "hidden_layer_sizes": [0, (8, 0), (8, 2.5), (8, "wide"), None, -3, (True,), [[8, 8], [4, 4]]],
     "module": [3, "mlp"],
     "optimizer": ["adam", 3],
@@ -157,25 +160,46 @@ def test_missing_infinite_and_textual_cells(small, binary, value, message):
     X, y = binary[0].astype(object), binary[1]
     X[3, 2] = value
     with pytest.raises(ValueError, match=message):
-        small().fit(X, y)
-    model = small().fit(*binary)
+        small(encoder=None).fit(X, y)
+    model = small(encoder=None).fit(*binary)
     with pytest.raises(ValueError, match=message):
         model.predict(X)
 
 
+def test_cells_that_the_encoder_can_not_read(small, binary):
+    X, y = binary[0].astype(object), binary[1]
+    model = small().fit(X, y)
+    X[3, 2] = np.inf
+    with pytest.raises(ValueError, match="Got infinity in a column of numbers"):
+        small().fit(X, y)
+    with pytest.raises(ValueError, match="Got infinity in a column of numbers"):
+        model.predict(X)
+    X[3, 2] = "many"
+    with pytest.raises(ValueError, match=r"no numbers .* in a column that held numbers in t"):
+        model.predict(X)
+    frame = pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)})
+    with pytest.raises(
+        ValueError, match=r"Got column 'when' of type Datetime.*, but expected numb"
+    ):
+        small().fit(frame, y)
+
+
 def test_cells_too_large_for_single_precision(small, binary):
     X, y = binary
-    too_large = r"values too large for torch\.float32 after encoding"
+    too_large = r"too large for torch\.float32, after encoding"
     with pytest.raises(ValueError, match=too_large):
         small(module=MLP).fit(X * 1e300, y)
     with pytest.raises(ValueError, match=too_large):
-        small().fit(X, y).predict(X * 1e300)
+        small(encoder=StandardScaler()).fit(X, y).predict(X * 1e300)
+    assert np.isfinite(small().fit(X, y).predict_proba(X * 1e300)).all()  # which is clipped
 
 
 def test_empty_and_single_rows(small, binary):
     X, y = binary
-    with pytest.raises(ValueError, match="0 sample"):
+    with pytest.raises(ValueError, match=r"Got a data frame of shape \(0, 1\), but expected at l"):
         small().fit(pd.DataFrame({"a": []}), [])
+    with pytest.raises(ValueError, match="0 sample"):
+        small().fit(np.empty((0, 1)), [])
     with pytest.raises(ValueError, match=r"one class only, \[1\], but expected at least two"):
         small().fit(X[y == 1][:1], [1])
 
@@ -228,7 +252,7 @@ def test_weights_that_leave_nothing(small, binary):
 
 def test_outputs_that_are_not_finite(small, binary):
     X, y = binary
-    model = small(hidden_layer_sizes=()).fit(X, y)
+    model = small(hidden_layer_sizes=(), encoder=None).fit(X, y)
     model.net_.module_.stacked.get_parameter("0.weight").data *= 1e20
     with pytest.raises(ValueError, match="the network's output is not finite"):
         model.predict_proba(X * 1e25)

@@ -12,12 +12,11 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.tabular import MLP, TabularEncoder
 
 
 def expected_failures(estimator):
@@ -190,7 +189,7 @@ def test_own_module_sees_the_rows_as_they_come(small, binary):
     rows = {tuple(row) for row in X.astype(np.float32).tolist()}
     assert len(seen) > 6
     assert all(tuple(row) in rows for batch in seen for row in batch.tolist())
-    assert isinstance(small().fit(X, y).encoder_, StandardScaler)
+    assert isinstance(small().fit(X, y).encoder_, TabularEncoder)
 
 
 # ---- weights

@@ -292,7 +292,7 @@ def test_pipelines_searches_and_transformed_targets():
 
 def test_input_gradients_by_finite_differences(waves):
     X, y = waves
-    model = make_model(max_epochs=5, hidden_layer_sizes=(16,)).fit(X, y)
+    model = make_model(max_epochs=5, hidden_layer_sizes=(16,), encoder=StandardScaler()).fit(X, y)
     gradients = model.input_gradients(X[:20])
     assert gradients.shape == (4, 20, 2)
     step = 1e-2 * model.encoder_.scale_  # a hundredth of an encoded unit

@@ -368,8 +368,9 @@ def test_rows_without_a_target_are_checked(tables):
     X, y = tables["classifier"]
     with pytest.raises(ValueError, match="Got X_repulsion that can't be used: X has 29 features"):
         make_model("classifier").fit(X, y, X_repulsion=X[:, 1:])
+    model = make_model("classifier", encoder=None)
     with pytest.raises(ValueError, match=r"Got X_repulsion that can't be used: .* contains NaN"):
-        make_model("classifier").fit(X, y, X_repulsion=np.full_like(X, np.nan))
+        model.fit(X, y, X_repulsion=np.full_like(X, np.nan))
     with pytest.raises(ValueError, match="Got X_repulsion beside repulsion_perturbation='noise'"):
         make_model("classifier", repulsion_perturbation="noise").fit(X, y, X_repulsion=X)
 
@@ -383,7 +384,7 @@ def test_a_perturbation_of_ones_own_sees_encoded_rows(tables):
         return rows + 1
 
     make_model("classifier", repulsion_perturbation=shift, max_epochs=1).fit(100 * X + 7, y)
-    assert abs(torch.cat(seen).mean().item()) < 0.1
+    assert torch.cat(seen).abs().max() < 3  # where the encoder clips
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 
@@ -42,6 +43,7 @@ def disagreement(seed, repulsion, X_repulsion=None):
         max_epochs=400,
         lr=0.01,
         weight_decay=0,
+        encoder=StandardScaler(),
         early_stopping=False,
         random_state=seed,
     )
@@ -86,6 +88,7 @@ def entropies(X, y, seed, repulsion, distance):
         batch_size=60,
         lr=0.01,
         weight_decay=0,
+        encoder=StandardScaler(),
         early_stopping=False,
         random_state=seed,
     )

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from scipy.sparse import issparse
+from sklearn.base import clone
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
 from sklearn_fordes.estimators._repulsion import RepulsionSettings, look_up
@@ -33,15 +40,18 @@ _EVALUATION_BATCH_SIZE = 1024
 
 
 class Table(NamedTuple):
-    """Validated rows: inputs (N, ...), encoded targets (N,) and weights (N,)."""
+    """Validated rows: inputs (N, ...), encoded targets (N,) and weights (N,).
 
-    X: NDArray[Any]
+    The inputs are an array or a data frame.
+    """
+
+    X: Any
     y: NDArray[Any]
     sample_weight: NDArray[np.float64]
 
     def take(self, index: NDArray[Any]) -> Table:
         """Return the rows at `index`, indices or a mask."""
-        return Table(*(column[index] for column in self))
+        return Table(*(_safe_indexing(column, index) for column in self))
 
     def of_mean_weight_one(self) -> Table:
         """Scale the weights, so that they change what rows count and not the step size."""
@@ -85,6 +95,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "repulsion_period": [Interval(Integral, 1, None, closed="left")],
         "repulsion_warmup": [Interval(Integral, 0, None, closed="left")],
         "repulsion_perturbation": [str, callable, None],
+        "encoder": [StrOptions({"auto"}), HasMethods(["fit", "transform"]), None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "module": [callable, None],
         "optimizer": [callable, None],
@@ -100,12 +112,18 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
-    _row_shape: tuple[int, ...]
+    _row_shape: tuple[int, ...]  # as given
+    _n_inputs: int  # of the network: columns of a row once it is encoded
 
     # ---- input
 
     def _validate_inputs(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
-        """Return a finite array of floats (and y, if given), noting features or checking them."""
+        """Return rows (and y, if given), and note the features or check them.
+
+        Rows for an encoder are data frames or arrays; without one, finite arrays of floats.
+        """
+        if self._is_encoded:
+            return self._validate_table(X, reset=reset, **with_y)
         shape = getattr(X, "shape", ())
         if not reset and max(len(shape), len(self._row_shape) + 1) > 2:
             self._check_row_shape(shape[1:])  # scikit-learn would compare the second axis only
@@ -113,7 +131,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             self,
             X,
             dtype=(np.float64, np.float32),
-            allow_nd=self.module is not None,
+            allow_nd=True,
             reset=reset,
             **with_y,
         )
@@ -122,6 +140,18 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             self._row_shape = shape
         self._check_row_shape(shape)
         return arrays
+
+    def _validate_table(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
+        from sklearn_fordes.tabular import as_table
+
+        X = as_table(X)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        self._row_shape = (self.n_features_in_,)
+        if not with_y:
+            return X
+        y = _check_y(with_y["y"], y_numeric=with_y.get("y_numeric", False), estimator=self)
+        check_consistent_length(X, y)
+        return X, y
 
     def _validate_validation_rows(self, X_val: Any, y_val: Any, **settings: Any) -> Any:
         """Return checked arrays of both, or None if neither is given."""
@@ -148,10 +178,30 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
                 f"of shape {self._row_shape}."
             )
 
+    @property
+    def _is_encoded(self) -> bool:
+        # By default a module of the user's own sees the rows as they come.
+        is_default = isinstance(self.encoder, str)
+        return self.module is None if is_default else self.encoder is not None
+
     def _make_encoder(self) -> Any:
-        # A module of the user's own sees the rows as they come.
-        encoder = StandardScaler() if self.module is None else FunctionTransformer()
-        return encoder.set_output(transform="default")  # whatever scikit-learn's configuration says
+        from sklearn_fordes.tabular import TabularEncoder
+
+        given = self.categorical_features
+        if self._is_encoded and isinstance(self.encoder, str):
+            encoder = TabularEncoder(given)
+        elif given is not None and not isinstance(given, str):
+            raise ValueError(
+                f"Got categorical_features={given!r} beside an encoder or a module of your own, "
+                "but expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) "
+                "can stand before a module."
+            )
+        else:
+            encoder = clone(self.encoder) if self._is_encoded else FunctionTransformer()
+        # Arrays, whatever scikit-learn's configuration says.
+        return (
+            encoder.set_output(transform="default") if hasattr(encoder, "set_output") else encoder
+        )
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
@@ -202,7 +252,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
                 )
             return self.module
         offered: dict[str, Any] = {
-            "n_features": int(np.prod(self._row_shape)),
+            "n_features": self._n_inputs,
             "n_outputs": n_outputs,
             "hidden_layer_sizes": self._hidden_layer_sizes(),
         }
@@ -307,7 +357,9 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _start_net(self, table: Table, seeds: Seeds) -> tuple[ParticleNet, Rows]:
         """Return an untrained net and the rows it will be trained on, encoded."""
-        self.encoder_ = self._make_encoder().fit(table.X)
+        self.encoder_ = self._make_encoder().fit(table.X, table.y)
+        first_row = self._transform(_safe_indexing(table.X, [0]))
+        self._n_inputs = int(np.prod(first_row.shape[1:]))
         net = self._make_net(np.random.default_rng(seeds.batches), seeds.members)
         rows = self._to_rows(table, net)
         self._repulsion_settings = RepulsionSettings.of(self)
@@ -385,19 +437,22 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         weight = None if (table.sample_weight == 1).all() else table.sample_weight
         return self._encode(net, table.X, table.y, weight)
 
-    def _encode(self, net: ParticleNet, X: NDArray[Any], *y_and_weight: Any) -> Rows:
+    def _encode(self, net: ParticleNet, X: Any, *y_and_weight: Any) -> Rows:
         from sklearn_fordes.training import Rows
 
-        rows = Rows(
-            self.encoder_.transform(X), *y_and_weight, device=net.device, dtype=net.module_.dtype
-        )
+        rows = Rows(self._transform(X), *y_and_weight, device=net.device, dtype=net.module_.dtype)
         # Finite in double precision need not be finite in the network's.
         if not rows.X.isfinite().all():
             raise ValueError(
-                f"Got X with values too large for {net.module_.dtype} after encoding, but expected "
-                "the scale of the training rows."
+                f"Got X with values that are missing, or too large for {net.module_.dtype}, after "
+                "encoding, but expected finite numbers of the scale of the training rows."
             )
         return rows
+
+    def _transform(self, X: Any) -> NDArray[Any]:
+        """Return the encoder's output as an array."""
+        encoded = self.encoder_.transform(X)
+        return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
 
     # ---- prediction
 
@@ -468,6 +523,12 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
                     "the training rows."
                 )
             yield outputs.numpy().astype(np.float64)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        for kind in ("allow_nan", "string", "categorical"):
+            setattr(tags.input_tags, kind, self._is_encoded)
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")

@@ -88,6 +88,13 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         each column's standard deviation, with three cells in ten taken from other rows, or what a
         function makes of a tensor ``(n_rows, …)`` of rows as the network sees them. Their class is
         taken to be the one the ensemble predicts.
+    encoder : "auto", transformer or None, default="auto"
+        What makes numbers of the columns: for the default network a
+        `sklearn_fordes.tabular.TabularEncoder`, for a `module` of your own nothing; or a
+        transformer, of which a clone is fitted to the training rows; or nothing.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Columns of categories: those of strings, categories, enumerations and objects that are no
+        numbers; or names, indices or a mask (for categories coded as integers, say); or none.
     hidden_layer_sizes : sequence of int or int, default=(64, 64)
         Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
         `module` too that takes an argument of this name.
@@ -143,7 +150,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     net_ : ParticleNet
         The trained skorch net.
     encoder_ : transformer
-        Standardises the columns; leaves them as they are for a `module` of your own.
+        What the rows go through before the network: as `encoder` says, fitted.
     estimators_ : list of FoRDEClassifier
         The members as fitted classifiers of their own, with ``n_members=1``. Made anew at each
         access, with copies of the weights.
@@ -205,6 +212,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         repulsion_period: int = 1,
         repulsion_warmup: int = 0,
         repulsion_perturbation: Any = None,
+        encoder: Any = "auto",
+        categorical_features: Any = "from_dtype",
         hidden_layer_sizes: Any = (64, 64),
         module: Any = None,
         optimizer: Any = None,
@@ -234,6 +243,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self.repulsion_period = repulsion_period
         self.repulsion_warmup = repulsion_warmup
         self.repulsion_perturbation = repulsion_perturbation
+        self.encoder = encoder
+        self.categorical_features = categorical_features
         self.hidden_layer_sizes = hidden_layer_sizes
         self.module = module
         self.optimizer = optimizer
@@ -265,7 +276,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Parameters
         ----------
         X : array-like or data frame of shape (n_samples, n_features)
-            Numbers, none of them missing. With a `module` of your own also (n_samples, …).
+            Numbers, booleans, strings and categories, any of which may be missing, in pandas,
+            polars or numpy. Without an encoder: numbers, none missing, (n_samples, …).
         y : array-like of shape (n_samples,)
             Class labels of any kind, at least two classes.
         sample_weight : array-like of shape (n_samples,), optional

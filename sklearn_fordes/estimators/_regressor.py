@@ -61,6 +61,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         `FoRDEClassifier`.
     noise : {"heteroscedastic", "homoscedastic"}, default="heteroscedastic"
         Whether a member's variance is a function of the input, or one number.
+    encoder : "auto", transformer or None, default="auto"
+        What makes numbers of the columns, as in `FoRDEClassifier`.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Columns of categories, as in `FoRDEClassifier`.
     hidden_layer_sizes : sequence of int or int, default=(64, 64)
         Widths of the hidden layers of the default network; ``()`` makes a linear model.
     module : type, callable or torch.nn.Module, default=None
@@ -107,7 +111,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     net_ : ParticleNet
         The trained skorch net.
     encoder_ : transformer
-        Standardises the columns; leaves them as they are for a `module` of your own.
+        What the rows go through before the network: as `encoder` says, fitted.
     estimators_ : list of FoRDERegressor
         The members as fitted estimators of their own.
     history_ : list of dict
@@ -165,6 +169,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         repulsion_warmup: int = 0,
         repulsion_perturbation: Any = None,
         noise: str = "heteroscedastic",
+        encoder: Any = "auto",
+        categorical_features: Any = "from_dtype",
         hidden_layer_sizes: Any = (64, 64),
         module: Any = None,
         optimizer: Any = None,
@@ -193,6 +199,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self.repulsion_warmup = repulsion_warmup
         self.repulsion_perturbation = repulsion_perturbation
         self.noise = noise
+        self.encoder = encoder
+        self.categorical_features = categorical_features
         self.hidden_layer_sizes = hidden_layer_sizes
         self.module = module
         self.optimizer = optimizer
@@ -223,7 +231,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Parameters
         ----------
         X : array-like or data frame of shape (n_samples, n_features)
-            Numbers, none of them missing. With a `module` of your own also (n_samples, …).
+            Numbers, booleans, strings and categories, any of which may be missing, in pandas,
+            polars or numpy. Without an encoder: numbers, none missing, (n_samples, …).
         y : array-like of shape (n_samples,)
             Finite numbers.
         sample_weight : array-like of shape (n_samples,), optional
