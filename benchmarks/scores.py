@@ -37,3 +37,8 @@ def reliability(
     filled = count > 0
     sums = [np.bincount(bins, values, n_bins)[filled] for values in (confidence, correct)]
     return sums[0] / count[filled], sums[1] / count[filled], count[filled] / len(y)
+
+
+def brier(y: NDArray[np.int64], probabilities: Array) -> float:
+    """Mean squared distance of the probabilities from the true class's one-hot row."""
+    return float(((probabilities - np.eye(probabilities.shape[1])[y]) ** 2).sum(1).mean())

@@ -171,6 +171,22 @@ def test_numbers_of_any_size(scale):
     assert np.abs(TabularEncoder().fit(X / scale).transform(X)).max() <= 3
 
 
+def test_numbers_beyond_the_training_range_are_taken_for_its_ends():
+    encoder = TabularEncoder().fit([[1.0], [2.0], [3.0]])
+    ends, beyond = encoder.transform([[1.0], [3.0]]), encoder.transform([[-1e300], [4.0]])
+    np.testing.assert_array_equal(beyond, ends)
+
+
+def test_numbers_of_two_values_are_not_embedded(target):
+    X = as_pandas(plain_columns())
+    model = make_model().fit(X, target)
+    assert model.encoder_.continuous_.tolist() == [0, 1, 2, 5, 6]  # neither flag nor constant
+    embedding = model.net_.module_.member(0).embedding
+    assert embedding.features.tolist() == [0, 1, 2, 5, 6]
+    plain = make_model(module__embedded_features=()).fit(X, target)
+    assert plain.net_.module_.member(0).embedding is None
+
+
 def test_levels_by_hand():
     train = pd.DataFrame({"c": ["a"] * 5 + ["b"] * 3 + ["x", "y"]})
     encoder = TabularEncoder(min_frequency=2).fit(train)

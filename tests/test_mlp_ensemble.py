@@ -14,8 +14,9 @@ from sklearn_fordes.particles import (
     accumulate_gradients,
     wasserstein,
 )
-from sklearn_fordes.tabular import MLP, MLPEnsemble
+from sklearn_fordes.tabular import MLP, MLPEnsemble, PeriodicEmbedding
 from sklearn_fordes.tabular._activations import ACTIVATIONS
+from sklearn_fordes.tabular._embedding import components
 
 
 def make_pair(n_features=5, n_classes=3, dtype=torch.float64, **mlp):
@@ -48,6 +49,38 @@ def test_step_equals_that_of_the_general_ensemble(activation, target, fraction):
     expected = step_and_gradients(general, X, y, repulsion, weight, target)
     actual = step_and_gradients(written_out, X, y, repulsion, weight, target)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("embedded_features", [[0, 1, 2, 3, 4], [3, 1]], ids=str)
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (7, 4)], ids=str)
+@pytest.mark.parametrize("fraction", [None, 0.3, 1.0])
+def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fraction):
+    settings = {"n_frequencies": 5, "n_components": 2, "frequency_scale": 0.2}
+    general, written_out = make_pair(
+        hidden_layer_sizes=hidden_layer_sizes, embedded_features=embedded_features, **settings
+    )
+    X, y = make_batch()
+    torch.testing.assert_close(written_out(X), general(X))
+    unshared = torch.stack([X + i for i in range(4)])
+    torch.testing.assert_close(written_out(unshared, shared=False), general(unshared, shared=False))
+    repulsion = None if fraction is None else Repulsion(strength=9.0, fraction=fraction)
+    expected = step_and_gradients(general, X, y, repulsion)
+    actual = step_and_gradients(written_out, X, y, repulsion)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+    assert all((gradient != 0).any() for gradient in actual[1])
+
+
+def test_components_and_slopes_by_hand():
+    embedding = PeriodicEmbedding([1], n_frequencies=4, n_components=3).double()
+    X = torch.randn(6, 2, dtype=torch.float64)
+    frequency, phase = embedding.frequency[0], embedding.phase[0]
+    angle = X[:, 1:] * frequency + phase
+    expected = angle.cos() @ embedding.weight[0] + embedding.bias[0]
+    torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
+    found = components(X[:, 1:], embedding.parameters(), n_rows=2)
+    step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
+    slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
+    torch.testing.assert_close(found.slope[:, 0], slope[:, 2:])
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (3,), (12, 3, 8)])

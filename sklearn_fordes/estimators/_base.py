@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
     from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
     from sklearn_fordes.training import ParticleNet, Rows
 
+# Of the default network; see benchmarks/recipe.py for where it comes from.
+_DROPOUT = 0.1
 # Rows evaluated at a time in validation and prediction.
 _EVALUATION_BATCH_SIZE = 1024
 
@@ -255,7 +257,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             "n_features": self._n_inputs,
             "n_outputs": n_outputs,
             "hidden_layer_sizes": self._hidden_layer_sizes(),
+            "embedded_features": getattr(self.encoder_, "continuous_", np.empty(0)).tolist(),
         }
+        if self.module is None:
+            offered["dropout"] = _DROPOUT
         module = MLP if self.module is None else self.module
         offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})

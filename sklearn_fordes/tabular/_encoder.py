@@ -15,7 +15,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_LARGE = 1e100  # beyond any clip
 _INFREQUENT, _MISSING = "infrequent", "missing"
 
 
@@ -24,7 +23,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
 
     Numbers are centred by the median, divided by the interquartile range and smoothly clipped;
     categories become one column a level. What is missing or was never seen is put where it says
-    least: at the median, or at the mean of the levels' columns.
+    least: at the median, or at the mean of the levels' columns. Numbers beyond the training range
+    are taken for its ends, so that a network does no more with them than a tree would.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Which columns were taken for categories.
     center_, scale_ : ndarray of shape (n_numbers,)
         Medians of the numbers, and what they are multiplied by after.
+    low_, high_ : ndarray of shape (n_numbers,)
+        Smallest and largest numbers.
+    continuous_ : ndarray of int
+        Which columns of the output are numbers of more than two values: those worth embedding.
     has_gaps_ : ndarray of shape (n_numbers,)
         Which numbers were missing in some training row. They have a column that says where.
     levels_ : list of Levels
@@ -219,8 +223,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         ]
 
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):
-            z = ((numbers - self.center_) * self.scale_).clip(-_LARGE, _LARGE)
+        z = (numbers.clip(self.low_, self.high_) - self.center_) * self.scale_
         scaled: NDArray[np.float64] = z / np.hypot(1, z / self.clip)
         return scaled
 
@@ -232,6 +235,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         unit = np.where(largest > 0, largest, 1.0)  # in which nothing overflows
         quantiles = [np.nanquantile(column, _QUANTILES) for column in (known / unit).T]
         low, first, center, third, high = np.reshape(quantiles, (-1, len(_QUANTILES))).T
+        self.low_, self.high_ = unit * low, unit * high
+        n_values = [len(np.unique(column[~np.isnan(column)])) for column in known.T]
+        self.continuous_ = np.flatnonzero(np.array(n_values, dtype=int) > 2)
         spread = unit * np.where(third > first, third - first, (high - low) / 2)
         self.center_ = unit * center
         # A constant column says nothing, whatever it becomes later.

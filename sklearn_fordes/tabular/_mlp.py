@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from sklearn_fordes.tabular._activations import ACTIVATIONS
+from sklearn_fordes.tabular._embedding import PeriodicEmbedding
 
 
 class MLP(nn.Sequential):
@@ -23,6 +24,14 @@ class MLP(nn.Sequential):
         A smooth one has input gradients that are continuous in the input.
     dropout : float, default=0.0
         Probability of zeroing a hidden unit in training, in [0, 1).
+    embedded_features : sequence of int, default=()
+        Columns that stand before the first layer in a `PeriodicEmbedding` too.
+    n_frequencies : int, default=16
+        Of the embedding.
+    n_components : int, default=3
+        Of the embedding.
+    frequency_scale : float, default=0.3
+        Of the embedding.
 
     Examples
     --------
@@ -42,6 +51,10 @@ class MLP(nn.Sequential):
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
+        embedded_features: Sequence[int] = (),
+        n_frequencies: int = 16,
+        n_components: int = 3,
+        frequency_scale: float = 0.3,
     ) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -50,6 +63,15 @@ class MLP(nn.Sequential):
         if not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
             raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
         layers: list[nn.Module] = []
+        if len(embedded_features):
+            embedding = PeriodicEmbedding(
+                embedded_features,
+                n_frequencies=n_frequencies,
+                n_components=n_components,
+                frequency_scale=frequency_scale,
+            )
+            layers.append(embedding)
+            n_features += embedding.n_added
         for width in hidden_layer_sizes:
             layers += [nn.Linear(n_features, width), ACTIVATIONS[activation].layer()]
             if dropout:
@@ -58,3 +80,8 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(n_features, n_outputs))
         self.activation = activation
         self.dropout = float(dropout)
+
+    @property
+    def embedding(self) -> PeriodicEmbedding | None:
+        """What comes before the first layer."""
+        return self[0] if isinstance(self[0], PeriodicEmbedding) else None

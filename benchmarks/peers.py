@@ -1,0 +1,187 @@
+"""Classifiers that users would otherwise take, with their defaults, on raw data frames.
+
+Each is a function from a seed to an estimator. What a peer can't read is made readable for it the
+usual way: gaps are filled and categories coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from sklearn_fordes import FoRDEClassifier
+
+N_THREADS = 2
+
+
+class Categories(TransformerMixin, BaseEstimator):
+    """Strings as pandas categories, those of the training rows; numbers as floats.
+
+    Parameters
+    ----------
+    fill : bool, default=False
+        Whether gaps become the median, or a category of their own.
+    as_strings : bool, default=False
+        Whether categories stay strings.
+    """
+
+    def __init__(self, *, fill: bool = False, as_strings: bool = False) -> None:
+        self.fill = fill
+        self.as_strings = as_strings
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Categories:
+        self.medians_ = X.select_dtypes("number").median()
+        self.levels_ = {
+            name: sorted(self._strings(X[name]).dropna().unique())
+            for name in X
+            if name not in self.medians_
+        }
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        numbers = X[list(self.medians_.index)].astype(float)
+        columns = dict(numbers.fillna(self.medians_) if self.fill else numbers)
+        for name, levels in self.levels_.items():
+            strings = self._strings(X[name])
+            if not self.as_strings:
+                # Levels that training does not know are missing, which every peer takes.
+                strings = strings.where(strings.isin(levels), "missing" if self.fill else None)
+                strings = strings.astype(pd.CategoricalDtype(sorted({*levels, "missing"})))
+            columns[name] = strings
+        return pd.DataFrame(columns, index=X.index)[list(X)]
+
+    def _strings(self, column: pd.Series) -> pd.Series:
+        strings = column.astype(object).map(str, na_action="ignore")
+        return strings.fillna("missing") if self.fill or self.as_strings else strings
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        return input_features
+
+
+def one_hot(*, scale: bool) -> Any:
+    """Median, indicator of gaps and one-hot columns."""
+    numbers = [SimpleImputer(add_indicator=True, keep_empty_features=True)]
+    numbers += [StandardScaler()] if scale else []
+    categories = OneHotEncoder(handle_unknown="ignore", min_frequency=5, sparse_output=False)
+    return make_pipeline(
+        Categories(),
+        make_column_transformer(
+            (make_pipeline(*numbers), make_column_selector(dtype_include="number")),
+            (categories, make_column_selector(dtype_exclude="number")),
+        ),
+    )
+
+
+def hist_gradient_boosting(seed: int) -> Any:
+    return make_pipeline(Categories(), HistGradientBoostingClassifier(random_state=seed))
+
+
+def random_forest(seed: int) -> Any:
+    forest = RandomForestClassifier(500, random_state=seed, n_jobs=N_THREADS)
+    return make_pipeline(one_hot(scale=False), forest)
+
+
+def ten_mlps(seed: int) -> Any:
+    mlps = [
+        (f"mlp{i}", MLPClassifier(early_stopping=True, random_state=100 * seed + i))
+        for i in range(10)
+    ]
+    return make_pipeline(one_hot(scale=True), VotingClassifier(mlps, voting="soft"))
+
+
+class _CatBoost(BaseEstimator):
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def fit(self, X: pd.DataFrame, y: Any) -> _CatBoost:
+        from catboost import CatBoostClassifier
+
+        categories = [name for name in X if not pd.api.types.is_numeric_dtype(X[name])]
+        self.model_ = CatBoostClassifier(
+            random_seed=self.seed,
+            cat_features=categories,
+            thread_count=N_THREADS,
+            allow_writing_files=False,
+            verbose=False,
+        ).fit(X, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        return self.model_.predict_proba(X)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def catboost(seed: int) -> Any:
+    return make_pipeline(Categories(as_strings=True), _CatBoost(seed))
+
+
+def xgboost(seed: int) -> Any:
+    from xgboost import XGBClassifier
+
+    return make_pipeline(
+        Categories(), XGBClassifier(enable_categorical=True, random_state=seed, n_jobs=N_THREADS)
+    )
+
+
+def real_mlp(seed: int) -> Any:
+    from pytabkit import RealMLP_TD_Classifier
+
+    model = RealMLP_TD_Classifier(random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0)
+    return make_pipeline(Categories(fill=True), model)
+
+
+def tabm(seed: int) -> Any:
+    from pytabkit import TabM_D_Classifier
+
+    model = TabM_D_Classifier(random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0)
+    return make_pipeline(Categories(fill=True), model)
+
+
+def fordes(seed: int) -> Any:
+    return FoRDEClassifier(random_state=seed)
+
+
+def deep_ensemble(seed: int) -> Any:
+    return FoRDEClassifier(repulsion="none", random_state=seed)
+
+
+def deep_ensemble_of_30(seed: int) -> Any:
+    return FoRDEClassifier(30, repulsion="none", random_state=seed)
+
+
+PEERS: dict[str, Callable[[int], Any]] = {
+    "FoRDE": fordes,
+    "deep ensemble": deep_ensemble,
+    "deep ensemble, 30": deep_ensemble_of_30,
+    "random forest": random_forest,
+    "HistGradientBoosting": hist_gradient_boosting,
+    "XGBoost": xgboost,
+    "ten MLPs": ten_mlps,
+    "CatBoost": catboost,
+    "RealMLP-TD": real_mlp,
+    "TabM-D": tabm,
+}
+
+
+def classes_aligned(probabilities: Any, classes: Any, n_classes: int) -> np.ndarray:
+    """Put probabilities in the columns of classes 0 to n_classes − 1."""
+    aligned = np.zeros((len(probabilities), n_classes))
+    aligned[:, np.asarray(classes, dtype=int)] = probabilities
+    return aligned
