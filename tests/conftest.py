@@ -35,6 +35,8 @@ def small():
             "lr": 1e-2,
             "random_state": 0,
         }
+        if params.get("module") is None:  # tests compare with computations of their own
+            defaults["module__dropout"] = 0.0
         return FoRDEClassifier(**{**defaults, **params})
 
     return make

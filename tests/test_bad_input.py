@@ -354,7 +354,10 @@ def test_the_trial_step_leaves_no_trace(small, binary):
         ({"module": normalises_with_all_batches}, "Got a module that can't be evaluated"),
         ({"module": Recurrent}, r"Got a module that can't be evaluated on rows of shape \(6,\)"),
         ({"module": MLP, "module__n_features": 3}, r"can't be evaluated on rows of shape \(6,\)"),
-        ({"repulsion": "feature", "hidden_layer_sizes": ()}, "Got a module without hidden featur"),
+        (
+            {"repulsion": "feature", "hidden_layer_sizes": (), "encoder": None},
+            "Got a module without hidden features",
+        ),
     ],
 )
 def test_a_module_that_does_not_fit(small, binary, parameters, message):

@@ -293,7 +293,7 @@ def test_preprocessing_of_ones_own(target):
 def test_a_module_of_ones_own_takes_encoded_frames(target):
     X = as_polars(plain_columns())
     model = make_model(module=MLP, encoder=TabularEncoder()).fit(X, target)
-    plain = make_model().fit(X, target)
+    plain = make_model(module__dropout=0.0).fit(X, target)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
     with pytest.raises(ValueError, match="beside an encoder or a module of your own"):
         make_model(module=MLP, categorical_features=[0]).fit(np.ones((N_ROWS, 2)), target)

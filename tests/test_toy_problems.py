@@ -44,6 +44,7 @@ def disagreement(seed, repulsion, X_repulsion=None):
         lr=0.01,
         weight_decay=0,
         encoder=StandardScaler(),
+        module__dropout=0.0,
         early_stopping=False,
         random_state=seed,
     )
@@ -81,6 +82,7 @@ def entropies(X, y, seed, repulsion, distance):
     nearest = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(grid)[0][:, 0]
     model = FoRDEClassifier(
         n_members=10,
+        repulsion_strength=5.0,
         repulsion=repulsion,
         hidden_layer_sizes=(32, 32),
         repulsion_fraction=1.0,
@@ -89,6 +91,7 @@ def entropies(X, y, seed, repulsion, distance):
         lr=0.01,
         weight_decay=0,
         encoder=StandardScaler(),
+        module__dropout=0.0,
         early_stopping=False,
         random_state=seed,
     )

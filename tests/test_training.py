@@ -2,7 +2,6 @@
 
 import pickle
 import threading
-from functools import partial
 
 import numpy as np
 import pytest
@@ -102,8 +101,7 @@ def test_unrepelled_members_equal_separately_trained_nets(
         weight_decay=0.0,
         callbacks=[Recorder()],
     ).fit(*binary)
-    make_net = module or partial(MLP, hidden_layer_sizes=(16,))
-    initial = Ensemble(partial(make_net, 6, 2), 3, model.net_.module__seed)
+    initial = Ensemble(model.net_.module__make_member, 3, model.net_.module__seed)
     batches = callback(model, "Recorder").batches_
     assert len(batches) == 6 * 7
     for i in range(3):
@@ -121,7 +119,7 @@ def test_unrepelled_members_equal_separately_trained_nets(
 def test_weights_decay_and_biases_do_not(small, binary):
     groups = small(weight_decay=0.3).fit(*binary).net_.optimizer_.param_groups
     assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [
-        (0.3, {3}),
+        (0.3, {3, 4}),  # weights of layers, and of the embedding
         (0.0, {2}),
     ]
 
@@ -352,7 +350,8 @@ def test_partial_fit_keeps_the_metric_of_rows_without_repulsion(small, binary):
 
 def test_partial_fit_checks_that_a_changed_repulsion_works(small, binary):
     X, y = binary
-    model = small(hidden_layer_sizes=()).partial_fit(X, y, classes=[0, 1])
+    linear = {"hidden_layer_sizes": (), "module__embedded_features": ()}
+    model = small(**linear).partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match="Got a module without hidden features"):
         model.set_params(repulsion="feature").partial_fit(X, y)
     assert model.n_iter_ == 1

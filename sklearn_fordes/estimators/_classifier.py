@@ -50,7 +50,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         function maps ``(ensemble, X, y)``, with the rows compared and their classes as tensors (at
         points without one, the ensemble's guess), to a tensor ``(n_members, rows, K)`` that
         autograd can follow; see `sklearn_fordes.particles.space_of`.
-    repulsion_strength : float, default=5.0
+    repulsion_strength : float, default=20.0
         Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
         Larger values give more robust predictions under shifted input until, in the end, they cost
         accuracy. Best tuned on a logarithmic grid.
@@ -95,22 +95,23 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories: those of strings, categories, enumerations and objects that are no
         numbers; or names, indices or a mask (for categories coded as integers, say); or none.
-    hidden_layer_sizes : sequence of int or int, default=(64, 64)
+    hidden_layer_sizes : sequence of int or int, default=(128, 128)
         Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
         `module` too that takes an argument of this name.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture. A class (or function) is called for each member with the
         ``module__…`` parameters, and with ``n_features`` and ``n_outputs`` if it takes arguments
         of these names. An instance is copied and its layers reset. It must map ``(n_rows, …)`` to
-        logits ``(n_rows, n_classes)``. None is an MLP, which takes ``module__activation``
-        ("silu", "relu", …) and ``module__dropout``.
+        logits ``(n_rows, n_classes)``. None is a `sklearn_fordes.tabular.MLP` with a dropout of
+        0.1 and periodic embeddings of the numbers that the default encoder finds: its other
+        parameters are ``module__activation``, ``module__dropout``, ``module__embedded_features``…
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
     max_epochs : int, default=100
         Largest number of passes over the training rows.
     batch_size : int, default=128
         Largest number of rows in a batch.
-    lr : float, default=0.001
+    lr : float, default=0.002
         Learning rate.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
@@ -202,7 +203,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: Any = "input_gradient",
-        repulsion_strength: float = 5.0,
+        repulsion_strength: float = 20.0,
         update: str = "wgd",
         gradient_target: str = "log_odds",
         lengthscale: Any = "identity",
@@ -214,12 +215,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         repulsion_perturbation: Any = None,
         encoder: Any = "auto",
         categorical_features: Any = "from_dtype",
-        hidden_layer_sizes: Any = (64, 64),
+        hidden_layer_sizes: Any = (128, 128),
         module: Any = None,
         optimizer: Any = None,
         max_epochs: int = 100,
         batch_size: int = 128,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         weight_decay: float = 1e-4,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,

@@ -65,7 +65,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         What makes numbers of the columns, as in `FoRDEClassifier`.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories, as in `FoRDEClassifier`.
-    hidden_layer_sizes : sequence of int or int, default=(64, 64)
+    hidden_layer_sizes : sequence of int or int, default=(128, 128)
         Widths of the hidden layers of the default network; ``()`` makes a linear model.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture, as in `FoRDEClassifier`. It must map ``(n_rows, …)`` to
@@ -77,7 +77,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Largest number of passes over the training rows.
     batch_size : int, default=128
         Largest number of rows in a batch.
-    lr : float, default=0.001
+    lr : float, default=0.002
         Learning rate.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
@@ -171,12 +171,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         noise: str = "heteroscedastic",
         encoder: Any = "auto",
         categorical_features: Any = "from_dtype",
-        hidden_layer_sizes: Any = (64, 64),
+        hidden_layer_sizes: Any = (128, 128),
         module: Any = None,
         optimizer: Any = None,
         max_epochs: int = 100,
         batch_size: int = 128,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         weight_decay: float = 1e-4,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
