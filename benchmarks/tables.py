@@ -71,10 +71,7 @@ def run(path: Path, sets: dict[str, Any], arguments: argparse.Namespace) -> None
                     for result in results:
                         writer.writerow({"set": name, "seed": seed, "method": method, **result})
                     file.flush()
-                    clean = results[0]
-                    print(
-                        f"{name} {seed} {method}: {clean['nll']:.4f} {clean['fit_seconds']:.1f} s"
-                    )
+                    print(f"{name} {seed} {method}: {results[0]['nll']:.4f}", flush=True)
 
 
 def by_condition(results: pd.DataFrame) -> pd.DataFrame:
