@@ -25,7 +25,7 @@ typecheck: .venv/test.stamp
 	.venv/bin/mypy
 
 bench: .venv/bench.stamp
-	.venv/bin/python -m benchmarks.defaults
+	.venv/bin/python -m benchmarks.recipe
 	.venv/bin/python -m benchmarks.lengthscale_tradeoff
 	.venv/bin/python -m benchmarks.out_of_distribution
 	.venv/bin/python -m benchmarks.training_loop

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.corruptions import corrupted_copies
-from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS, Split, split
+from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS, Dataset, Split, split
 from benchmarks.environment import describe_environment
 from benchmarks.peers import PEERS, classes_aligned
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
@@ -28,9 +29,9 @@ FIELDS = ["set", "seed", "method", "rows", *SCORES]
 LARGER_IS_BETTER = {"accuracy"}
 
 
-def measure(method: str, data: Split, seed: int) -> list[dict[str, Any]]:
-    """Fit one method to one split and score it on every kind of test rows."""
-    model = PEERS[method](seed).fit(data.X_train, data.y_train)
+def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
+    """Fit a model to one split and score it on every kind of test rows."""
+    model.fit(data.X_train, data.y_train)
     kinds = {
         "clean": (data.X_test, data.y_test),
         **{
@@ -49,8 +50,16 @@ def measure(method: str, data: Split, seed: int) -> list[dict[str, Any]]:
     return results
 
 
-def run(path: Path, sets: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Append what the results file does not have."""
+def run(
+    path: Path,
+    sets: dict[str, Callable[[], Dataset]],
+    methods: dict[str, Callable[[int], Any]],
+    *,
+    seeds: int,
+    max_train: int,
+    max_test: int,
+) -> None:
+    """Append what the results file does not have; methods make a model of a seed."""
     done = set()
     if path.exists():
         known = pd.read_csv(path)
@@ -59,15 +68,14 @@ def run(path: Path, sets: dict[str, Any], arguments: argparse.Namespace) -> None
         writer = csv.DictWriter(file, FIELDS)
         if not done:
             writer.writeheader()
-        for seed in range(arguments.seeds):
+        for seed in range(seeds):
             for name, load in sets.items():
-                methods = [m for m in arguments.methods if (name, seed, m) not in done]
-                if not methods:
+                missing = [method for method in methods if (name, seed, method) not in done]
+                if not missing:
                     continue
-                limits = {"max_train": arguments.max_train, "max_test": arguments.max_test}
-                data = split(load(), seed, **limits)
-                for method in methods:
-                    results = measure(method, data, seed)
+                data = split(load(), seed, max_train=max_train, max_test=max_test)
+                for method in missing:
+                    results = measure(methods[method](seed), data, seed)
                     for result in results:
                         writer.writerow({"set": name, "seed": seed, "method": method, **result})
                     file.flush()
@@ -140,7 +148,9 @@ def main() -> None:
     sets = {name: sets[name] for name in arguments.sets or sets}
     path = arguments.output.with_suffix(".csv")
     if not arguments.report_only:
-        run(path, sets, arguments)
+        methods = {name: PEERS[name] for name in arguments.methods}
+        limits = {"max_train": arguments.max_train, "max_test": arguments.max_test}
+        run(path, sets, methods, seeds=arguments.seeds, **limits)
     text = f"{describe_environment()}\n{report(pd.read_csv(path))}"
     print(text)
     arguments.output.with_suffix(".txt").write_text(text)
