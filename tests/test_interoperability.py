@@ -13,9 +13,16 @@ from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, cross_val_predict, train_test_split
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    cross_val_predict,
+    train_test_split,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, search_space
 
 mpl.use("agg")
 
@@ -53,6 +60,28 @@ def test_pipeline_that_hands_frames_on(small, credit, output):
     pipeline.fit(X_train, y_train)
     assert "pipeline__Age" in pipeline[-1].feature_names_in_
     assert pipeline.predict(X_train).shape == y_train.shape
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_search_space(binary, kind):
+    X, y = binary
+    model = kind(2, max_epochs=1, random_state=0)
+    search = RandomizedSearchCV(model, search_space(), n_iter=4, cv=2, random_state=0)
+    search.fit(X, y)
+    assert set(search.best_params_) == set(search_space())
+    pipeline = make_pipeline(StandardScaler(), model)
+    space = search_space(kind.__name__.lower())
+    assert set(space) <= {*pipeline.get_params(), *(k for k in space if "__module__" in k)}
+    within = RandomizedSearchCV(pipeline, space, n_iter=2, cv=2, random_state=0).fit(X, y)
+    assert within.best_params_.keys() == space.keys()
+
+
+def test_the_defaults_lie_within_the_search_space():
+    defaults = {**FoRDEClassifier().get_params(), "module__dropout": 0.1}
+    defaults |= {"lengthscale": 0.0, "module__frequency_scale": 0.3}  # "identity", the module's
+    for name, values in search_space().items():
+        value = defaults[name]
+        assert value in values if isinstance(values, list) else 0 < values.cdf(value) < 1
 
 
 def test_grid_search_gives_the_same_in_two_processes(small, credit):

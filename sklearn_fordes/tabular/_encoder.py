@@ -32,7 +32,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Which columns hold categories: those of strings, categories, enumerations and objects that
         are no numbers; or names, indices or a mask; or none. Booleans are numbers.
     min_frequency : int, default=5
-        Levels in fewer training rows share one column.
+        Levels in fewer training rows share one column; gaps in fewer are filled without a trace,
+        for what a network learns from a few rows goes wrong once there are more of them.
     max_levels : int, default=64
         A column keeps so many levels, the most frequent; the others share one column.
     clip : float, default=3.0
@@ -52,7 +53,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     continuous_ : ndarray of int
         Which columns of the output are numbers of more than two values: those worth embedding.
     has_gaps_ : ndarray of shape (n_numbers,)
-        Which numbers were missing in some training row. They have a column that says where.
+        Which numbers were missing in `min_frequency` training rows or more. They have a column
+        that says where.
     levels_ : list of Levels
         Of each categorical column.
 
@@ -229,7 +231,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
 
     def _fit_numbers(self, numbers: NDArray[np.float64]) -> None:
         is_missing = np.isnan(numbers)
-        self.has_gaps_ = is_missing.any(axis=0)
+        self.has_gaps_ = is_missing.sum(axis=0) >= self.min_frequency
         known = np.where(is_missing.all(axis=0), 0.0, numbers)
         largest = np.nanmax(np.abs(known), axis=0, initial=0)
         unit = np.where(largest > 0, largest, 1.0)  # in which nothing overflows
