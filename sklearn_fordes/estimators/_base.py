@@ -35,8 +35,6 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
     from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
     from sklearn_fordes.training import ParticleNet, Rows
 
-# Of the default network; see benchmarks/recipe.py for where it comes from.
-_DROPOUT = 0.1
 # Rows evaluated at a time in validation and prediction.
 _EVALUATION_BATCH_SIZE = 1024
 
@@ -114,6 +112,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "verbose": ["verbose"],
     }
 
+    _default_dropout: ClassVar[float] = 0.0  # of the default network
     _row_shape: tuple[int, ...]  # as given
     _n_inputs: int  # of the network: columns of a row once it is encoded
 
@@ -260,7 +259,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             "embedded_features": getattr(self.encoder_, "continuous_", np.empty(0)).tolist(),
         }
         if self.module is None:
-            offered["dropout"] = _DROPOUT
+            offered["dropout"] = self._default_dropout
         module = MLP if self.module is None else self.module
         offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})
