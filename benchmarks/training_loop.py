@@ -27,7 +27,7 @@ from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 N_MEMBERS, LR = 10, 1e-3
 SHAPES = [  # hidden layer sizes, batch size
-    ((64, 64), 128),  # the default
+    ((64, 64), 128),
     ((32,), 128),
     ((128, 128), 32),
     ((128, 128), 128),
@@ -56,6 +56,8 @@ def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
         max_epochs=task.epochs,
         batch_size=task.batch_size,
         lr=LR,
+        encoder=None,  # the plain loops have none
+        module__dropout=0.0,
         early_stopping=validate,
         validation_fraction=0.2,
         random_state=0,

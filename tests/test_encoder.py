@@ -317,6 +317,21 @@ def test_partial_fit_takes_frames_and_keeps_the_first_encoding(target):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
+@pytest.mark.parametrize("make", [as_pandas, as_polars, as_array_of_objects])
+def test_predictions_encode_some_rows_at_a_time(make, target, monkeypatch):
+    X = make(plain_columns())
+    model = make_model().fit(X, target)
+    at_once = model.predict_proba(X)
+    sizes = []
+    transform = TabularEncoder.transform
+    monkeypatch.setattr("sklearn_fordes.estimators._base._ENCODED_AT_A_TIME", 50)
+    monkeypatch.setattr(
+        TabularEncoder, "transform", lambda self, X: sizes.append(len(X)) or transform(self, X)
+    )
+    np.testing.assert_allclose(model.predict_proba(X), at_once, atol=1e-6)
+    assert sizes == [50, 50, 20]
+
+
 def test_frames_without_rows_or_columns():
     for frame in (pd.DataFrame({"a": []}), pd.DataFrame(index=[0, 1]), pl.DataFrame({"a": []})):
         with pytest.raises(

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
     from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
     from sklearn_fordes.training import ParticleNet, Rows
 
+# Rows encoded at a time in prediction, so that memory does not grow with the table.
+_ENCODED_AT_A_TIME = 65_536
 # Rows evaluated at a time in validation and prediction.
 _EVALUATION_BATCH_SIZE = 1024
 
@@ -519,14 +521,16 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     def _iter_outputs(self, X: Any) -> Iterator[NDArray[np.float64]]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
         check_is_fitted(self)
-        rows = self._encode(self.net_, self._validate_inputs(X, reset=False))
-        for outputs in self.net_.forward_iter(rows):
-            if not outputs.isfinite().all():
-                raise ValueError(
-                    "Got X for which the network's output is not finite, but expected the scale of "
-                    "the training rows."
-                )
-            yield outputs.numpy().astype(np.float64)
+        X = self._validate_inputs(X, reset=False)
+        for start in range(0, X.shape[0], _ENCODED_AT_A_TIME):
+            part = _safe_indexing(X, slice(start, start + _ENCODED_AT_A_TIME))
+            for outputs in self.net_.forward_iter(self._encode(self.net_, part)):
+                if not outputs.isfinite().all():
+                    raise ValueError(
+                        "Got X for which the network's output is not finite, but expected the "
+                        "scale of the training rows."
+                    )
+                yield outputs.numpy().astype(np.float64)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
