@@ -170,12 +170,12 @@ def test_cells_that_the_encoder_can_not_read(small, binary):
     X, y = binary[0].astype(object), binary[1]
     model = small().fit(X, y)
     X[3, 2] = np.inf
-    with pytest.raises(ValueError, match="Got infinity in a column of numbers"):
+    with pytest.raises(ValueError, match="Got infinity in column 2, but expected"):
         small().fit(X, y)
-    with pytest.raises(ValueError, match="Got infinity in a column of numbers"):
+    with pytest.raises(ValueError, match="Got infinity in column 2, but expected"):
         model.predict(X)
     X[3, 2] = "many"
-    with pytest.raises(ValueError, match=r"no numbers .* in a column that held numbers in t"):
+    with pytest.raises(ValueError, match="Got 'many' in column 2, but expected numbers"):
         model.predict(X)
     frame = pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)})
     with pytest.raises(

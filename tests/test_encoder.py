@@ -1,17 +1,23 @@
 """Frames of every kind, with columns of every kind, through the encoder and the estimators."""
 
+import datetime
 import pickle
+from decimal import Decimal
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from scipy.sparse import issparse
 from sklearn.base import clone
-from sklearn.compose import make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
@@ -212,7 +218,20 @@ def test_the_most_frequent_levels_are_kept():
     assert names == ["c_l17", "c_l18", "c_l19", "c_infrequent"]
 
 
-@pytest.mark.parametrize("given", [["code"], [8], [False] * 8 + [True]], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["code"],
+        [8],
+        [False] * 8 + [True],
+        np.array(["code"]),
+        np.arange(9) == 8,
+        pd.Index(["code"]),
+        pd.Series([8]),
+        pl.Series([False] * 8 + [True]),
+    ],
+    ids=repr,
+)
 def test_codes_are_categories_if_said_so(given, target):
     X = as_pandas(plain_columns())
     encoder = TabularEncoder(given).fit(_without_strings(X))
@@ -231,7 +250,7 @@ def _without_strings(X):
 def test_no_column_is_a_category_if_none_is_wanted(target):
     X = as_pandas(plain_columns())
     assert not TabularEncoder(None).fit(X[NUMBERS]).is_categorical_.any()
-    with pytest.raises(ValueError, match=r"could not convert|no numbers"):
+    with pytest.raises(ValueError, match="Got column 'city' of type String, but expected numbers"):
         TabularEncoder(None).fit(X)
 
 
@@ -357,3 +376,188 @@ def test_validation_rows_go_through_a_pipeline(target):
     expected = make_model().fit(Z(X[train]), target[train], weight, Z(X[valid]), target[valid])
     np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(Z(X)))
     assert "valid_loss" in pipeline[-1].history_[0]
+
+
+def test_levels_called_like_the_other_columns():
+    train = pd.DataFrame({"c": ["missing"] * 6 + ["infrequent"] * 4 + [None] * 3 + ["q", "r"]})
+    encoder = TabularEncoder(min_frequency=2).fit(train)
+    names = ["c_infrequent", "c_missing", "c_infrequent_", "c_missing_"]
+    assert encoder.get_feature_names_out().tolist() == names
+    rows = pd.DataFrame({"c": ["infrequent", "missing", "q", "new", None]})
+    expected = np.eye(4)[[0, 1, 2, 2, 3]]
+    np.testing.assert_array_equal(encoder.transform(rows), expected)
+
+
+def test_names_of_the_output_are_distinct():
+    X = pd.DataFrame({"a": ["b", "b", "c"], "a_b": [1.0, 2, 3]})
+    encoder = TabularEncoder(min_frequency=1).set_output(transform="polars").fit(X)
+    assert encoder.get_feature_names_out().tolist() == ["a_b", "a_b_", "a_c"]
+    assert encoder.transform(X).columns == ["a_b", "a_b_", "a_c"]
+
+
+@pytest.mark.parametrize("n_rare", [1, 4, 5])
+def test_what_few_rows_say_leaves_no_trace(n_rare):
+    rare = [None] * n_rare
+    X = pd.DataFrame({"a": [0.0] * 20 + rare, "b": ["x"] * 20 + rare})
+    names = TabularEncoder().fit(X).get_feature_names_out().tolist()
+    traces = ["a", "a_missing", "b_x", "b_missing"] if n_rare == 5 else ["a", "b_x"]
+    assert names == traces
+    levels = pd.DataFrame({"b": ["x"] * 20 + ["y"] * n_rare})
+    assert ("b_y" in TabularEncoder().fit(levels).get_feature_names_out()) == (n_rare == 5)
+
+
+def test_defaults():
+    labels = [f"l{i:02}" for i in range(70) for _ in range(5)]
+    columns = TabularEncoder().fit(pd.DataFrame({"c": labels})).levels_[0].columns
+    assert columns == [*(f"l{i:02}" for i in range(64)), "infrequent"]
+
+
+@pytest.mark.parametrize("make", [as_pandas, as_polars])
+def test_narwhals_frames_are_told_by_name(make, target):
+    X = make(plain_columns())
+    wrapped = nw.from_native(X)
+    encoder = TabularEncoder().fit(wrapped)
+    np.testing.assert_array_equal(encoder.transform(wrapped), encoder.transform(X))
+    with pytest.raises(ValueError, match="same order"):
+        encoder.transform(wrapped.select("city", *[n for n in X.columns if n != "city"]))
+    assert make_model().fit(wrapped, target).predict(wrapped).shape == (N_ROWS,)
+
+
+def test_lazy_frames_are_to_be_collected():
+    with pytest.raises(
+        TypeError, match=r"Got a lazy LazyFrame, but expected a frame: call collect"
+    ):
+        TabularEncoder().fit(pl.LazyFrame({"a": [1, 2]}))
+
+
+def test_a_long_label_costs_what_it_is_long():
+    labels = ["a"] * 20_000 + ["b" * 100_000] * 5  # 8 GB if every label took as much
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": labels}))
+    assert encoder.levels_[0].share.tolist() == [20_000 / 20_005, 5 / 20_005]
+
+
+DATES = [datetime.date(2020, 1, 1 + i) for i in range(9)]
+
+
+@pytest.mark.parametrize("given", ["from_dtype", None, ["when"]])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pd.Series(pd.to_datetime(DATES)),
+        pd.Series(pd.to_timedelta(range(9))),
+        pd.Series(DATES, dtype=object),
+        pl.Series(DATES),
+    ],
+    ids=["timestamps", "durations", "objects", "polars"],
+)
+def test_dates_are_neither_numbers_nor_categories(dates, given):
+    frame = pl.DataFrame if isinstance(dates, pl.Series) else pd.DataFrame
+    with pytest.raises(ValueError, match=r"Got (a date in )?column 'when'|Got a date in column"):
+        TabularEncoder(given).fit(frame({"when": dates}))
+
+
+def test_dates_in_place_of_numbers():
+    encoder = TabularEncoder().fit(pl.DataFrame({"a": range(9)}))
+    for wrong in (DATES, ["x"] * 9, np.arange(9).astype("M8[D]")):
+        with pytest.raises(ValueError, match=r"Got column 'a' of type"):
+            encoder.transform(pl.DataFrame({"a": wrong}))
+    with pytest.raises(ValueError, match=r"Got column 0 of type datetime64"):
+        TabularEncoder().fit(np.arange(9).astype("M8[D]")[:, None])
+
+
+def test_objects_that_are_numbers():
+    X = pd.DataFrame({"a": [Decimal("1.5"), 2, None, 3.5]}, dtype=object)
+    np.testing.assert_array_equal(
+        TabularEncoder().fit_transform(X), TabularEncoder().fit_transform(X.astype(float))
+    )
+    with pytest.raises(ValueError, match=r"Got 1000.* in column 'a', but expected numbers"):
+        TabularEncoder().fit(pd.DataFrame({"a": [10**400, 1]}, dtype=object))
+    with pytest.raises(ValueError, match=r"Got values in column 'a' that can't be compared"):
+        TabularEncoder().fit(pd.DataFrame({"a": [[1], [2]]}))
+
+
+def test_lists_of_mixed_columns():
+    rows = [[1.0, "a"], [2.0, "b"], [3.0, "a"]]
+    encoder = TabularEncoder(min_frequency=1).fit(rows)
+    assert encoder.is_categorical_.tolist() == [False, True]
+    assert encoder.get_feature_names_out().tolist() == ["x0", "x1_a", "x1_b"]
+
+
+def test_large_codes_and_fractions_are_levels():
+    codes = [2**60, 2**60 + 1, 2**60 + 2]
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": codes}))
+    assert encoder.get_feature_names_out().tolist() == [f"a_{code}" for code in codes]
+    fractions = pd.DataFrame({"a": [0.1, 0.2, 0.3]})
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(fractions)
+    np.testing.assert_array_equal(encoder.transform(fractions.astype(np.float32)), np.eye(3))
+
+
+def test_numbers_too_small_to_scale_are_constant():
+    X = np.array([[1e-310], [0.0], [2e-310]])
+    np.testing.assert_array_equal(TabularEncoder().fit_transform(X), 0)
+
+
+def test_a_failed_fit_leaves_the_encoder_as_it_was():
+    X, wrong = as_pandas(plain_columns()), pd.DataFrame({"a": [1.0, np.inf]})
+    encoder = TabularEncoder()
+    with pytest.raises(ValueError, match="Got infinity in column 'a'"):
+        encoder.fit(wrong)
+    with pytest.raises(NotFittedError):
+        encoder.transform(wrong)
+    expected = encoder.fit(X).transform(X)
+    with pytest.raises(ValueError, match="Got infinity in column 'a'"):
+        encoder.fit(wrong)
+    np.testing.assert_array_equal(encoder.transform(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*TargetEncoder.*:FutureWarning")
+def test_target_encoders_are_cross_fitted_on_the_training_rows(target):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"id": rng.integers(0, 60, N_ROWS).astype(str), "x": rng.normal(size=N_ROWS)})
+    own = make_column_transformer((TargetEncoder(random_state=0), ["id"]), remainder="passthrough")
+    settings = {"early_stopping": False, "module__dropout": 0.0}
+    inside = make_model(encoder=own, module__embedded_features=(), **settings).fit(X, target)
+    before = make_pipeline(clone(own), make_model(encoder=None, **settings)).fit(X, target)
+    np.testing.assert_allclose(inside.predict_proba(X), before.predict_proba(X), atol=1e-6)
+
+
+def test_an_encoder_whose_steps_hand_frames_on(target):
+    X = as_pandas(plain_columns())
+    first = ColumnTransformer(
+        [("fill", SimpleImputer(), ["size", "gaps"]), ("rest", "passthrough", ["city"])],
+        verbose_feature_names_out=False,
+    ).set_output(transform="pandas")
+    second = make_column_transformer(
+        (StandardScaler(), ["size", "gaps"]), (OneHotEncoder(), ["city"]), sparse_threshold=1.0
+    )
+    model = make_model(encoder=make_pipeline(first, second)).fit(X, target)
+    with sklearn.config_context(transform_output="pandas"):
+        again = make_model(encoder=TabularEncoder()).fit(X, target)
+    assert np.isfinite(model.predict_proba(X)).all()
+    assert np.isfinite(again.predict_proba(X)).all()
+
+
+def test_an_encoder_that_returns_a_sparse_matrix(target):
+    X = as_pandas(plain_columns())
+    encoder = make_column_transformer((OneHotEncoder(), ["city", "grade"]), sparse_threshold=1.0)
+    assert issparse(encoder.fit_transform(X))
+    assert np.isfinite(make_model(encoder=encoder).fit(X, target).predict_proba(X)).all()
+
+
+def test_an_encoder_that_leaves_gaps(target):
+    X = as_pandas(plain_columns())
+    with pytest.raises(ValueError, match="Got X with values that are missing, or too large"):
+        make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
+
+
+def test_names_that_are_missing_later_are_said_once(target):
+    X = as_pandas(plain_columns())[["size", "gaps"]]
+    model = make_model().fit(X, target)
+    with pytest.warns(UserWarning, match="X does not have valid feature names") as record:
+        model.predict(X.to_numpy())
+    assert len(record) == 1
+
+
+def test_rows_and_targets_of_unequal_number(target):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make_model().fit(as_pandas(plain_columns()), target[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,18 +70,6 @@ class Seeds(NamedTuple):
     batches: int
 
 
-@contextmanager
-def restored_on_error(estimator: Any) -> Iterator[None]:
-    """Put the estimator back as it was if the block fails, so that it is never half-fitted."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
-
-
 class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     """Parameters, input checks, net and training common to classifier and regressor."""
 
@@ -97,7 +86,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "repulsion_period": [Interval(Integral, 1, None, closed="left")],
         "repulsion_warmup": [Interval(Integral, 0, None, closed="left")],
         "repulsion_perturbation": [str, callable, None],
-        "encoder": [StrOptions({"auto"}), HasMethods(["fit", "transform"]), None],
+        "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "module": [callable, None],
@@ -192,19 +181,15 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         given = self.categorical_features
         if self._is_encoded and isinstance(self.encoder, str):
-            encoder = TabularEncoder(given)
-        elif given is not None and not isinstance(given, str):
+            # Arrays, whatever scikit-learn's configuration says.
+            return TabularEncoder(given).set_output(transform="default")
+        if given is not None and not isinstance(given, str):
             raise ValueError(
                 f"Got categorical_features={given!r} beside an encoder or a module of your own, "
                 "but expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) "
                 "can stand before a module."
             )
-        else:
-            encoder = clone(self.encoder) if self._is_encoded else FunctionTransformer()
-        # Arrays, whatever scikit-learn's configuration says.
-        return (
-            encoder.set_output(transform="default") if hasattr(encoder, "set_output") else encoder
-        )
+        return clone(self.encoder) if self._is_encoded else FunctionTransformer()
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
@@ -363,11 +348,12 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
     def _start_net(self, table: Table, seeds: Seeds) -> tuple[ParticleNet, Rows]:
         """Return an untrained net and the rows it will be trained on, encoded."""
-        self.encoder_ = self._make_encoder().fit(table.X, table.y)
-        first_row = self._transform(_safe_indexing(table.X, [0]))
-        self._n_inputs = int(np.prod(first_row.shape[1:]))
+        self.encoder_ = self._make_encoder()
+        # Not always what transform gives: a target encoder leaves a row's own target out.
+        encoded = _as_array(self.encoder_.fit_transform(table.X, table.y))
+        self._n_inputs = int(np.prod(encoded.shape[1:]))
         net = self._make_net(np.random.default_rng(seeds.batches), seeds.members)
-        rows = self._to_rows(table, net)
+        rows = self._to_rows(table, net, encoded)
         self._repulsion_settings = RepulsionSettings.of(self)
         net.repulsion = self._repulsion_settings.make(rows.X)
         return net, rows
@@ -438,15 +424,22 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         with _errors_about("X_repulsion"):
             return drawn_from(self._encode(net, X_repulsion).X)
 
-    def _to_rows(self, table: Table, net: ParticleNet) -> Rows:
+    def _to_rows(self, table: Table, net: ParticleNet, encoded: NDArray[Any] | None = None) -> Rows:
         # Weights that change nothing are not worth gathering in every batch.
         weight = None if (table.sample_weight == 1).all() else table.sample_weight
-        return self._encode(net, table.X, table.y, weight)
+        return self._encode(net, table.X, table.y, weight, encoded=encoded)
 
-    def _encode(self, net: ParticleNet, X: Any, *y_and_weight: Any) -> Rows:
+    def _encode(
+        self,
+        net: ParticleNet,
+        X: Any,
+        *y_and_weight: Any,
+        encoded: NDArray[Any] | None = None,
+    ) -> Rows:
         from sklearn_fordes.training import Rows
 
-        rows = Rows(self._transform(X), *y_and_weight, device=net.device, dtype=net.module_.dtype)
+        encoded = self._transform(X) if encoded is None else encoded
+        rows = Rows(encoded, *y_and_weight, device=net.device, dtype=net.module_.dtype)
         # Finite in double precision need not be finite in the network's.
         if not rows.X.isfinite().all():
             raise ValueError(
@@ -456,9 +449,9 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         return rows
 
     def _transform(self, X: Any) -> NDArray[Any]:
-        """Return the encoder's output as an array."""
-        encoded = self.encoder_.transform(X)
-        return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+        with warnings.catch_warnings():  # which the estimator has said already
+            warnings.filterwarnings("ignore", "X (does not have valid|has) feature names")
+            return _as_array(self.encoder_.transform(X))
 
     # ---- prediction
 
@@ -554,6 +547,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         super().__setstate__(state)
         if "net_" in state:
             _return_to_device(self.net_, self.device)
+
+
+def _as_array(encoded: Any) -> NDArray[Any]:
+    return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
 
 
 def _accepts(function: Any, name: str) -> bool:

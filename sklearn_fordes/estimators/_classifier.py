@@ -21,7 +21,8 @@ from sklearn.utils.validation import (
     column_or_1d,
 )
 
-from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
+from sklearn_fordes._state import restored_on_error
+from sklearn_fordes.estimators._base import BaseFoRDE, Table
 from sklearn_fordes.estimators._repulsion import look_up
 from sklearn_fordes.uncertainty import Uncertainty, entropy_decomposition
 

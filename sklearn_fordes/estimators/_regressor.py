@@ -12,7 +12,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklearn_fordes.estimators._base import BaseFoRDE, Table, restored_on_error
+from sklearn_fordes._state import restored_on_error
+from sklearn_fordes.estimators._base import BaseFoRDE, Table
 from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,8 +15,11 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
+from sklearn_fordes._state import restored_on_error
+
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _INFREQUENT, _MISSING = "infrequent", "missing"
+_STRINGS = (nw.String, nw.Categorical, nw.Enum)
 
 
 class TabularEncoder(TransformerMixin, BaseEstimator):
@@ -32,7 +36,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Which columns hold categories: those of strings, categories, enumerations and objects that
         are no numbers; or names, indices or a mask; or none. Booleans are numbers.
     min_frequency : int, default=5
-        Levels in fewer training rows share one column; gaps in fewer are filled without a trace,
+        Levels in fewer training rows share one column; gaps in fewer have no column that says so,
         for what a network learns from a few rows goes wrong once there are more of them.
     max_levels : int, default=64
         A column keeps so many levels, the most frequent; the others share one column.
@@ -113,20 +117,23 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         ValueError
             If a column is neither numbers nor categories, or holds infinite numbers.
         """
-        self._validate_params()
-        X = as_table(X)
-        validate_data(self, X, skip_check_array=True)
-        is_given = self._given_categories()
-        self.is_categorical_ = np.array(
-            [
-                given or (self.categorical_features == "from_dtype" and _is_category(column))
-                for given, column in zip(is_given, _columns(X), strict=True)
+        with restored_on_error(self):
+            self._validate_params()
+            X = as_table(X)
+            validate_data(self, X, skip_check_array=True)
+            is_given = self._given_categories()
+            by_type = isinstance(self.categorical_features, str)
+            self.is_categorical_ = np.array(
+                [
+                    bool(given or (by_type and column.is_category()))
+                    for given, column in zip(is_given, self._columns(X), strict=True)
+                ]
+            )
+            self._fit_numbers(self._numbers(X))
+            self.levels_ = [
+                Levels.of(*column.labels(), self.min_frequency, self.max_levels)
+                for column in self._categories(X)
             ]
-        )
-        self._fit_numbers(self._numbers(X))
-        self.levels_ = [
-            Levels.of(labels, self.min_frequency, self.max_levels) for labels in self._labels(X)
-        ]
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -150,8 +157,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         scaled = self._scaled(np.where(is_missing, self.center_, numbers))
         gaps = is_missing[:, self.has_gaps_]
         blocks = [
-            levels.encode(labels)
-            for levels, labels in zip(self.levels_, self._labels(X), strict=True)
+            levels.encode(*column.labels())
+            for levels, column in zip(self.levels_, self._categories(X), strict=True)
         ]
         return np.concatenate([scaled, gaps, *blocks], axis=1, dtype=np.float32)
 
@@ -167,7 +174,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         -------
         ndarray of str objects
             A number is named as it was, ``…_missing`` says where it is missing, and ``…_level``
-            stands for a level.
+            stands for a level. A name that is taken gets underscores after it.
         """
         check_is_fitted(self)
         names = _check_feature_names_in(self, input_features)
@@ -178,7 +185,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             for name, levels in zip(categories, self.levels_, strict=True)
             for column in levels.columns
         ]
-        return np.array([*numbers, *gaps, *levels], dtype=object)
+        return np.array(list(_distinct([*numbers, *gaps, *levels])), dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -194,7 +201,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         given = self.categorical_features
         if given is None or isinstance(given, str):
             return is_given
-        chosen = np.asarray(given)
+        chosen = np.asarray(list(given))
         if chosen.dtype == bool and chosen.shape == is_given.shape:
             return chosen
         names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
@@ -203,26 +210,29 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         if is_wrong_mask or chosen.ndim != 1 or not np.isin(chosen, known).all():
             raise ValueError(
                 f"Got categorical_features={given!r}, but expected 'from_dtype', None, or names, "
-                f"indices or a mask of the columns {list(names)}."
+                f"indices or a mask of the columns {names.tolist()}."
             )
         return np.isin(known, chosen)
+
+    def _columns(self, X: Any) -> Iterator[Column]:
+        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        values = X.T if isinstance(X, np.ndarray) else nw.from_native(X).iter_columns()
+        for name, column in zip(names.tolist(), values, strict=True):
+            yield Column(name, column)
 
     def _numbers(self, X: Any) -> NDArray[np.float64]:
         """Read the columns of numbers, (n_samples, n_numbers), NaN where missing."""
         columns = [
-            _as_numbers(column)
-            for column, is_category in zip(_columns(X), self.is_categorical_, strict=True)
+            column.numbers()
+            for column, is_category in zip(self._columns(X), self.is_categorical_, strict=True)
             if not is_category
         ]
         return np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
 
-    def _labels(self, X: Any) -> list[NDArray[np.object_]]:
-        """Read the columns of categories as strings, None where missing."""
-        return [
-            _as_labels(column)
-            for column, is_category in zip(_columns(X), self.is_categorical_, strict=True)
-            if is_category
-        ]
+    def _categories(self, X: Any) -> Iterator[Column]:
+        for column, is_category in zip(self._columns(X), self.is_categorical_, strict=True):
+            if is_category:
+                yield column
 
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         z = (numbers.clip(self.low_, self.high_) - self.center_) * self.scale_
@@ -243,7 +253,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         spread = unit * np.where(third > first, third - first, (high - low) / 2)
         self.center_ = unit * center
         # A constant column says nothing, whatever it becomes later.
-        self.scale_ = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        self.scale_ = np.divide(
+            1.0, spread, out=np.zeros_like(spread), where=spread > np.finfo(np.float64).tiny
+        )
 
 
 class Levels(NamedTuple):
@@ -251,58 +263,160 @@ class Levels(NamedTuple):
 
     Parameters
     ----------
-    known : ndarray of str objects
-        Sorted levels with a column of their own.
-    columns : list of str
-        Names of the columns: the known levels, and maybe one for infrequent levels and one for
-        missing values.
+    known : list of str
+        Levels with a column of their own, sorted.
+    others : list of str
+        The columns after these: maybe one for infrequent levels, and one for missing values.
     share : ndarray of shape (n_columns,)
         Of the training rows. It encodes what training says nothing of.
     """
 
-    known: NDArray[np.object_]
-    columns: list[str]
+    known: list[str]
+    others: list[str]
     share: NDArray[np.float64]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return [*self.known, *self.others]
 
     @classmethod
     def of(
-        cls, labels: NDArray[np.object_], min_frequency: int = 1, max_levels: int | None = None
+        cls,
+        labels: list[str | None],
+        codes: NDArray[np.int64],
+        min_frequency: int = 1,
+        max_levels: int | None = None,
     ) -> Levels:
-        """Find the levels of training rows: strings, or None."""
-        is_missing = np.array([label is None for label in labels], dtype=bool)
-        levels, count = np.unique(labels[~is_missing].astype(str), return_counts=True)
-        kept = np.sort(np.argsort(-count, kind="stable")[:max_levels])
-        kept = kept[count[kept] >= min_frequency]
-        counts = dict(zip(levels[kept].tolist(), count[kept], strict=True))
-        others = {_INFREQUENT: count.sum() - count[kept].sum(), _MISSING: is_missing.sum()}
-        counts |= {name: n for name, n in others.items() if n}
-        known = levels[kept].astype(object)
-        return cls(
-            known, [str(name) for name in counts], np.array([*counts.values()]) / len(labels)
-        )
+        """Find the levels of training rows: labels (None is missing), and codes into them."""
+        count: dict[str | None, int] = {}
+        for label, n in zip(labels, np.bincount(codes, minlength=len(labels)), strict=True):
+            count[label] = count.get(label, 0) + int(n)
+        n_missing = count.pop(None, 0)
+        levels = {str(label): n for label, n in count.items()}
+        most_frequent = sorted(levels, key=lambda label: (-levels[label], label))[:max_levels]
+        known = sorted(label for label in most_frequent if levels[label] >= min_frequency)
+        rest = {
+            _INFREQUENT: sum(levels.values()) - sum(levels[label] for label in known),
+            _MISSING: n_missing,
+        }
+        others = [name for name, n in rest.items() if n >= min_frequency]
+        counts = [levels[label] for label in known] + [rest[name] for name in others]
+        return cls(known, others, np.array(counts) / len(codes))
 
-    def encode(self, labels: NDArray[np.object_]) -> NDArray[np.float32]:
-        """Return a row (n_columns,) for each label, with a one or the shares."""
-        table = np.eye(len(self.columns) + 1, len(self.columns), dtype=np.float32)
-        table[-1] = self.share
-        return table[self._codes(labels)]
-
-    def _codes(self, labels: NDArray[np.object_]) -> NDArray[np.int64]:
-        """Return the position of each label's column, −1 if it has none."""
-        n_known = len(self.known)
-        others = {name: n_known + i for i, name in enumerate(self.columns[n_known:])}
-        is_missing = np.array([label is None for label in labels], dtype=bool)
-        codes = np.full(len(labels), others.get(_MISSING, -1))
-        levels, inverse = np.unique(labels[~is_missing].astype(str), return_inverse=True)
-        position = {level: code for code, level in enumerate(self.known)}
-        unknown = others.get(_INFREQUENT, -1)
-        codes[~is_missing] = np.array(
-            [position.get(level, unknown) for level in levels.tolist()], dtype=int
-        )[inverse]
-        return codes
+    def encode(self, labels: list[str | None], codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return a row (n_columns,) for each code into the labels, with a one or the shares."""
+        n_known, n_columns = len(self.known), len(self.share)
+        rows = np.eye(n_columns + 1, n_columns, dtype=np.float32)
+        rows[-1] = self.share
+        position = {label: index for index, label in enumerate(self.known)}
+        others = {name: n_known + index for index, name in enumerate(self.others)}
+        unknown, missing = (others.get(name, -1) for name in (_INFREQUENT, _MISSING))
+        row_of_label = [
+            missing if label is None else position.get(label, unknown) for label in labels
+        ]
+        encoded: NDArray[np.float32] = rows[np.array(row_of_label, dtype=int)[codes]]
+        return encoded
 
 
-# ---- reading columns
+class Column:
+    """A column of a table, to be read as numbers or as labels.
+
+    Parameters
+    ----------
+    name : str or int
+    values : narwhals series or ndarray
+
+    Raises
+    ------
+    ValueError
+        If its type is neither numbers nor strings, categories or objects of these.
+    """
+
+    def __init__(self, name: Any, values: Any) -> None:
+        self.name = name
+        self.values = values
+        if isinstance(values, np.ndarray):
+            self.is_objects = values.dtype.kind in "OUS"
+            self.is_strings = False
+            is_numbers = values.dtype.kind in "biuf"
+        else:
+            dtype = values.dtype
+            self.is_objects = dtype in (nw.Object, nw.Unknown)
+            self.is_strings = dtype in _STRINGS
+            is_numbers = dtype.is_numeric() or dtype == nw.Boolean
+        if not (self.is_objects or self.is_strings or is_numbers):
+            raise ValueError(
+                f"Got column {name!r} of type {values.dtype}, but expected numbers, booleans, "
+                "strings or categories."
+            )
+
+    def is_category(self) -> bool:
+        """Whether it holds no numbers, by its type or (objects) by its values."""
+        if self.is_objects:
+            return not all(value is None or _is_number(value) for value in self._objects()[0])
+        return self.is_strings
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Return floats, NaN where missing.
+
+        Raises
+        ------
+        ValueError
+            If there are others than finite numbers and gaps.
+        """
+        numbers: NDArray[np.float64]
+        if self.is_objects:
+            distinct, codes = self._objects()
+            numbers = np.array([self._number(value) for value in distinct])[codes]
+        elif self.is_strings:
+            raise ValueError(
+                f"Got column {self.name!r} of type {self.values.dtype}, but expected numbers: it "
+                "is not among the columns of categories."
+            )
+        elif isinstance(self.values, np.ndarray):
+            numbers = self.values.astype(np.float64)
+        else:
+            numbers = self.values.cast(nw.Float64).to_numpy()
+        if np.isinf(numbers).any():
+            raise ValueError(
+                f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
+            )
+        return numbers
+
+    def labels(self) -> tuple[list[str | None], NDArray[np.int64]]:
+        """Return strings, None where missing, and each row's index into them."""
+        distinct, codes = self._objects()
+        return [None if value is None else _label(value) for value in distinct], codes
+
+    def _objects(self) -> tuple[list[Any], NDArray[np.int64]]:
+        """Return the distinct values, None where missing, and each row's index into them."""
+        is_array = isinstance(self.values, np.ndarray)
+        values = self.values.tolist() if is_array else self.values.to_list()
+        position: dict[Hashable, int] = {}
+        try:
+            codes = [position.setdefault(value, len(position)) for value in values]
+        except TypeError as error:
+            raise ValueError(
+                f"Got values in column {self.name!r} that can't be compared ({error}), but "
+                "expected numbers or strings."
+            ) from error
+        distinct = [None if _is_missing(value) else value for value in position]
+        for value in distinct:
+            if not (value is None or isinstance(value, str | bytes) or _is_number(value)):
+                raise ValueError(
+                    f"Got a {type(value).__name__} in column {self.name!r}, but expected numbers "
+                    "or strings."
+                )
+        return distinct, np.array(codes, dtype=np.int64)
+
+    def _number(self, value: Any) -> float:
+        try:
+            return np.nan if value is None else float(value)
+        except (OverflowError, ValueError) as error:
+            raise ValueError(
+                f"Got {value!r} in column {self.name!r}, but expected numbers."
+            ) from error
 
 
 def as_table(X: Any) -> Any:
@@ -319,79 +433,23 @@ def as_table(X: Any) -> Any:
 
     Raises
     ------
+    TypeError
+        If the frame is lazy.
     ValueError
         If there are other than two axes, or no rows or columns.
     """
+    X = nw.to_native(X, pass_through=True)
     if nw.dependencies.is_into_dataframe(X):
         if 0 in X.shape:
             raise ValueError(
                 f"Got a data frame of shape {X.shape}, but expected at least one row and column."
             )
         return X
+    if hasattr(X, "collect"):
+        raise TypeError(f"Got a lazy {type(X).__name__}, but expected a frame: call collect().")
     if isinstance(X, list | tuple):  # which numpy would turn into strings if one value is
         X = np.array(X, dtype=object) if np.asarray(X).dtype.kind in "US" else X
     return check_array(X, dtype=None, ensure_all_finite=False)
-
-
-def _columns(X: Any) -> Iterator[Any]:
-    """Yield the columns of a table: narwhals series or arrays."""
-    if isinstance(X, np.ndarray):
-        yield from X.T
-    else:
-        yield from nw.from_native(X, eager_only=True).iter_columns()
-
-
-def _dtype_of(column: Any) -> Any:
-    """Return the type of a narwhals series; None for an array of objects or strings."""
-    if isinstance(column, np.ndarray):
-        return None if column.dtype.kind in "OUST" else nw.Float64()
-    return None if column.dtype in (nw.Object, nw.Unknown) else column.dtype
-
-
-def _is_category(column: Any) -> bool:
-    """Return whether a column holds no numbers, by its type or (objects) by its values."""
-    dtype = _dtype_of(column)
-    if dtype is None:
-        return not all(isinstance(value, Real) for value in _objects(column) if value is not None)
-    if dtype in (nw.String, nw.Categorical, nw.Enum):
-        return True
-    if dtype.is_numeric() or dtype == nw.Boolean:
-        return False
-    raise ValueError(
-        f"Got column {column.name!r} of type {dtype}, but expected numbers, booleans, strings or "
-        "categories."
-    )
-
-
-def _as_numbers(column: Any) -> NDArray[np.float64]:
-    try:
-        if _dtype_of(column) is None:
-            column = np.array([np.nan if value is None else value for value in _objects(column)])
-        elif not isinstance(column, np.ndarray):
-            column = column.cast(nw.Float64).to_numpy()
-        numbers: NDArray[np.float64] = column.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Got values that are no numbers ({error}) in a column that held numbers in training, "
-            "but expected numbers."
-        ) from error
-    if np.isinf(numbers).any():
-        raise ValueError(
-            "Got infinity in a column of numbers, but expected finite or missing ones."
-        )
-    return numbers
-
-
-def _as_labels(column: Any) -> NDArray[np.object_]:
-    """Read values as strings, so that 3, 3.0 and "3" are one level; None where missing."""
-    labels = [None if value is None else _label(value) for value in _objects(column)]
-    return np.array(labels, dtype=object)
-
-
-def _objects(column: Any) -> list[Any]:
-    """Return the values as Python objects, None where missing."""
-    values = column.tolist() if isinstance(column, np.ndarray) else column.to_list()
-    return [None if _is_missing(value) else value for value in values]
 
 
 def _is_missing(value: Any) -> bool:
@@ -403,7 +461,24 @@ def _is_missing(value: Any) -> bool:
     )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | Decimal)
+
+
 def _label(value: Any) -> str:
-    if isinstance(value, Real) and float(value).is_integer():
-        return str(int(float(value)))
-    return str(value)
+    """Name a level, so that 3 and 3.0 are one, and 0.1 in single and double precision."""
+    if isinstance(value, str | bytes | bool | np.bool_ | Integral):
+        return str(value)
+    return str(int(value)) if float(value).is_integer() else format(float(value), ".7g")
+
+
+def _distinct(names: list[str]) -> Iterator[str]:
+    taken: set[str] = set(names)
+    seen: set[str] = set()
+    for name in names:
+        while name in seen:
+            name += "_"
+            while name in taken:
+                name += "_"
+        seen.add(name)
+        yield name
