@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
 class Split(NamedTuple):
     """Training and test rows of one domain, and test rows of the other (empty if there is none).
 
-    Classes are integers from 0.
+    Classes are integers from 0, those of the training rows; test rows of others are left out.
     """
 
     X_train: pd.DataFrame
@@ -49,9 +49,13 @@ def split(data: Dataset, seed: int, *, max_train: int, max_test: int) -> Split:
         train, _ = train_test_split(
             train, train_size=max_train, random_state=seed, stratify=y[train]
         )
-    shifted = np.flatnonzero(is_shifted & np.isin(y, y[train]))
+    classes = np.unique(y[train])
+    shifted = np.flatnonzero(is_shifted & np.isin(y, classes))
     shifted = np.random.default_rng(seed).permutation(shifted)[:max_test]
-    parts = [(data.X.iloc[rows], y[rows]) for rows in (train, test[:max_test], shifted)]
+    test = test[np.isin(y[test], classes)][:max_test]
+    parts = [
+        (data.X.iloc[rows], np.searchsorted(classes, y[rows])) for rows in (train, test, shifted)
+    ]
     return Split(*(column for part in parts for column in part))
 
 
