@@ -189,7 +189,9 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
                 "but expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) "
                 "can stand before a module."
             )
-        return clone(self.encoder) if self._is_encoded else FunctionTransformer()
+        if self._is_encoded:
+            return clone(self.encoder)
+        return FunctionTransformer().set_output(transform="default")
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
