@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest lint typecheck bench clean
+.PHONY: demo test test-oldest lint typecheck bench bench-peers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m benchmarks.demo
@@ -30,6 +30,11 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.out_of_distribution
 	.venv/bin/python -m benchmarks.training_loop
 	.venv/bin/python -m benchmarks.import_time
+
+# Hours, and libraries of gigabytes. Goes on where it stopped.
+bench-peers: .venv/peers.stamp
+	.venv/bin/python -m benchmarks.tables
+	.venv/bin/python -m benchmarks.fit_time
 
 clean:
 	rm -rf .venv .venv-oldest build

@@ -1,6 +1,6 @@
 """Time of a default fit against the peers that are networks too: ratios of interleaved medians.
 
-Run ``python -m benchmarks.fit_time``. Peers come with ``pip install "pytabkit[models]==1.7.3"``.
+Run ``python -m benchmarks.fit_time``. Peers come with the extra ``peers``.
 """
 
 from __future__ import annotations

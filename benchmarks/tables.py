@@ -1,7 +1,7 @@
 """Default FoRDE against what users would otherwise take, on raw tables, clean and drifting.
 
 Run ``python -m benchmarks.tables``; it goes on where it stopped, with what the results file has.
-Peers come with ``pip install "pytabkit[models]==1.7.3"``.
+Peers come with the extra ``peers``.
 ``--report-only`` prints the tables of a results file.
 """
 
