@@ -59,6 +59,8 @@ SETTINGS: dict[str, Any] = {
     "lr": 2e-3,
     "early_stopping": False,
     "repulsion_fraction": 0.25,
+    "relative_strength": False,
+    "ema_decay": 0.0,
 }
 EPOCHS = {"digits": 30, "mnist5k": 15}
 TRAINING_SHARE = 0.6

@@ -67,6 +67,8 @@ SETTINGS: dict[str, Any] = {
     "module__dropout": 0.0,
     "lr": 1e-3,
     "repulsion_strength": 5.0,
+    "relative_strength": False,
+    "ema_decay": 0.0,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
     DEEP_ENSEMBLE: {"repulsion": "none"},

@@ -58,6 +58,7 @@ def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
         lr=LR,
         encoder=None,  # the plain loops have none
         module__dropout=0.0,
+        ema_decay=0.0,
         early_stopping=validate,
         validation_fraction=0.2,
         random_state=0,

@@ -34,8 +34,12 @@ def small():
             "batch_size": 32,
             "lr": 1e-2,
             "random_state": 0,
+            # Tests compare with computations of their own.
+            "repulsion_strength": 20.0,
+            "relative_strength": False,
+            "ema_decay": 0.0,
         }
-        if params.get("module") is None:  # tests compare with computations of their own
+        if params.get("module") is None:
             defaults["module__dropout"] = 0.0
         return FoRDEClassifier(**{**defaults, **params})
 

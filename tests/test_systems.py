@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.particles import GRADIENT_TARGETS, SPACES, UPDATES
+from sklearn_fordes.particles import GRADIENT_TARGETS, SPACES, UPDATES, accumulate_gradients
 from sklearn_fordes.tabular import MLP
 from sklearn_fordes.training import PERTURBATIONS, drawn_from, perturbed_by
 
@@ -71,6 +71,7 @@ def tables():
 def make_model(kind, **parameters):
     model = FoRDEClassifier if kind == "classifier" else FoRDERegressor
     defaults = {"n_members": 3, "hidden_layer_sizes": (16,), "max_epochs": 8, "lr": 1e-2}
+    defaults |= {"relative_strength": False, "ema_decay": 0.0}
     if parameters.get("module") is None:
         defaults["module__dropout"] = 0.0
     return model(**{**defaults, "random_state": 0, **parameters})
@@ -528,3 +529,59 @@ def test_steins_driving_force_is_averaged_at_every_step(tables, space):
     predictions = [model.fit(X, y).predict_proba(X) for model in models]
     np.testing.assert_allclose(predictions[1], predictions[0], atol=1e-6)
     np.testing.assert_allclose(predictions[2], predictions[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_relative_strength_follows_what_members_get_wrong(tables, kind):
+    X, y = tables[kind]
+    settings = {"optimizer": torch.optim.SGD, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 6}
+    settings |= {"batch_size": len(X), "early_stopping": False, "repulsion_fraction": 1.0}
+    model = make_model(kind, relative_strength=True, repulsion_strength=20.0, **settings).fit(X, y)
+
+    start = make_model(kind, **{**settings, "lr": 1e-30, "max_epochs": 1}).fit(X, y)
+    net, encoded = start.net_, torch.from_numpy(start.encoder_.transform(X)).float()
+    target = torch.from_numpy(y if kind == "classifier" else (y - y.mean()) / y.std())
+    target = target if kind == "classifier" else target.float()
+    repulsion = make_model(kind, **settings).fit(X, y).net_.repulsion
+    unexplained = 1.0
+    for epoch in range(6):
+        step = accumulate_gradients(
+            net.module_,
+            encoded,
+            target,
+            repulsion=replace(repulsion, strength=20.0 * unexplained),
+            likelihood=net.likelihood,
+        )
+        assert model.history_[epoch]["repulsion"] == pytest.approx(
+            step.repulsion.mean().item(), rel=1e-3
+        )
+        if kind == "classifier":
+            wrong = step.driving_loss.mean().item() / np.log(2)
+        else:
+            wrong = (step.outputs[..., 0] - target).square().mean().item()
+        unexplained = min(1.0, 0.95 * unexplained + 0.05 * wrong)
+        with torch.no_grad():
+            for parameter in net.module_.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+    assert unexplained < 0.995
+    assert model.net_.unexplained == pytest.approx(unexplained, rel=1e-4)
+
+
+def test_relative_strength_goes_on_in_partial_fit_and_survives_a_pickle(tables):
+    X, y = tables["classifier"]
+    settings = {"relative_strength": True, "batch_size": 32}
+    model = make_model("classifier", **settings).partial_fit(X, y, classes=[0, 1])
+    before = model.net_.unexplained
+    assert before < 0.98
+    model = pickle.loads(pickle.dumps(model)).partial_fit(X, y)
+    assert model.net_.unexplained < before - 0.1
+
+
+def test_absolute_strength_does_not_fade(tables):
+    X, y = tables["classifier"]
+    model = make_model("classifier", max_epochs=20, early_stopping=False).fit(X, y)
+    relative = make_model(
+        "classifier", max_epochs=20, early_stopping=False, relative_strength=True
+    ).fit(X, y)
+    assert model.history_[-1]["repulsion"] > 3 * relative.history_[-1]["repulsion"] > 0

@@ -45,6 +45,8 @@ def disagreement(seed, repulsion, X_repulsion=None):
         weight_decay=0,
         encoder=StandardScaler(),
         module__dropout=0.0,
+        relative_strength=False,
+        ema_decay=0.0,
         early_stopping=False,
         random_state=seed,
     )
@@ -92,6 +94,8 @@ def entropies(X, y, seed, repulsion, distance):
         weight_decay=0,
         encoder=StandardScaler(),
         module__dropout=0.0,
+        relative_strength=False,
+        ema_decay=0.0,
         early_stopping=False,
         random_state=seed,
     )

@@ -78,6 +78,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         # What strings may name is looked up in the registries of `particles` and `training`.
         "repulsion": [str, callable],
         "repulsion_strength": [Interval(Real, 0, None, closed="left")],
+        "relative_strength": ["boolean"],
         "update": [str],
         "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like"],
         "lengthscale_mix": [str],
@@ -95,6 +96,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -272,7 +274,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         net = self._net_class()(
             kind,
             likelihood=self._likelihood,
-            schedule=Schedule(int(self.repulsion_period), int(self.repulsion_warmup)),
+            schedule=Schedule(
+                int(self.repulsion_period), int(self.repulsion_warmup), bool(self.relative_strength)
+            ),
+            ema_decay=float(self.ema_decay),
             module__make_member=make_member,
             module__n_members=int(self.n_members),
             module__seed=member_seed,

@@ -51,10 +51,14 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         function maps ``(ensemble, X, y)``, with the rows compared and their classes as tensors (at
         points without one, the ensemble's guess), to a tensor ``(n_members, rows, K)`` that
         autograd can follow; see `sklearn_fordes.particles.space_of`.
-    repulsion_strength : float, default=20.0
-        Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
-        Larger values give more robust predictions under shifted input until, in the end, they cost
-        accuracy. Best tuned on a logarithmic grid.
+    repulsion_strength : float, default=40.0
+        Factor of the repulsion, which is divided by the rows of a batch; the paper's choice is 1,
+        not relative. Larger values give more robust predictions under shifted input until, in the
+        end, they cost accuracy. Best tuned on a logarithmic grid.
+    relative_strength : bool, default=True
+        Whether the strength is multiplied by what the members still get wrong: the running mean
+        over steps of their cross-entropy, divided by log n_classes (and at most 1). The repulsion
+        then fades as they learn, however small the loss becomes.
     update : {"wgd", "svgd", "lit"}, default="wgd"
         How members move: by Wasserstein gradient descent, each its own way and away from where the
         others are dense; by Stein variational gradient descent, which also averages the driving
@@ -108,14 +112,18 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         parameters are ``module__activation``, ``module__dropout``, ``module__embedded_features``…
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
-    max_epochs : int, default=100
+    max_epochs : int, default=200
         Largest number of passes over the training rows.
     batch_size : int, default=128
         Largest number of rows in a batch.
-    lr : float, default=0.002
+    lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
+    ema_decay : float, default=0.995
+        Decay, in [0, 1), of the exponential moving average of the weights over steps, which is what
+        is validated and kept. It is over the last tenth of the steps at most. 0 keeps the weights
+        of the last step.
     early_stopping : bool, default=True
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
         weights of its best epoch. Tables too small to hold a row out (fewer rows than
@@ -206,7 +214,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: Any = "input_gradient",
-        repulsion_strength: float = 20.0,
+        repulsion_strength: float = 40.0,
+        relative_strength: bool = True,
         update: str = "wgd",
         gradient_target: str = "log_odds",
         lengthscale: Any = "identity",
@@ -221,10 +230,11 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         hidden_layer_sizes: Any = (128, 128),
         module: Any = None,
         optimizer: Any = None,
-        max_epochs: int = 100,
+        max_epochs: int = 200,
         batch_size: int = 128,
-        lr: float = 2e-3,
+        lr: float = 4e-3,
         weight_decay: float = 1e-4,
+        ema_decay: float = 0.995,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 16,
@@ -238,6 +248,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self.n_members = n_members
         self.repulsion = repulsion
         self.repulsion_strength = repulsion_strength
+        self.relative_strength = relative_strength
         self.update = update
         self.gradient_target = gradient_target
         self.lengthscale = lengthscale
@@ -256,6 +267,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -43,6 +43,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         last layer, or none (a deep ensemble). A function is as in `FoRDEClassifier`.
     repulsion_strength : float, default=5.0
         Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
+    relative_strength : bool, default=False
+        Whether the strength is multiplied by what the members still get wrong: the running mean
+        over steps of their squared error, divided by the variance of y (and at most 1).
     update : {"wgd", "svgd", "lit"}, default="wgd"
         How members move, as in `FoRDEClassifier`.
     lengthscale : {"identity", "pca"}, float or array-like, default="identity"
@@ -82,6 +85,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Learning rate.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
+    ema_decay : float, default=0.995
+        Of the moving average of the weights that is validated and kept, as in `FoRDEClassifier`.
     early_stopping : bool, default=True
         Whether to stop when the mixture's negative log density of validation rows no longer falls,
         and keep the weights of the best epoch. Tables with fewer rows than
@@ -161,6 +166,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         *,
         repulsion: Any = "input_gradient",
         repulsion_strength: float = 5.0,
+        relative_strength: bool = False,
         update: str = "wgd",
         lengthscale: Any = "identity",
         lengthscale_mix: str = "precision",
@@ -179,6 +185,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         batch_size: int = 128,
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
+        ema_decay: float = 0.995,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 16,
@@ -191,6 +198,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self.n_members = n_members
         self.repulsion = repulsion
         self.repulsion_strength = repulsion_strength
+        self.relative_strength = relative_strength
         self.update = update
         self.lengthscale = lengthscale
         self.lengthscale_mix = lengthscale_mix
@@ -209,6 +217,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
+        self.ema_decay = ema_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -28,12 +28,16 @@ class Likelihood:
         Maps outputs to what a member says ``(M, B, K)``: what the function space compares.
     guess : callable
         Maps outputs to the ensemble's own guess of y, for points that have none.
+    unexplained : callable
+        Maps ``(driving_loss, outputs, y)`` to what each member still gets wrong ``(M,)``, as a
+        share of what one that knows nothing does.
     """
 
     loss: Loss
     gradient_target: GradientTarget
     prediction: Callable[[Tensor], Tensor]
     guess: Callable[[Tensor], Tensor]
+    unexplained: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def completed(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return targets of all rows: guesses for those that come before the ones y is of.
@@ -119,12 +123,18 @@ def _most_probable_class(logits: Tensor) -> Tensor:
     return logits.softmax(-1).mean(0).argmax(-1)
 
 
+def _share_of_uniform_loss(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
+    return loss / math.log(logits.shape[-1])
+
+
 GRADIENT_TARGETS: dict[str, GradientTarget] = {
     "log_odds": log_odds,
     "logit": logit,
     "log_prob": log_prob,
 }
-CATEGORICAL = Likelihood(cross_entropy, log_odds, _probabilities, _most_probable_class)
+CATEGORICAL = Likelihood(
+    cross_entropy, log_odds, _probabilities, _most_probable_class, _share_of_uniform_loss
+)
 
 
 # ---- numbers
@@ -191,4 +201,10 @@ def _ensemble_mean(outputs: Tensor) -> Tensor:
     return outputs[..., 0].mean(0)
 
 
-GAUSSIAN = Likelihood(gaussian_nll, _predicted_mean, _mean_column, _ensemble_mean)
+def _share_of_variance(loss: Tensor, outputs: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
+    return (outputs[..., 0] - y).square().mean(1)  # of a target of unit variance
+
+
+GAUSSIAN = Likelihood(
+    gaussian_nll, _predicted_mean, _mean_column, _ensemble_mean, _share_of_variance
+)

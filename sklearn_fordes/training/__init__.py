@@ -1,5 +1,6 @@
 """Where the method meets skorch: the net, its batches, and a run of training."""
 
+from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._device import move_net, resolve_device
 from sklearn_fordes.training._net import (
@@ -33,6 +34,7 @@ __all__ = [
     "ParticleRegressorNet",
     "Rows",
     "Schedule",
+    "WeightAverage",
     "copied_callback",
     "drawn_from",
     "mean_probability",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from sklearn_fordes.particles import (
     Repulsion,
     accumulate_gradients,
 )
+from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import Batches, Rows
 from sklearn_fordes.training._outputs import (
     EnsembleGaussianLoss,
@@ -32,6 +34,8 @@ from sklearn_fordes.training._outputs import (
 from sklearn_fordes.training._schedule import Points, Schedule
 
 _NO_SCHEDULE = Schedule()
+# Of the running mean over steps of what members still get wrong.
+_UNEXPLAINED_DECAY = 0.95
 
 
 class ParticleNet(NeuralNet):
@@ -47,7 +51,10 @@ class ParticleNet(NeuralNet):
     repulsion : Repulsion, optional
         None trains a deep ensemble.
     schedule : Schedule, default=Schedule()
-        When the repulsion acts.
+        When the repulsion acts, and how strongly.
+    ema_decay : float, default=0.0
+        Of the moving average of the weights, which the module holds outside of training epochs: in
+        validation and afterwards. It begins anew with each run. 0 averages nothing.
     points : callable, optional
         Maps a batch's inputs and a number to so many points at which members are compared beside
         the batch's rows. Held for the time of a training run.
@@ -64,6 +71,7 @@ class ParticleNet(NeuralNet):
         likelihood: Likelihood = CATEGORICAL,
         repulsion: Repulsion | None = None,
         schedule: Schedule = _NO_SCHEDULE,
+        ema_decay: float = 0.0,
         points: Points | None = None,
         criterion: Any = EnsembleLogLoss,
         dataset: Any = Rows,
@@ -77,8 +85,10 @@ class ParticleNet(NeuralNet):
         self.likelihood = likelihood
         self.repulsion = repulsion
         self.schedule = schedule
+        self.ema_decay = ema_decay
         self.points = points
         self.n_steps = 0
+        self.unexplained = 1.0  # running mean of the share that members still get wrong
         super().__init__(
             module,
             *args,
@@ -119,6 +129,31 @@ class ParticleNet(NeuralNet):
                 group["weight_decay"] = 0.0
         return self
 
+    def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Begin an average of the weights."""
+        super().on_train_begin(net, *args, **kwargs)
+        self.average_ = None
+        if self.ema_decay:
+            self.average_ = WeightAverage(self.module_.parameters(), self.ema_decay)
+
+    def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Drop what the average stood in for."""
+        super().on_train_end(net, *args, **kwargs)
+        self.average_ = None
+
+    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
+        """Run an epoch: of training on the weights that are trained, of validation on the rest."""
+        average = self.average_ if training else None
+        with nullcontext() if average is None else average.training():
+            super().run_single_epoch(iterator, training, *args, **kwargs)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Make a step, and take its weights into the average."""
+        step = super().train_step(batch, **fit_params)
+        if self.average_ is not None:
+            self.average_.update()
+        return step
+
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         """Leave the direction of one particle step in the gradients.
 
@@ -148,11 +183,14 @@ class ParticleNet(NeuralNet):
             points=points,
         )
         self.n_steps += 1
-        means = torch.stack([step.driving_loss, step.repulsion]).mean(1)
-        driving_loss, repulsion = means.tolist()  # the one wait for a GPU
+        unexplained = self.likelihood.unexplained(step.driving_loss, step.outputs, y)
+        means = torch.stack([step.driving_loss, step.repulsion, unexplained]).mean(1)
+        driving_loss, repulsion, unexplained = means.tolist()  # the one wait for a GPU
         loss = self.module_.n_members * (driving_loss + repulsion)
         if not math.isfinite(loss):
             raise ValueError(self.divergence_message("training loss"))
+        mean = _UNEXPLAINED_DECAY * self.unexplained + (1 - _UNEXPLAINED_DECAY) * unexplained
+        self.unexplained = min(1.0, mean)
         self.history.record_batch("driving_loss", driving_loss)
         self.history.record_batch("repulsion", repulsion)
         return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
@@ -161,7 +199,7 @@ class ParticleNet(NeuralNet):
         """Return the repulsion of the step that begins, as strong as it is then."""
         if self.repulsion is None:
             return None
-        factor = self.schedule.factor(len(self.history) - 1, self.n_steps)
+        factor = self.schedule.factor(len(self.history) - 1, self.n_steps, self.unexplained)
         return replace(self.repulsion, strength=factor * self.repulsion.strength)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:

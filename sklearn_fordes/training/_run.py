@@ -176,7 +176,7 @@ def take_over(net: ParticleNet, trained: ParticleNet) -> None:
             "network than the one that was fitted, but expected the same. Call fit to begin anew."
         )
     net.module_.load_state_dict(learnt)
-    net.n_steps = trained.n_steps
+    net.n_steps, net.unexplained = trained.n_steps, trained.unexplained
     # Without what was noted of each batch, which grows with every call of partial_fit.
     net.history_ = type(trained.history)({**epoch, "batches": []} for epoch in trained.history)
     if type(net.optimizer_) is type(trained.optimizer_):

@@ -1,4 +1,4 @@
-"""When the repulsion acts, and at which points beside the rows of a batch."""
+"""When and how strongly the repulsion acts, and at which points beside the rows of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Points = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the repulsion acts.
+    """When the repulsion acts, and how strongly.
 
     Parameters
     ----------
@@ -22,16 +22,28 @@ class Schedule:
         steps does not depend on the period.
     warmup : int, default=0
         Epochs in which it rises linearly to its full strength.
+    relative : bool, default=False
+        Whether it fades as the members learn, in proportion to what they still get wrong.
     """
 
     period: int = 1
     warmup: int = 0
+    relative: bool = False
 
-    def factor(self, epoch: int, step: int) -> float:
-        """Return the factor of the strength in a step; both are counted from zero."""
+    def factor(self, epoch: int, step: int, unexplained: float) -> float:
+        """Return the factor of the strength in a step.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Counted from zero.
+        unexplained : float
+            What the members still get wrong, as a share of what a guess does (see `Likelihood`).
+        """
         if step % self.period:
             return 0.0
-        return self.period * min(1.0, (epoch + 1) / (self.warmup + 1))
+        risen = min(1.0, (epoch + 1) / (self.warmup + 1))
+        return self.period * risen * (unexplained if self.relative else 1.0)
 
 
 def drawn_from(rows: Tensor) -> Points:

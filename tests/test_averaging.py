@@ -1,0 +1,126 @@
+"""The moving average of the weights: what it is, when it stands in the module, what it leaves."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.training import WeightAverage
+
+
+class Trace(Callback):
+    """Notes the weights after each step, and at the end of each epoch."""
+
+    def __init__(self):
+        self.steps, self.epochs = [], []
+
+    def on_batch_end(self, net, training, **kwargs):
+        if training:
+            self.steps.append(weights(net))
+
+    def on_epoch_end(self, net, **kwargs):
+        self.epochs.append(weights(net))
+
+
+class InterruptAt(Callback):
+    """Interrupts training at the beginning of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_begin(self, net, training, **kwargs):
+        if training and net.n_steps == self.step:
+            raise KeyboardInterrupt
+
+
+def weights(net):
+    return np.concatenate([p.detach().numpy().ravel() for p in net.module_.parameters()])
+
+
+def average_of(steps, decay):
+    """Exponential moving average, by its definition."""
+    mean = steps[0]
+    for n, step in enumerate(steps[1:], start=1):
+        d = min(decay, n / (n + 10))
+        mean = d * mean + (1 - d) * step
+    return mean
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.995])
+def test_the_average_is_validated_and_kept_and_does_not_change_the_path(small, binary, decay):
+    settings = {"early_stopping": False, "max_epochs": 3}
+    plain, averaged = Trace(), Trace()
+    small(callbacks=[plain], **settings).fit(*binary)
+    # small() keeps the callback, but a copy of it is set up, whose lists are the same.
+    model = small(callbacks=[averaged], ema_decay=decay, **settings).fit(*binary)
+    np.testing.assert_array_equal(averaged.steps, plain.steps)
+    n_batches = len(plain.steps) // 3
+    for epoch in range(3):
+        expected = average_of(plain.steps[: (epoch + 1) * n_batches], decay)
+        np.testing.assert_allclose(averaged.epochs[epoch], expected, atol=1e-6)
+    np.testing.assert_array_equal(weights(model.net_), averaged.epochs[-1])
+    assert np.abs(averaged.epochs[-1] - plain.epochs[-1]).max() > 1e-3
+
+
+def test_validation_loss_is_that_of_the_average(small, binary):
+    X, y = binary
+    model = small(ema_decay=0.9, n_iter_no_change=100)
+    model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    kept = -np.log(model.predict_proba(X[150:])[np.arange(50), y[150:]]).mean()
+    assert kept == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_an_interrupted_epoch_leaves_the_average(small, binary):
+    trace = Trace()
+    model = small(callbacks=[trace, InterruptAt(9)], ema_decay=0.9, early_stopping=False)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.fit(*binary)
+    np.testing.assert_allclose(weights(model.net_), average_of(trace.steps, 0.9), atol=1e-6)
+    assert np.abs(weights(model.net_) - trace.steps[-1]).max() > 1e-4
+
+
+def test_single_steps_of_partial_fit_are_not_held_back(small, binary):
+    X, y = binary
+    models = [small(ema_decay=decay, batch_size=len(X)) for decay in (0.0, 0.99)]
+    for _ in range(5):
+        plain, averaged = (model.partial_fit(X, y, classes=[0, 1]) for model in models)
+    np.testing.assert_array_equal(averaged.predict_proba(X), plain.predict_proba(X))
+
+
+def test_nothing_stays_behind_in_the_net(small, binary):
+    models = [small(ema_decay=decay).fit(*binary) for decay in (0.0, 0.99)]
+    assert models[1].net_.average_ is None
+    plain, averaged = (len(pickle.dumps(model)) for model in models)
+    assert averaged < 1.05 * plain
+
+
+def test_frozen_parameters_stay_as_they_are():
+    parameter = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    average = WeightAverage([parameter], 0.9)
+    with average.training():
+        average.update()
+    np.testing.assert_array_equal(parameter, np.ones(3, dtype=np.float32))
+
+
+def test_values_lie_where_they_lay_while_they_are_trained():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    before = parameter.data_ptr()
+    average = WeightAverage([parameter], 0.9)
+    for value in (2.0, 3.0):
+        with average.training():
+            assert parameter.data_ptr() == before
+            parameter.data.fill_(value)
+            average.update()
+        assert parameter.data_ptr() != before
+    # The first step is taken as it is; the second counts for ten elevenths.
+    np.testing.assert_allclose(parameter.detach(), (2 + 10 * 3) / 11, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, None, "much"])
+def test_decay_out_of_range_is_told(binary, value):
+    with pytest.raises(ValueError, match="'ema_decay' parameter"):
+        FoRDEClassifier(ema_decay=value).fit(*binary)
