@@ -90,26 +90,29 @@ def by_condition(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def relative_to(scores: pd.Series, base: str) -> pd.DataFrame:
-    """Geometric mean over sets of the ratio to `base`, and on how many sets it is below one."""
-    table = scores.unstack("method").dropna(axis=1)  # noqa: PD010
-    ratio = np.log(table.div(table[base], axis=0)).groupby("set").mean()
+    """Geometric mean over sets of the ratio to `base`, and on how many sets it is below one.
+
+    Over the seeds that both have; a method that lacks a set is left out.
+    """
+    table = scores.unstack("method")  # noqa: PD010
+    ratio = np.log(table.div(table[base], axis=0)).groupby("set").mean().dropna(axis=1)
     summary = pd.DataFrame({"ratio": np.exp(ratio.mean()), "sets below 1": (ratio < 0).sum()})
     summary["worst set"] = np.exp(ratio.max())
     return summary.sort_values("ratio").round(3)
 
 
 def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Series:
-    """Mean over sets of the rank of each method's mean score over seeds; 1 is best."""
-    table = scores.unstack("method").dropna(axis=1)  # noqa: PD010
-    table = table.groupby("set").mean()
+    """Mean over sets of the rank of each method's mean score over its seeds; 1 is best."""
+    table = scores.unstack("method").groupby("set").mean().dropna(axis=1)  # noqa: PD010
     return table.rank(axis=1, ascending=not larger_is_better).mean()
 
 
 def report(results: pd.DataFrame) -> str:
     """Return the tables of a results file."""
     scores = by_condition(results)
-    n_sets, n_seeds = results["set"].nunique(), results["seed"].nunique()
-    lines = [f"{n_sets} sets: {', '.join(results['set'].unique())}; {n_seeds} seeds", ""]
+    lines = [f"{results['set'].nunique()} sets: {', '.join(results['set'].unique())}"]
+    n_fits = results.drop_duplicates(["set", "seed", "method"])["method"].value_counts()
+    lines += ["Fits: " + ", ".join(f"{method} {n}" for method, n in n_fits.items()), ""]
     conditions = [c for c in ("clean", "shifted", "natural shift") if c in scores.index.levels[3]]
     for condition in conditions:
         part = scores.xs(condition, level="condition")

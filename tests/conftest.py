@@ -38,6 +38,7 @@ def small():
             "repulsion_strength": 20.0,
             "relative_strength": False,
             "ema_decay": 0.0,
+            "validation_fraction": 0.1,
         }
         if params.get("module") is None:
             defaults["module__dropout"] = 0.0

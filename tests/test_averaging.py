@@ -7,7 +7,6 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.training import WeightAverage
 
 
@@ -54,7 +53,6 @@ def test_the_average_is_validated_and_kept_and_does_not_change_the_path(small, b
     settings = {"early_stopping": False, "max_epochs": 3}
     plain, averaged = Trace(), Trace()
     small(callbacks=[plain], **settings).fit(*binary)
-    # small() keeps the callback, but a copy of it is set up, whose lists are the same.
     model = small(callbacks=[averaged], ema_decay=decay, **settings).fit(*binary)
     np.testing.assert_array_equal(averaged.steps, plain.steps)
     n_batches = len(plain.steps) // 3
@@ -118,9 +116,3 @@ def test_values_lie_where_they_lay_while_they_are_trained():
         assert parameter.data_ptr() != before
     # The first step is taken as it is; the second counts for ten elevenths.
     np.testing.assert_allclose(parameter.detach(), (2 + 10 * 3) / 11, rtol=1e-6)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.0, None, "much"])
-def test_decay_out_of_range_is_told(binary, value):
-    with pytest.raises(ValueError, match="'ema_decay' parameter"):
-        FoRDEClassifier(ema_decay=value).fit(*binary)

@@ -17,6 +17,7 @@ WRONG = {
     "repulsion": ["weights", None, 1],
     "update": ["sgd", None, 1],
     "repulsion_strength": [-1.0, "strong", None, np.nan],
+    "relative_strength": ["yes", None, 2],
     "gradient_target": ["odds", None],
     "lengthscale": ["median", None, -0.5, 1.5, np.nan, [], [[]], ["a"] * 6],
     "lengthscale_mix": ["both", None],
@@ -35,8 +36,9 @@ WRONG = {
     "batch_size": [0, -1, 2.5, None],
     "lr": [0.0, -1.0, "fast", None],
     "weight_decay": [-1e-3, "little", None],
+    "ema_decay": [-0.1, 1.0, None, "much"],
     "early_stopping": ["yes", None, 3],
-    "validation_fraction": [0.0, 1.0, 2, -0.1, None],
+    "validation_fraction": [0.0, 1.0, 2, -0.1, None, "some"],
     "n_iter_no_change": [0, 1.5, None],
     "class_weight": ["equal", 3, {0: -1.0}, {0: np.nan}, {0: np.inf}, {0: "a"}],
     "device": ["gpu", "tpu:0", 3.5, None, "meta"],
@@ -295,12 +297,12 @@ def test_partial_fit_needs_classes_first_and_refuses_balancing(small, binary):
         small().partial_fit(X, np.where(y == 1, 7, 0), classes=[0, 1])
 
 
-@pytest.mark.parametrize("n_rows", [2, 3, 9, 12])
+@pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 12])
 def test_tables_too_small_to_hold_rows_out_are_trained_on_whole(small, n_rows):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(n_rows, 2)), np.arange(n_rows) % 2
-    model = small().fit(X, y)
-    assert ("valid_loss" in model.history_[0]) == (n_rows >= 10)
+    model = small(validation_fraction="auto").fit(X, y)
+    assert ("valid_loss" in model.history_[0]) == (n_rows >= 5)
     assert model.predict_proba(X).shape == (n_rows, 2)
 
 
@@ -321,6 +323,16 @@ def test_held_out_rows_are_stratified(small):
     y = np.repeat([0, 1], [900, 100])
     _, valid = small()._hold_out(Table(y[:, None], y, np.ones(1000)), 0)
     assert np.bincount(valid.y).tolist() == [90, 10]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_valid"), [(20, 4), (150, 30), (320, 64), (500, 64), (640, 64), (1000, 100)]
+)
+def test_small_tables_hold_out_more(n_rows, n_valid):
+    y = np.arange(n_rows) % 2
+    table = Table(y[:, None], y, np.ones(n_rows))
+    for model in (FoRDEClassifier(), FoRDERegressor()):
+        assert len(model._hold_out(table, 0)[1].y) == n_valid
 
 
 class Recurrent(nn.Module):

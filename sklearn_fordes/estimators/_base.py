@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
 
 # Rows encoded at a time in prediction, so that memory does not grow with the table.
 _ENCODED_AT_A_TIME = 65_536
+# Rows that a validation loss should rest on, where a fifth of the table has them.
+_ENOUGH_FOR_VALIDATION = 64
 # Rows evaluated at a time in validation and prediction.
 _EVALUATION_BATCH_SIZE = 1024
 
@@ -98,7 +100,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
@@ -348,6 +350,12 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     @abstractmethod
     def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
         """Split rows off for validation, or none if they are too few."""
+
+    def _n_held_out(self, n_rows: int) -> int:
+        """How many of so many rows validation takes."""
+        if not isinstance(self.validation_fraction, str):
+            return int(self.validation_fraction * n_rows)
+        return max(n_rows // 10, min(n_rows // 5, _ENOUGH_FOR_VALIDATION))
 
     def _draw_seeds(self) -> Seeds:
         root = check_random_state(self.random_state).randint(2**31)

@@ -126,11 +126,11 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         of the last step.
     early_stopping : bool, default=True
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
-        weights of its best epoch. Tables too small to hold a row out (fewer rows than
-        ``1 / validation_fraction``, or none but the first of each class) are trained for
-        `max_epochs`.
-    validation_fraction : float, default=0.1
-        Share of the rows held out for early stopping, stratified by class where possible. Not
+        weights of its best epoch. Tables too small to hold a row out (with fewer than five rows, or
+        none but the first of each class) are trained for `max_epochs`.
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out for early stopping, stratified by class where possible. "auto" is
+        a tenth, but 64 rows where they are less than a fifth, and a fifth of smaller tables. Not
         used when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
@@ -236,7 +236,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,
-        validation_fraction: float = 0.1,
+        validation_fraction: float | str = "auto",
         n_iter_no_change: int = 16,
         class_weight: Any = None,
         device: Any = "auto",
@@ -555,7 +555,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         rows = np.arange(len(table.y))
         classes, first_of_class = np.unique(table.y, return_index=True)
         candidates = np.delete(rows, first_of_class)
-        n_valid = min(int(self.validation_fraction * len(rows)), len(candidates))
+        n_valid = min(self._n_held_out(len(rows)), len(candidates))
         if not n_valid:
             return table, None
         y = table.y[candidates]

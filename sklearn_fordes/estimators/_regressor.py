@@ -77,11 +77,11 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         0 and variance 1; with ``noise="homoscedastic"`` to ``(n_rows, 1)``.
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
-    max_epochs : int, default=100
+    max_epochs : int, default=200
         Largest number of passes over the training rows.
     batch_size : int, default=128
         Largest number of rows in a batch.
-    lr : float, default=0.002
+    lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
@@ -89,10 +89,11 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Of the moving average of the weights that is validated and kept, as in `FoRDEClassifier`.
     early_stopping : bool, default=True
         Whether to stop when the mixture's negative log density of validation rows no longer falls,
-        and keep the weights of the best epoch. Tables with fewer rows than
-        ``1 / validation_fraction`` are trained for `max_epochs`.
-    validation_fraction : float, default=0.1
-        Share of the rows held out for early stopping. Not used when `fit` is given validation rows.
+        and keep the weights of the best epoch. Tables with fewer than five rows are trained for
+        `max_epochs`.
+    validation_fraction : float or "auto", default="auto"
+        Share of the rows held out for early stopping, as in `FoRDEClassifier`. Not used when `fit`
+        is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     device : str or torch.device, default="auto"
@@ -181,13 +182,13 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         hidden_layer_sizes: Any = (128, 128),
         module: Any = None,
         optimizer: Any = None,
-        max_epochs: int = 100,
+        max_epochs: int = 200,
         batch_size: int = 128,
-        lr: float = 2e-3,
+        lr: float = 4e-3,
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,
-        validation_fraction: float = 0.1,
+        validation_fraction: float | str = "auto",
         n_iter_no_change: int = 16,
         device: Any = "auto",
         callbacks: Any = None,
@@ -481,7 +482,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     def _hold_out(self, table: Table, seed: int) -> tuple[Table, Table | None]:
         """Split rows off for validation; one is kept for training at least."""
         rows = np.random.default_rng(seed).permutation(len(table.y))
-        n_valid = min(int(self.validation_fraction * len(rows)), len(rows) - 1)
+        n_valid = min(self._n_held_out(len(rows)), len(rows) - 1)
         if not n_valid:
             return table, None
         return table.take(np.sort(rows[n_valid:])), table.take(rows[:n_valid])

@@ -34,12 +34,12 @@ def search_space(step: str | None = None) -> dict[str, Any]:
     'fordeclassifier__hidden_layer_sizes'
     """
     space = {
-        "repulsion_strength": loguniform(2, 100),
+        "repulsion_strength": loguniform(4, 200),
         "lengthscale": [0.0, 0.5, 1.0],
         "hidden_layer_sizes": [(64, 64), (128, 128), (256, 256)],
         "module__dropout": [0.0, 0.1, 0.2, 0.3],
         "module__frequency_scale": loguniform(0.05, 1),
-        "lr": loguniform(5e-4, 5e-3),
+        "lr": loguniform(1e-3, 1e-2),
     }
     prefix = "" if step is None else f"{step}__"
     return {prefix + name: values for name, values in space.items()}

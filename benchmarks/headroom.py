@@ -1,0 +1,85 @@
+"""How much a model could gain under corrupted input: a deep ensemble that was told what comes.
+
+Run ``python -m benchmarks.headroom``; it goes on where it stopped. The informed deep ensemble is
+trained on the rows and on copies of them under each corruption of the test rows. It bounds, roughly,
+what is lost with the information and what for want of robustness. Not a peer: nobody is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+
+from benchmarks.corruptions import corrupted_copies
+from benchmarks.datasets import REPORTING_SETS
+from benchmarks.environment import describe_environment
+from benchmarks.peers import deep_ensemble, fordes
+from benchmarks.tables import RESULTS, by_condition, run
+
+INFORMED = "informed deep ensemble"
+
+
+class Informed(BaseEstimator):
+    """Deep ensemble trained on clean and on corrupted rows.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def fit(self, X: pd.DataFrame, y: Any) -> Informed:
+        # Draws of its own: the test rows' copies use the same function.
+        copies = [X, *corrupted_copies(X, X, 1000 + self.seed).values()]
+        rows = pd.concat(copies, ignore_index=True)
+        self.model_ = deep_ensemble(self.seed).fit(rows, np.tile(y, len(copies)))
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        return self.model_.predict_proba(X)
+
+
+METHODS = {"FoRDE": fordes, "deep ensemble": deep_ensemble, INFORMED: Informed}
+
+
+def report(results: pd.DataFrame) -> str:
+    """Return NLLs under shift by set, with ratios to the deep ensemble's."""
+    scores = by_condition(results)["nll"]
+    shifted = scores.xs("shifted", level="condition").unstack("method").dropna()  # noqa: PD010
+    base = shifted.pop("deep ensemble")
+    log_ratio = np.log(shifted.div(base, axis=0)).groupby("set").mean()
+    log_ratio.loc["mean"] = log_ratio.mean()
+    table = np.exp(log_ratio).round(3)
+    # Shares of a distance of noise say nothing.
+    visible = log_ratio[INFORMED] < -0.02  # noqa: PLR2004
+    table["share of the distance"] = (log_ratio["FoRDE"] / log_ratio[INFORMED])[visible].round(2)
+    clean = scores.xs("clean", level="condition").unstack("method")  # noqa: PD010
+    table["deep ensemble, shifted"] = base.groupby("set").mean().round(3)
+    table["clean"] = clean["deep ensemble"].groupby("set").mean().round(3)
+    return f"NLL under shift relative to the deep ensemble's\n{table.to_string()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS / "headroom")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    path = arguments.output.with_suffix(".csv")
+    run(path, REPORTING_SETS, METHODS, seeds=arguments.seeds, max_train=2000, max_test=3000)
+    text = f"{describe_environment()}\n{report(pd.read_csv(path))}"
+    print(text)
+    arguments.output.with_suffix(".txt").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
