@@ -1,8 +1,9 @@
 """How much a model could gain under corrupted input: a deep ensemble that was told what comes.
 
 Run ``python -m benchmarks.headroom``; it goes on where it stopped. The informed deep ensemble is
-trained on the rows and on copies of them under each corruption of the test rows. It bounds, roughly,
-what is lost with the information and what for want of robustness. Not a peer: nobody is told.
+trained on the rows and on copies of them under each corruption of the test rows. It bounds,
+roughly, what is lost with the information and what for want of robustness. Not a peer: nobody is
+told.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import REPORTING_SETS
 from benchmarks.environment import describe_environment
 from benchmarks.peers import deep_ensemble, fordes
-from benchmarks.tables import RESULTS, by_condition, run
+from benchmarks.summaries import DEEP_ENSEMBLE, conditions_of, log_ratios
+from benchmarks.tables import RESULTS, run
 
 INFORMED = "informed deep ensemble"
+SMALLEST_DISTANCE = -0.02  # in log NLL
 
 
 class Informed(BaseEstimator):
@@ -48,23 +51,21 @@ class Informed(BaseEstimator):
         return self.model_.predict_proba(X)
 
 
-METHODS = {"FoRDE": fordes, "deep ensemble": deep_ensemble, INFORMED: Informed}
+METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: Informed}
 
 
 def report(results: pd.DataFrame) -> str:
     """Return NLLs under shift by set, with ratios to the deep ensemble's."""
-    scores = by_condition(results)["nll"]
-    shifted = scores.xs("shifted", level="condition").unstack("method").dropna()  # noqa: PD010
-    base = shifted.pop("deep ensemble")
-    log_ratio = np.log(shifted.div(base, axis=0)).groupby("set").mean()
+    parts = {name: part["nll"] for name, part in conditions_of(results).items()}
+    log_ratio = log_ratios(parts["shifted"], DEEP_ENSEMBLE)[["FoRDE", INFORMED]]
     log_ratio.loc["mean"] = log_ratio.mean()
     table = np.exp(log_ratio).round(3)
     # Shares of a distance of noise say nothing.
-    visible = log_ratio[INFORMED] < -0.02  # noqa: PLR2004
+    visible = log_ratio[INFORMED] < SMALLEST_DISTANCE
     table["share of the distance"] = (log_ratio["FoRDE"] / log_ratio[INFORMED])[visible].round(2)
-    clean = scores.xs("clean", level="condition").unstack("method")  # noqa: PD010
-    table["deep ensemble, shifted"] = base.groupby("set").mean().round(3)
-    table["clean"] = clean["deep ensemble"].groupby("set").mean().round(3)
+    for condition in ("shifted", "clean"):
+        loss = parts[condition].xs(DEEP_ENSEMBLE, level="method").groupby("set").mean()
+        table[f"deep ensemble, {condition}"] = loss.round(3)
     return f"NLL under shift relative to the deep ensemble's\n{table.to_string()}"
 
 

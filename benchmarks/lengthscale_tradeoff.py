@@ -37,6 +37,7 @@ from sklearn.model_selection import train_test_split
 from benchmarks.environment import describe_environment
 from benchmarks.image_corruptions import KINDS, N_SEVERITIES, Images, corrupted_copies
 from benchmarks.scores import accuracy, expected_calibration_error, nll
+from benchmarks.summaries import markdown
 from benchmarks.systems import (
     ALPHAS,
     BLOCKS,
@@ -168,15 +169,6 @@ def run_missing(path: Path, seeds: Iterable[int]) -> pd.DataFrame:
 
 def mean_and_deviation(values: pd.Series, digits: int = 3) -> str:
     return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
-
-
-def markdown(rows: dict[str, dict[str, str]], corner: str = "") -> str:
-    """Write a table of texts, a dict of columns for each row."""
-    columns = next(iter(rows.values()))
-    lines = ["| " + " | ".join([corner, *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join(
-        lines + ["| " + " | ".join([name, *row.values()]) + " |" for name, row in rows.items()]
-    )
 
 
 def labels_of(table: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:

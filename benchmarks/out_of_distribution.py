@@ -49,10 +49,10 @@ from benchmarks.demo import load_credit
 from benchmarks.environment import describe_environment
 from benchmarks.lengthscale_tradeoff import (
     append_finished,
-    markdown,
     mean_and_deviation,
     read_finished,
 )
+from benchmarks.summaries import markdown
 from benchmarks.systems import DEEP_ENSEMBLE, IDENTITY, PCA
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.tabular import MLP

@@ -17,15 +17,16 @@ import pandas as pd
 
 from benchmarks.datasets import DEVELOPMENT_SETS
 from benchmarks.environment import describe_environment
-from benchmarks.tables import RESULTS, report, run
+from benchmarks.summaries import report
+from benchmarks.tables import RESULTS, run
 from sklearn_fordes import FoRDEClassifier
 
 NO_REPULSION = {"repulsion": "none"}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "deep ensemble": NO_REPULSION,
     "FoRDE": {},
-    "strength 10": {"repulsion_strength": 10.0},
-    "strength 80": {"repulsion_strength": 80.0},
+    "strength .1": {"repulsion_strength": 0.1},
+    "strength 1": {"repulsion_strength": 1.0},
     "constant strength 20": {"repulsion_strength": 20.0, "relative_strength": False},
     "every row": {"repulsion_fraction": 1.0},
     "pca": {"lengthscale": "pca"},

@@ -33,7 +33,7 @@ WRONG = {
     "module": [3, "mlp"],
     "optimizer": ["adam", 3],
     "max_epochs": [0, 1.5, "many", None],
-    "batch_size": [0, -1, 2.5, None],
+    "batch_size": [0, -1, 2.5, None, "all"],
     "lr": [0.0, -1.0, "fast", None],
     "weight_decay": [-1e-3, "little", None],
     "ema_decay": [-0.1, 1.0, None, "much"],

@@ -88,7 +88,7 @@ def test_grid_search_gives_the_same_in_two_processes(small, credit):
     X_train, X_test, y_train, _ = credit
     grid = [
         {"fordeclassifier__n_members": [2, 3], "fordeclassifier__lengthscale": ["identity", "pca"]},
-        {"fordeclassifier__repulsion_strength": [0.0, 5.0]},
+        {"fordeclassifier__repulsion_strength": [0.0, 0.3]},
         {"fordeclassifier__module__dropout": [0.3], "fordeclassifier__optimizer__eps": [1e-6]},
     ]
     pipeline = make_pipeline(preprocessing(), small(max_epochs=3, hidden_layer_sizes=(8,)))

@@ -536,7 +536,7 @@ def test_relative_strength_follows_what_members_get_wrong(tables, kind):
     X, y = tables[kind]
     settings = {"optimizer": torch.optim.SGD, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 6}
     settings |= {"batch_size": len(X), "early_stopping": False, "repulsion_fraction": 1.0}
-    model = make_model(kind, relative_strength=True, repulsion_strength=20.0, **settings).fit(X, y)
+    model = make_model(kind, relative_strength=True, repulsion_strength=0.5, **settings).fit(X, y)
 
     start = make_model(kind, **{**settings, "lr": 1e-30, "max_epochs": 1}).fit(X, y)
     net, encoded = start.net_, torch.from_numpy(start.encoder_.transform(X)).float()
@@ -549,7 +549,7 @@ def test_relative_strength_follows_what_members_get_wrong(tables, kind):
             net.module_,
             encoded,
             target,
-            repulsion=replace(repulsion, strength=20.0 * unexplained),
+            repulsion=replace(repulsion, strength=0.5 * unexplained * len(X)),
             likelihood=net.likelihood,
         )
         assert model.history_[epoch]["repulsion"] == pytest.approx(
@@ -580,8 +580,24 @@ def test_relative_strength_goes_on_in_partial_fit_and_survives_a_pickle(tables):
 
 def test_absolute_strength_does_not_fade(tables):
     X, y = tables["classifier"]
-    model = make_model("classifier", max_epochs=20, early_stopping=False).fit(X, y)
-    relative = make_model(
-        "classifier", max_epochs=20, early_stopping=False, relative_strength=True
-    ).fit(X, y)
+    settings = {"max_epochs": 20, "early_stopping": False, "batch_size": 64}
+    model = make_model("classifier", repulsion_strength=0.5 * 64, **settings).fit(X, y)
+    settings |= {"repulsion_strength": 0.5, "relative_strength": True}
+    relative = make_model("classifier", **settings).fit(X, y)
     assert model.history_[-1]["repulsion"] > 3 * relative.history_[-1]["repulsion"] > 0
+
+
+@pytest.mark.parametrize(("relative", "ratio"), [(True, 1), (False, 4)])
+def test_relative_strength_does_not_depend_on_the_batch_size(tables, relative, ratio):
+    X, y = tables["classifier"]
+    settings = {
+        "relative_strength": relative,
+        "lr": 1e-30,
+        "max_epochs": 1,
+        "early_stopping": False,
+    }
+    small, large = (
+        make_model("classifier", batch_size=size, **settings).fit(X[:400], y[:400]).history_[0]
+        for size in (50, 200)
+    )
+    assert small["repulsion"] / large["repulsion"] == pytest.approx(ratio, rel=0.1)

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
 from torch import nn
 
-from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.particles import Ensemble
 from sklearn_fordes.tabular import MLP
 from sklearn_fordes.training import Batches, Rows
@@ -185,6 +185,23 @@ def test_optimizer_and_iterator_parameters_arrive(small, binary):
     assert model.net_.optimizer_.param_groups[0]["betas"] == (0.8, 0.9)
     batches = callback(model, "Recorder").batches_
     assert torch.equal(batches[0][0]["X"], batches[len(batches) // 6][0]["X"])
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size"), [(2, 32), (639, 32), (640, 64), (1279, 64), (1280, 128), (10**6, 128)]
+)
+def test_automatic_batch_size_grows_with_the_table(n_rows, batch_size):
+    assert FoRDEClassifier()._batch_size(n_rows) == batch_size
+    assert FoRDERegressor(batch_size=7)._batch_size(n_rows) == 7
+
+
+def test_batches_are_of_the_rows_trained_on(small):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(760, 3)), np.arange(760) % 2
+    model = small(batch_size="auto", max_epochs=1, validation_fraction=0.2)
+    assert model.fit(X, y).net_.batch_size == 32  # of 608 rows
+    assert model.set_params(early_stopping=False).fit(X, y).net_.batch_size == 64
+    assert model.partial_fit(X[:100], y[:100]).net_.batch_size == 32
 
 
 def test_optimizer_with_a_closure_works(small, binary):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
 _ENCODED_AT_A_TIME = 65_536
 # Rows that a validation loss should rest on, where a fifth of the table has them.
 _ENOUGH_FOR_VALIDATION = 64
+# Limits of the automatic batch size, powers of two.
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
 # Rows evaluated at a time in validation and prediction.
 _EVALUATION_BATCH_SIZE = 1024
 
@@ -95,7 +97,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "module": [callable, None],
         "optimizer": [callable, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
@@ -257,8 +259,14 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         offered = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**offered, **arguments})
 
-    def _make_net(self, rng: np.random.Generator, member_seed: int) -> ParticleNet:
-        """Return an initialised net whose members are drawn and not yet trained."""
+    def _batch_size(self, n_rows: int) -> int:
+        if not isinstance(self.batch_size, str):
+            return int(self.batch_size)
+        power_of_two = 1 << max(1, n_rows // 10).bit_length() - 1
+        return min(max(power_of_two, _SMALLEST_BATCH), _LARGEST_BATCH)
+
+    def _make_net(self, rng: np.random.Generator, member_seed: int, n_rows: int) -> ParticleNet:
+        """Return an initialised net, for so many rows, whose members are not yet trained."""
         from sklearn_fordes.training import (
             BestEpoch,
             EpochProgress,
@@ -284,7 +292,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             module__n_members=int(self.n_members),
             module__seed=member_seed,
             max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
+            batch_size=self._batch_size(n_rows),
             lr=self.lr,
             callbacks=[*callbacks, *map(copied_callback, self.callbacks or ())],
             device=str(resolve_device(self.device)),
@@ -367,7 +375,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         # Not always what transform gives: a target encoder leaves a row's own target out.
         encoded = _as_array(self.encoder_.fit_transform(table.X, table.y))
         self._n_inputs = int(np.prod(encoded.shape[1:]))
-        net = self._make_net(np.random.default_rng(seeds.batches), seeds.members)
+        rng = np.random.default_rng(seeds.batches)
+        net = self._make_net(rng, seeds.members, len(table.y))
         rows = self._to_rows(table, net, encoded)
         self._repulsion_settings = RepulsionSettings.of(self)
         net.repulsion = self._repulsion_settings.make(rows.X)
@@ -382,7 +391,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         fitted = self.net_
         rng = copy.deepcopy(fitted.iterator_train__rng)
-        net = self._make_net(rng, fitted.module__seed)
+        net = self._make_net(rng, fitted.module__seed, len(table.y))
         take_over(net, fitted)
         rows = self._to_rows(table, net)
         settings = RepulsionSettings.of(self)

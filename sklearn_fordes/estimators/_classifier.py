@@ -51,14 +51,15 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         function maps ``(ensemble, X, y)``, with the rows compared and their classes as tensors (at
         points without one, the ensemble's guess), to a tensor ``(n_members, rows, K)`` that
         autograd can follow; see `sklearn_fordes.particles.space_of`.
-    repulsion_strength : float, default=40.0
-        Factor of the repulsion, which is divided by the rows of a batch; the paper's choice is 1,
-        not relative. Larger values give more robust predictions under shifted input until, in the
-        end, they cost accuracy. Best tuned on a logarithmic grid.
+    repulsion_strength : float, default=0.3
+        Factor of the repulsion, in the unit that `relative_strength` says. Larger values give more
+        robust predictions under shifted input until, in the end, they cost accuracy. Best tuned on
+        a logarithmic grid.
     relative_strength : bool, default=True
-        Whether the strength is multiplied by what the members still get wrong: the running mean
-        over steps of their cross-entropy, divided by log n_classes (and at most 1). The repulsion
-        then fades as they learn, however small the loss becomes.
+        Whether the strength is relative to the members' mean loss over rows, and fades with it: it
+        is multiplied by what they still get wrong, the running mean over steps of their
+        cross-entropy divided by log n_classes (at most 1). If not, the strength is divided by the
+        rows of a batch; 1 is the paper's choice then.
     update : {"wgd", "svgd", "lit"}, default="wgd"
         How members move: by Wasserstein gradient descent, each its own way and away from where the
         others are dense; by Stein variational gradient descent, which also averages the driving
@@ -114,8 +115,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         A class of `torch.optim`. None is AdamW.
     max_epochs : int, default=200
         Largest number of passes over the training rows.
-    batch_size : int, default=128
-        Largest number of rows in a batch.
+    batch_size : int or "auto", default="auto"
+        Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
+        power of two, from 32 to 128.
     lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
@@ -214,7 +216,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: Any = "input_gradient",
-        repulsion_strength: float = 40.0,
+        repulsion_strength: float = 0.3,
         relative_strength: bool = True,
         update: str = "wgd",
         gradient_target: str = "log_odds",
@@ -231,7 +233,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         module: Any = None,
         optimizer: Any = None,
         max_epochs: int = 200,
-        batch_size: int = 128,
+        batch_size: int | str = "auto",
         lr: float = 4e-3,
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,

@@ -41,11 +41,13 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         The space in which members repel each other: the directions of the input gradients of their
         means, their weights, their means at the rows of a batch (as one vector), what enters their
         last layer, or none (a deep ensemble). A function is as in `FoRDEClassifier`.
-    repulsion_strength : float, default=5.0
-        Factor of the repulsion, which is divided by the rows of a batch; 1 is the paper's choice.
-    relative_strength : bool, default=False
-        Whether the strength is multiplied by what the members still get wrong: the running mean
-        over steps of their squared error, divided by the variance of y (and at most 1).
+    repulsion_strength : float, default=0.15
+        Factor of the repulsion, in the unit that `relative_strength` says.
+    relative_strength : bool, default=True
+        Whether the strength is relative to the members' mean loss over rows, and fades as they
+        learn: it is multiplied by what they still get wrong, the running mean over steps of their
+        squared error divided by the variance of y (at most 1). If not, the strength is divided by
+        the rows of a batch; 1 is the paper's choice then.
     update : {"wgd", "svgd", "lit"}, default="wgd"
         How members move, as in `FoRDEClassifier`.
     lengthscale : {"identity", "pca"}, float or array-like, default="identity"
@@ -79,8 +81,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         A class of `torch.optim`. None is AdamW.
     max_epochs : int, default=200
         Largest number of passes over the training rows.
-    batch_size : int, default=128
-        Largest number of rows in a batch.
+    batch_size : int or "auto", default="auto"
+        Largest number of rows in a batch, as in `FoRDEClassifier`.
     lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
@@ -166,8 +168,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: Any = "input_gradient",
-        repulsion_strength: float = 5.0,
-        relative_strength: bool = False,
+        repulsion_strength: float = 0.15,
+        relative_strength: bool = True,
         update: str = "wgd",
         lengthscale: Any = "identity",
         lengthscale_mix: str = "precision",
@@ -183,7 +185,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         module: Any = None,
         optimizer: Any = None,
         max_epochs: int = 200,
-        batch_size: int = 128,
+        batch_size: int | str = "auto",
         lr: float = 4e-3,
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,

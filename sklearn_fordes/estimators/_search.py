@@ -34,7 +34,7 @@ def search_space(step: str | None = None) -> dict[str, Any]:
     'fordeclassifier__hidden_layer_sizes'
     """
     space = {
-        "repulsion_strength": loguniform(4, 200),
+        "repulsion_strength": loguniform(0.03, 1.5),
         "lengthscale": [0.0, 0.5, 1.0],
         "hidden_layer_sizes": [(64, 64), (128, 128), (256, 256)],
         "module__dropout": [0.0, 0.1, 0.2, 0.3],

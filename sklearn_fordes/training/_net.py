@@ -169,7 +169,7 @@ class ParticleNet(NeuralNet):
         """
         self._set_training(True)
         inputs, y = unpack_data(batch)
-        repulsion = self._repulsion_now()
+        repulsion = self._repulsion_now(len(inputs["X"]))
         points = None
         if repulsion is not None and self.points is not None and not repulsion.is_idle:
             points = self.points(inputs["X"], repulsion.n_rows(len(inputs["X"])))
@@ -195,11 +195,12 @@ class ParticleNet(NeuralNet):
         self.history.record_batch("repulsion", repulsion)
         return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
 
-    def _repulsion_now(self) -> Repulsion | None:
+    def _repulsion_now(self, n_rows: int) -> Repulsion | None:
         """Return the repulsion of the step that begins, as strong as it is then."""
         if self.repulsion is None:
             return None
-        factor = self.schedule.factor(len(self.history) - 1, self.n_steps, self.unexplained)
+        epoch = len(self.history) - 1
+        factor = self.schedule.factor(epoch, self.n_steps, n_rows, self.unexplained)
         return replace(self.repulsion, strength=factor * self.repulsion.strength)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:

@@ -23,27 +23,31 @@ class Schedule:
     warmup : int, default=0
         Epochs in which it rises linearly to its full strength.
     relative : bool, default=False
-        Whether it fades as the members learn, in proportion to what they still get wrong.
+        Whether its strength is relative to the driving loss, a mean over rows: not divided by the
+        rows of a batch, and fading with what the members still get wrong.
     """
 
     period: int = 1
     warmup: int = 0
     relative: bool = False
 
-    def factor(self, epoch: int, step: int, unexplained: float) -> float:
+    def factor(self, epoch: int, step: int, n_rows: int, unexplained: float) -> float:
         """Return the factor of the strength in a step.
 
         Parameters
         ----------
         epoch, step : int
             Counted from zero.
+        n_rows : int
+            Of the batch.
         unexplained : float
             What the members still get wrong, as a share of what a guess does (see `Likelihood`).
         """
         if step % self.period:
             return 0.0
         risen = min(1.0, (epoch + 1) / (self.warmup + 1))
-        return self.period * risen * (unexplained if self.relative else 1.0)
+        # A repulsion divides its strength by the rows.
+        return self.period * risen * (unexplained * n_rows if self.relative else 1.0)
 
 
 def drawn_from(rows: Tensor) -> Points:

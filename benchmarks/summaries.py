@@ -1,0 +1,161 @@
+"""What results on tables say: ranks, ratios and losses, as text, in the docs and as a picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DEEP_ENSEMBLE = "deep ensemble"
+CONDITIONS = ["clean", "shifted", "natural shift"]
+SCORES = ["nll", "accuracy", "ece", "brier"]
+LARGER_IS_BETTER = {"accuracy"}
+GENERATED = "<!-- generated: {} -->"
+
+
+def by_condition(results: pd.DataFrame) -> pd.DataFrame:
+    """Scores by set, seed, method and condition: clean, shifted (mean of six) or natural shift."""
+    kind = results["rows"].where(results["rows"].isin(["clean", "natural shift"]), "shifted")
+    keys = ["set", "seed", "method", "condition"]
+    return results.assign(condition=kind).groupby(keys)[SCORES].mean()
+
+
+def log_ratios(scores: pd.Series, base: str) -> pd.DataFrame:
+    """Mean over seeds of the log ratio to `base`, by set and method.
+
+    Over the seeds that both have; a method that lacks a set is left out.
+    """
+    table = scores.unstack("method")  # noqa: PD010
+    return np.log(table.div(table[base], axis=0)).groupby("set").mean().dropna(axis=1)
+
+
+def relative_to(scores: pd.Series, base: str) -> pd.DataFrame:
+    """Geometric mean over sets of the ratio to `base`, and on how many sets it is below one."""
+    ratio = log_ratios(scores, base)
+    summary = pd.DataFrame({"ratio": np.exp(ratio.mean()), "sets below 1": (ratio < 0).sum()})
+    summary["worst set"] = np.exp(ratio.max())
+    return summary.sort_values("ratio").round(3)
+
+
+def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Series:
+    """Mean over sets of the rank of each method's mean score over its seeds; 1 is best."""
+    table = scores.unstack("method").groupby("set").mean().dropna(axis=1)  # noqa: PD010
+    return table.rank(axis=1, ascending=not larger_is_better).mean()
+
+
+def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average ranks of every score, best NLL first."""
+    columns = {
+        name: average_ranks(scores[name], larger_is_better=name in LARGER_IS_BETTER)
+        for name in SCORES
+    }
+    return pd.DataFrame(columns).sort_values("nll").round(2)
+
+
+def losses(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean NLL ± standard deviation over seeds, a row for each method and a column for each set."""
+    moments = scores["nll"].groupby(["method", "set"]).agg(["mean", "std"])
+    text = moments.apply(lambda row: f"{row['mean']:.3f}±{row['std']:.3f}", axis=1)
+    return text.str.replace("±nan", "").unstack("set")  # noqa: PD010
+
+
+def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores by condition, in the usual order."""
+    scores = by_condition(results)
+    known = scores.index.unique("condition")
+    return {name: scores.xs(name, level="condition") for name in CONDITIONS if name in known}
+
+
+def describe(results: pd.DataFrame) -> str:
+    """Say what was fitted: sets, and fits of each method."""
+    sets = results["set"].unique()
+    n_fits = results.drop_duplicates(["set", "seed", "method"])["method"].value_counts()
+    fits = ", ".join(f"{method} {n}" for method, n in n_fits.items())
+    return f"{len(sets)} sets: {', '.join(sets)}\nFits: {fits}"
+
+
+def report(results: pd.DataFrame) -> str:
+    """Return the tables of a results file as text."""
+    parts = conditions_of(results)
+    lines = [describe(results), ""]
+    for condition, part in parts.items():
+        n_sets = part.index.get_level_values("set").nunique()
+        lines += [f"Average ranks, {condition} ({n_sets} sets)", ranks(part).to_string(), ""]
+        if DEEP_ENSEMBLE in part.index.get_level_values("method"):
+            lines += [f"NLL relative to the deep ensemble's, {condition}"]
+            lines += [relative_to(part["nll"], DEEP_ENSEMBLE).to_string(), ""]
+    for condition, part in parts.items():
+        lines += [f"NLL, {condition}: mean ± standard deviation over seeds"]
+        lines += [losses(part).to_string(), ""]
+    return "\n".join(lines)
+
+
+def markdown(rows: dict[str, dict[str, str]], corner: str = "") -> str:
+    """Write a table of texts, a dict of columns for each row."""
+    columns = next(iter(rows.values()))
+    lines = ["| " + " | ".join([corner, *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join(
+        lines + ["| " + " | ".join([name, *row.values()]) + " |" for name, row in rows.items()]
+    )
+
+
+def rank_table(scores: pd.DataFrame) -> str:
+    """NLL relative to the deep ensemble's and average ranks of every score, as markdown."""
+    titles = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE", "brier": "Brier"}
+    table = ranks(scores).rename(columns={name: f"rank, {titles[name]}" for name in SCORES})
+    ratio = relative_to(scores["nll"], DEEP_ENSEMBLE)["ratio"].map("{:.3f}".format)
+    table = table.map("{:.2f}".format)
+    table.insert(0, "NLL / deep ensemble's", ratio)
+    return markdown({str(name): dict(row) for name, row in table.iterrows()})
+
+
+def loss_table(scores: pd.DataFrame) -> str:
+    """Return the NLL of every method on every set, as markdown."""
+    table = losses(scores).fillna("")
+    return markdown({str(name): dict(row) for name, row in table.iterrows()})
+
+
+def write_generated(path: Path, name: str, text: str) -> None:
+    """Replace what stands between two marks of this name in a page."""
+    mark = GENERATED.format(name)
+    page = path.read_text()
+    if page.count(mark) != 2:
+        raise ValueError(f"Got {page.count(mark)} marks {mark!r} in {path}, but expected two.")
+    between = re.escape(mark) + ".*" + re.escape(mark)
+    replaced = re.sub(between, lambda _: f"{mark}\n{text}\n{mark}", page, flags=re.DOTALL)
+    path.write_text(replaced)
+
+
+def draw(results: pd.DataFrame, path: Path) -> None:
+    """Draw each method's NLL on each set, relative to the deep ensemble's, by condition."""
+    import matplotlib.pyplot as plt
+
+    parts = conditions_of(results)
+    figure, axes = plt.subplots(
+        1, len(parts), figsize=(4 * len(parts) + 2, 4.2), sharey=True, squeeze=False
+    )
+    order: list[str] = []
+    for axis, (condition, part) in zip(axes[0], parts.items(), strict=True):
+        ratio = log_ratios(part["nll"], DEEP_ENSEMBLE).drop(columns=DEEP_ENSEMBLE)
+        order = order or list(ratio.mean().sort_values(ascending=False).index)
+        limits = np.log([0.7, 2.2])
+        for height, method in enumerate(order):
+            values = ratio[method].clip(*limits)
+            color = "#d1495b" if method == "FoRDE" else "#3a6ea5"
+            axis.scatter(values, np.full(len(values), height), s=14, color=color, alpha=0.5, lw=0)
+            axis.scatter(ratio[method].mean().clip(*limits), height, s=60, marker="|", color=color)
+        axis.axvline(0, color="black", lw=0.8, ls=":")
+        ticks = np.array([0.7, 0.8, 0.9, 1, 1.25, 1.5, 2])
+        axis.set_xticks(np.log(ticks), [f"{tick:g}" for tick in ticks])
+        axis.set(
+            title=condition,
+            xlabel="NLL / deep ensemble's",
+            xlim=(limits[0] - 0.02, limits[1] + 0.02),
+        )
+        axis.set_yticks(range(len(order)), order)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
