@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, Initializer
 
 from sklearn_fordes.training import WeightAverage
 
@@ -61,6 +61,17 @@ def test_the_average_is_validated_and_kept_and_does_not_change_the_path(small, b
         np.testing.assert_allclose(averaged.epochs[epoch], expected, atol=1e-6)
     np.testing.assert_array_equal(weights(model.net_), averaged.epochs[-1])
     assert np.abs(averaged.epochs[-1] - plain.epochs[-1]).max() > 1e-3
+
+
+def test_weights_that_a_callback_sets_are_trained_and_averaged(small, binary):
+    settings = {"early_stopping": False, "max_epochs": 2, "ema_decay": 0.9}
+    settings |= {"optimizer": torch.optim.SGD, "lr": 1e-3}
+    zeros, plain = Trace(), Trace()
+    start = Initializer("*", fn=torch.nn.init.zeros_)
+    model = small(callbacks=[start, zeros], **settings).fit(*binary)
+    small(callbacks=[plain], **settings).fit(*binary)
+    assert np.abs(zeros.steps[0]).max() < 0.01 < np.abs(plain.steps[0]).max()
+    np.testing.assert_allclose(weights(model.net_), average_of(zeros.steps, 0.9), atol=1e-6)
 
 
 def test_validation_loss_is_that_of_the_average(small, binary):

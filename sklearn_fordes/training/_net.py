@@ -130,11 +130,9 @@ class ParticleNet(NeuralNet):
         return self
 
     def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Begin an average of the weights."""
+        """Forget the average of an earlier run that failed."""
         super().on_train_begin(net, *args, **kwargs)
         self.average_ = None
-        if self.ema_decay:
-            self.average_ = WeightAverage(self.module_.parameters(), self.ema_decay)
 
     def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Drop what the average stood in for."""
@@ -143,6 +141,9 @@ class ParticleNet(NeuralNet):
 
     def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
         """Run an epoch: of training on the weights that are trained, of validation on the rest."""
+        if training and self.ema_decay and self.average_ is None:
+            # Not before: callbacks may set the weights when a run begins.
+            self.average_ = WeightAverage(self.module_.parameters(), self.ema_decay)
         average = self.average_ if training else None
         with nullcontext() if average is None else average.training():
             super().run_single_epoch(iterator, training, *args, **kwargs)
