@@ -69,6 +69,9 @@ SETTINGS: dict[str, Any] = {
     "repulsion_strength": 5.0,
     "relative_strength": False,
     "ema_decay": 0.0,
+    "batch_size": 128,
+    "max_epochs": 100,
+    "validation_fraction": 0.1,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
     DEEP_ENSEMBLE: {"repulsion": "none"},

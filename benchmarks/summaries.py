@@ -25,9 +25,10 @@ def by_condition(results: pd.DataFrame) -> pd.DataFrame:
 def log_ratios(scores: pd.Series, base: str) -> pd.DataFrame:
     """Mean over seeds of the log ratio to `base`, by set and method.
 
-    Over the seeds that both have; a method that lacks a set is left out.
+    Over the seeds that both have; a method that lacks one of the base's sets is left out.
     """
     table = scores.unstack("method")  # noqa: PD010
+    table = table[table[base].notna()]
     return np.log(table.div(table[base], axis=0)).groupby("set").mean().dropna(axis=1)
 
 
@@ -40,8 +41,13 @@ def relative_to(scores: pd.Series, base: str) -> pd.DataFrame:
 
 
 def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Series:
-    """Mean over sets of the rank of each method's mean score over its seeds; 1 is best."""
-    table = scores.unstack("method").groupby("set").mean().dropna(axis=1)  # noqa: PD010
+    """Mean over sets of the rank of each method's mean score over seeds; 1 is best.
+
+    Over the seeds that all have; a method that lacks a set is left out.
+    """
+    table = scores.unstack("method")  # noqa: PD010
+    has_every_set = table.groupby("set").count().gt(0).all()
+    table = table.loc[:, has_every_set].dropna().groupby("set").mean()
     return table.rank(axis=1, ascending=not larger_is_better).mean()
 
 

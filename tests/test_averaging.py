@@ -1,13 +1,15 @@
 """The moving average of the weights: what it is, when it stands in the module, what it leaves."""
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from skorch.callbacks import Callback, Initializer
 
-from sklearn_fordes.training import WeightAverage
+from sklearn_fordes.training import Rows, WeightAverage
 
 
 class Trace(Callback):
@@ -74,6 +76,55 @@ def test_weights_that_a_callback_sets_are_trained_and_averaged(small, binary):
     np.testing.assert_allclose(weights(model.net_), average_of(zeros.steps, 0.9), atol=1e-6)
 
 
+class AtEndOfEpoch(Callback):
+    """Calls a function on the net at the end of the first epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 1:
+            self.function(net)
+
+
+@torch.no_grad()
+def shrink(net):
+    for parameter in net.module_.parameters():
+        parameter.mul_(1e-3)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_weights_that_a_callback_changes_between_epochs_are_trained(small, binary, decay):
+    trace = Trace()
+    callbacks = [AtEndOfEpoch(shrink), trace]
+    settings = {"early_stopping": False, "max_epochs": 2, "ema_decay": decay}
+    settings |= {"optimizer": torch.optim.SGD, "lr": 1e-4}
+    small(callbacks=callbacks, **settings).fit(*binary)
+    n_batches = len(trace.steps) // 2
+    before, after = (np.abs(trace.steps[n_batches + i]).max() for i in (-1, 0))
+    assert after < 0.01 * before
+
+
+def test_a_copy_of_the_net_in_training_swaps_nothing(small, binary):
+    copies = []
+    keep = AtEndOfEpoch(lambda net: copies.append(copy.deepcopy(net)))
+    trace = Trace()
+    small(callbacks=[keep, trace], ema_decay=0.9, max_epochs=2).fit(*binary)
+    assert copies[0].average is None
+    np.testing.assert_array_equal(weights(copies[0]), trace.epochs[0])
+
+
+def test_the_net_alone_can_be_trained_by_its_loop(small, binary):
+    X, y = binary
+    net = small(ema_decay=0.9).fit(X, y).net_
+    fresh = clone(net).initialize()
+    fresh.train_split = None
+    rows = Rows(X.astype(np.float32), y, None, device="cpu", dtype=torch.float32)
+    fresh.fit_loop(rows, epochs=2)
+    assert fresh.n_epochs == 2
+    assert fresh.average is not None
+
+
 def test_validation_loss_is_that_of_the_average(small, binary):
     X, y = binary
     model = small(ema_decay=0.9, n_iter_no_change=100)
@@ -102,7 +153,7 @@ def test_single_steps_of_partial_fit_are_not_held_back(small, binary):
 
 def test_nothing_stays_behind_in_the_net(small, binary):
     models = [small(ema_decay=decay).fit(*binary) for decay in (0.0, 0.99)]
-    assert models[1].net_.average_ is None
+    assert models[1].net_.average is None
     plain, averaged = (len(pickle.dumps(model)) for model in models)
     assert averaged < 1.05 * plain
 

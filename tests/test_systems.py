@@ -14,9 +14,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.particles import GRADIENT_TARGETS, SPACES, UPDATES, accumulate_gradients
+from sklearn_fordes.particles import (
+    CATEGORICAL,
+    GAUSSIAN,
+    GRADIENT_TARGETS,
+    SPACES,
+    UPDATES,
+    accumulate_gradients,
+)
 from sklearn_fordes.tabular import MLP
-from sklearn_fordes.training import PERTURBATIONS, drawn_from, perturbed_by
+from sklearn_fordes.training import PERTURBATIONS, Schedule, drawn_from, perturbed_by
 
 
 def probabilities(ensemble, X, y):
@@ -601,3 +608,51 @@ def test_relative_strength_does_not_depend_on_the_batch_size(tables, relative, r
         for size in (50, 200)
     )
     assert small["repulsion"] / large["repulsion"] == pytest.approx(ratio, rel=0.1)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_strength_rises_and_pauses_whether_or_not_it_is_relative(relative):
+    schedule = Schedule(period=2, warmup=3, relative=relative)
+    unit = 50 * 0.7 if relative else 1
+    factors = [schedule.factor(epoch, step=4, n_rows=50, unexplained=0.7) for epoch in range(5)]
+    np.testing.assert_allclose(factors, 2 * unit * np.array([0.25, 0.5, 0.75, 1, 1]))
+    assert schedule.factor(4, step=5, n_rows=50, unexplained=0.7) == 0
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+@pytest.mark.parametrize("scale", [0.01, 1, 100])
+def test_equal_probabilities_explain_nothing_whatever_the_weights(n_classes, scale):
+    logits, y = torch.zeros(3, 8, n_classes), torch.arange(8) % n_classes
+    for weight in (None, scale * torch.linspace(0, 1, 8)):
+        loss, _ = CATEGORICAL.loss(logits, y, weight)
+        unexplained = CATEGORICAL.unexplained(loss, logits, y, weight)
+        np.testing.assert_allclose(unexplained, np.ones(3), rtol=1e-6)
+
+
+def test_weights_count_as_repetitions_in_what_is_unexplained():
+    rng = np.random.default_rng(0)
+    y, weight = rng.normal(size=8), np.arange(1, 9)
+    for likelihood, n_outputs, targets in (
+        (GAUSSIAN, 2, torch.from_numpy(y)),
+        (CATEGORICAL, 3, torch.arange(8) % 3),
+    ):
+        outputs = torch.from_numpy(rng.normal(size=(4, 8, n_outputs)))
+        times = torch.from_numpy(weight)
+        loss, _ = likelihood.loss(outputs, targets, times.double())
+        weighted = likelihood.unexplained(loss, outputs, targets, times.double())
+        repeated = outputs.repeat_interleave(times, 1), targets.repeat_interleave(times)
+        loss, _ = likelihood.loss(*repeated, None)
+        np.testing.assert_allclose(weighted, likelihood.unexplained(loss, *repeated, None))
+
+
+def test_strength_is_the_same_throughout_a_step(tables):
+    """LBFGS evaluates the objective many times, and compares the values."""
+    X, y = tables["classifier"]
+    settings = {"optimizer": torch.optim.LBFGS, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 1}
+    settings |= {"batch_size": len(X), "early_stopping": False, "relative_strength": True}
+    model = make_model("classifier", **settings).fit(X, y)
+    step = model.net_.history[-1, "batches", -1]
+    assert model.net_.n_steps == 1
+    assert step["unexplained"] < 0.7
+    assert model.net_.unexplained == pytest.approx(0.95 + 0.05 * step["unexplained"])
+    assert model.history_[0]["unexplained"] == pytest.approx(step["unexplained"])

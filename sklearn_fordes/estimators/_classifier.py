@@ -58,7 +58,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     relative_strength : bool, default=True
         Whether the strength is relative to the members' mean loss over rows, and fades with it: it
         is multiplied by what they still get wrong, the running mean over steps of their
-        cross-entropy divided by log n_classes (at most 1). If not, the strength is divided by the
+        cross-entropy divided by log n_classes, its value for equal probabilities (at most 1). If
+        not, the strength is divided by the
         rows of a batch; 1 is the paper's choice then.
     update : {"wgd", "svgd", "lit"}, default="wgd"
         How members move: by Wasserstein gradient descent, each its own way and away from where the
@@ -128,12 +129,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         of the last step.
     early_stopping : bool, default=True
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
-        weights of its best epoch. Tables too small to hold a row out (with fewer than five rows, or
-        none but the first of each class) are trained for `max_epochs`.
+        weights of its best epoch. Tables too small to hold a row out, with one at least of each
+        class for training, are trained for `max_epochs`.
     validation_fraction : float or "auto", default="auto"
-        Share of the rows held out for early stopping, stratified by class where possible. "auto" is
-        a tenth, but 64 rows where they are less than a fifth, and a fifth of smaller tables. Not
-        used when `fit` is given validation rows.
+        Share of the rows held out for early stopping, stratified by class where possible and
+        rounded down. "auto" is a tenth; of fewer than 640 rows it is 64 rows, or a fifth of them if
+        that is less. Not used when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     class_weight : dict, "balanced" or None, default=None
@@ -169,7 +170,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean cross-entropy of a member, nats per row),
         ``repulsion`` (mean over members), ``train_loss`` (what is descended: the sum of both over
-        members), ``valid_loss`` (log loss of the ensemble), ``dur`` (seconds) and more.
+        members), ``unexplained`` (cross-entropy as a share of log n_classes), ``valid_loss`` (log
+        loss of the ensemble), ``dur`` (seconds) and more.
     n_iter_ : int
         Number of epochs run.
 

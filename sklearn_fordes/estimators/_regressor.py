@@ -91,7 +91,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Of the moving average of the weights that is validated and kept, as in `FoRDEClassifier`.
     early_stopping : bool, default=True
         Whether to stop when the mixture's negative log density of validation rows no longer falls,
-        and keep the weights of the best epoch. Tables with fewer than five rows are trained for
+        and keep the weights of the best epoch. Tables too small to hold a row out are trained for
         `max_epochs`.
     validation_fraction : float or "auto", default="auto"
         Share of the rows held out for early stopping, as in `FoRDEClassifier`. Not used when `fit`

@@ -29,15 +29,15 @@ class Likelihood:
     guess : callable
         Maps outputs to the ensemble's own guess of y, for points that have none.
     unexplained : callable
-        Maps ``(driving_loss, outputs, y)`` to what each member still gets wrong ``(M,)``, as a
-        share of what one that knows nothing does.
+        Maps ``(driving_loss, outputs, y, weight)`` to what each member still gets wrong ``(M,)``,
+        as a share of what one that has seen no row does.
     """
 
     loss: Loss
     gradient_target: GradientTarget
     prediction: Callable[[Tensor], Tensor]
     guess: Callable[[Tensor], Tensor]
-    unexplained: Callable[[Tensor, Tensor, Tensor], Tensor]
+    unexplained: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
     def completed(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return targets of all rows: guesses for those that come before the ones y is of.
@@ -123,8 +123,15 @@ def _most_probable_class(logits: Tensor) -> Tensor:
     return logits.softmax(-1).mean(0).argmax(-1)
 
 
-def _share_of_uniform_loss(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-    return loss / math.log(logits.shape[-1])
+def _share_of_uniform_loss(
+    loss: Tensor,
+    logits: Tensor,
+    y: Tensor,  # noqa: ARG001
+    weight: Tensor | None,
+) -> Tensor:
+    """Share of the loss of equal probabilities; that of the classes' frequencies may be smaller."""
+    share = loss / math.log(logits.shape[-1])
+    return share if weight is None else share / weight.mean()
 
 
 GRADIENT_TARGETS: dict[str, GradientTarget] = {
@@ -201,8 +208,15 @@ def _ensemble_mean(outputs: Tensor) -> Tensor:
     return outputs[..., 0].mean(0)
 
 
-def _share_of_variance(loss: Tensor, outputs: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-    return (outputs[..., 0] - y).square().mean(1)  # of a target of unit variance
+def _share_of_variance(
+    loss: Tensor,  # noqa: ARG001
+    outputs: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+) -> Tensor:
+    """Share of a variance of one."""
+    sq_error = (outputs[..., 0] - y).square()
+    return sq_error.mean(1) if weight is None else sq_error @ weight / weight.sum()
 
 
 GAUSSIAN = Likelihood(

@@ -30,11 +30,19 @@ class WeightAverage:
         self._other: list[Tensor] = [p.detach().clone() for p in self._parameters]
         self._decay = decay
         self._n_steps = 0
+        self._versions: list[int] = []
         self._swap()
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Give the parameters the values that are trained, and the average afterwards."""
+        """Give the parameters the values that are trained, and the average afterwards.
+
+        What was written into the parameters in between (by a callback that sets weights) is trained
+        on.
+        """
+        for i, parameter in enumerate(self._parameters):
+            if parameter._version != self._versions[i]:
+                self._other[i].copy_(parameter.detach())
         self._swap()
         try:
             yield
@@ -52,3 +60,4 @@ class WeightAverage:
         # Pointers, not values: what is trained stays where it lies.
         for i, parameter in enumerate(self._parameters):
             parameter.data, self._other[i] = self._other[i], parameter.data
+        self._versions = [parameter._version for parameter in self._parameters]

@@ -34,6 +34,7 @@ from sklearn_fordes.training._outputs import (
 from sklearn_fordes.training._schedule import Points, Schedule
 
 _NO_SCHEDULE = Schedule()
+_TRAINING_RECORDS = ("train_loss", "driving_loss", "repulsion", "unexplained")
 # Of the running mean over steps of what members still get wrong.
 _UNEXPLAINED_DECAY = 0.95
 
@@ -89,6 +90,7 @@ class ParticleNet(NeuralNet):
         self.points = points
         self.n_steps = 0
         self.unexplained = 1.0  # running mean of the share that members still get wrong
+        self.average: WeightAverage | None = None  # while training
         super().__init__(
             module,
             *args,
@@ -109,7 +111,7 @@ class ParticleNet(NeuralNet):
             ("epoch_timer", EpochTimer()),
             *(
                 (name, PassthroughScoring(name, on_train=name != "valid_loss"))
-                for name in ("train_loss", "driving_loss", "repulsion", "valid_loss")
+                for name in (*_TRAINING_RECORDS, "valid_loss")
             ),
         ]
 
@@ -132,27 +134,31 @@ class ParticleNet(NeuralNet):
     def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Forget the average of an earlier run that failed."""
         super().on_train_begin(net, *args, **kwargs)
-        self.average_ = None
+        self.average = None
 
     def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Drop what the average stood in for."""
         super().on_train_end(net, *args, **kwargs)
-        self.average_ = None
+        self.average = None
 
     def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
         """Run an epoch: of training on the weights that are trained, of validation on the rest."""
-        if training and self.ema_decay and self.average_ is None:
+        if training and self.ema_decay and self.average is None:
             # Not before: callbacks may set the weights when a run begins.
-            self.average_ = WeightAverage(self.module_.parameters(), self.ema_decay)
-        average = self.average_ if training else None
+            self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
+        average = self.average if training else None
         with nullcontext() if average is None else average.training():
             super().run_single_epoch(iterator, training, *args, **kwargs)
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Make a step, and take its weights into the average."""
+        """Make a step, however often its optimizer evaluates the objective, and count it."""
         step = super().train_step(batch, **fit_params)
-        if self.average_ is not None:
-            self.average_.update()
+        unexplained = self.history[-1, "batches", -1, "unexplained"]
+        mean = _UNEXPLAINED_DECAY * self.unexplained + (1 - _UNEXPLAINED_DECAY) * unexplained
+        self.unexplained = min(1.0, mean)
+        self.n_steps += 1
+        if self.average is not None:
+            self.average.update()
         return step
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
@@ -183,17 +189,18 @@ class ParticleNet(NeuralNet):
             likelihood=self.likelihood,
             points=points,
         )
-        self.n_steps += 1
-        unexplained = self.likelihood.unexplained(step.driving_loss, step.outputs, y)
+        unexplained = self.likelihood.unexplained(
+            step.driving_loss, step.outputs, y, inputs.get("sample_weight")
+        )
         means = torch.stack([step.driving_loss, step.repulsion, unexplained]).mean(1)
         driving_loss, repulsion, unexplained = means.tolist()  # the one wait for a GPU
         loss = self.module_.n_members * (driving_loss + repulsion)
         if not math.isfinite(loss):
             raise ValueError(self.divergence_message("training loss"))
-        mean = _UNEXPLAINED_DECAY * self.unexplained + (1 - _UNEXPLAINED_DECAY) * unexplained
-        self.unexplained = min(1.0, mean)
-        self.history.record_batch("driving_loss", driving_loss)
-        self.history.record_batch("repulsion", repulsion)
+        for name, value in zip(
+            _TRAINING_RECORDS[1:], (driving_loss, repulsion, unexplained), strict=True
+        ):
+            self.history.record_batch(name, value)
         return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
 
     def _repulsion_now(self, n_rows: int) -> Repulsion | None:
@@ -203,6 +210,10 @@ class ParticleNet(NeuralNet):
         epoch = len(self.history) - 1
         factor = self.schedule.factor(epoch, self.n_steps, n_rows, self.unexplained)
         return replace(self.repulsion, strength=factor * self.repulsion.strength)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An average belongs to the very tensors that it swaps.
+        return {**super().__getstate__(), "average": None}
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Mark the epoch as whole: an interrupted one is not."""

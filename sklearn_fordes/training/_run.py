@@ -53,11 +53,25 @@ def copied_callback(entry: Any) -> Any:
     return copied if name is None else (name, copied)
 
 
+def _discard(message: str) -> None:
+    """Take skorch's messages in place of print."""
+
+
 class BestEpoch(EarlyStopping):
     """Stops on the validation loss and keeps the best epoch's weights; idle without validation."""
 
-    def __init__(self, patience: int = 16) -> None:
-        super().__init__(patience=patience, threshold=0.0, load_best=True, sink=_discard)
+    def __init__(
+        self,
+        patience: int = 16,
+        *,
+        threshold: float = 0.0,
+        load_best: bool = True,
+        sink: Any = _discard,
+        **kwargs: Any,  # all that skorch's has, so that a net with one can be cloned
+    ) -> None:
+        super().__init__(
+            patience=patience, threshold=threshold, load_best=load_best, sink=sink, **kwargs
+        )
 
     def on_epoch_end(self, net: NeuralNet, dataset_valid: Any = None, **kwargs: Any) -> None:
         if dataset_valid is not None:
@@ -66,10 +80,6 @@ class BestEpoch(EarlyStopping):
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         super().on_train_end(net, **kwargs)
         self.best_model_weights_ = None  # the copy is as large as the model
-
-
-def _discard(message: str) -> None:
-    """Take skorch's messages in place of print."""
 
 
 def train(
