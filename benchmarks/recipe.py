@@ -17,10 +17,11 @@ import pandas as pd
 
 from benchmarks.datasets import DEVELOPMENT_SETS
 from benchmarks.environment import describe_environment
-from benchmarks.summaries import report
+from benchmarks.summaries import describe, ratio_table, report, write_generated
 from benchmarks.tables import RESULTS, run
 from sklearn_fordes import FoRDEClassifier
 
+PAGE = Path("docs/method.md")
 NO_REPULSION = {"repulsion": "none"}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "deep ensemble": NO_REPULSION,
@@ -52,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "recipe")
+    parser.add_argument("--page", action="store_true", help="write docs/method.md's table")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     methods: dict[str, Callable[[int], Any]] = {
@@ -60,9 +62,12 @@ def main() -> None:
     path = arguments.output.with_suffix(".csv")
     sets = DEVELOPMENT_SETS
     run(path, sets, methods, seeds=arguments.seeds, max_train=1500, max_test=1500)
-    text = f"{describe_environment()}\n{report(pd.read_csv(path))}"
+    results = pd.read_csv(path)
+    text = f"{describe_environment()}\n{report(results)}"
     print(text)
     arguments.output.with_suffix(".txt").write_text(text)
+    if arguments.page:
+        write_generated(PAGE, "recipe", f"{describe(results)}\n\n{ratio_table(results)}")
 
 
 if __name__ == "__main__":

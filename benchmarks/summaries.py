@@ -123,6 +123,20 @@ def loss_table(scores: pd.DataFrame) -> str:
     return markdown({str(name): dict(row) for name, row in table.iterrows()})
 
 
+def ratio_table(results: pd.DataFrame) -> str:
+    """NLL relative to the deep ensemble's on every set, clean and shifted, as markdown."""
+    parts = conditions_of(results)
+    cells = {}
+    for condition in ("clean", "shifted"):
+        ratio = log_ratios(parts[condition]["nll"], DEEP_ENSEMBLE).T
+        ratio.insert(0, "mean", ratio.mean(axis=1))
+        ratio = ratio.sort_values("mean")
+        cells[condition] = np.exp(ratio).map(lambda value: f"{value:.3f}".removeprefix("0"))
+    # The order is that of the shifted ones.
+    table = (cells["clean"] + " · " + cells["shifted"]).loc[cells["shifted"].index]
+    return markdown({str(name): dict(row) for name, row in table.iterrows()}, "clean · shifted")
+
+
 def write_generated(path: Path, name: str, text: str) -> None:
     """Replace what stands between two marks of this name in a page."""
     mark = GENERATED.format(name)
