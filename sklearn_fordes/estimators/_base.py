@@ -413,10 +413,10 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         X_repulsion: NDArray[Any] | None = None,
     ) -> None:
         """Set the fitted attributes from the net as it is after some epochs more."""
-        from sklearn_fordes.training import train
+        from sklearn_fordes.training import train, try_step
 
         points = self._make_points(net, X_repulsion)
-        _try_step(net, rows, self._n_outputs, points)
+        try_step(net, rows, self._n_outputs, points)
         self.net_ = train(net, rows, valid, epochs=epochs, points=points)
         self.history_ = [
             {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
@@ -596,52 +596,6 @@ def _errors_about(name: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise type(error)(f"Got {name} that can't be used: {error}") from error
-
-
-def _try_step(net: ParticleNet, rows: Rows, n_outputs: int, points: Any) -> None:
-    """Try a step on two rows, so that a module that doesn't fit is told before training."""
-    from sklearn_fordes.particles import SPACES, accumulate_gradients, seeded_generators
-
-    ensemble = net.module_.train()
-    X, y = rows.X[:2], cast("Tensor", rows.y)[:2]
-    with seeded_generators(0, net.device):  # of a whole batch, which a perturbation may need
-        tried_points = None if points is None else points(rows.X[: net.batch_size], len(X))
-    buffers = [buffer.clone() for buffer in ensemble.buffers()]
-    try:
-        with seeded_generators(0, net.device):
-            shape = tuple(ensemble(X).shape[1:])
-    except RuntimeError as error:
-        raise ValueError(
-            f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} ({error}),"
-            " but expected one that maps them to outputs, and that torch.func.vmap can batch over "
-            "members."
-        ) from error
-    if shape != (len(X), n_outputs):
-        raise ValueError(
-            f"Got output of shape {shape} from the module for {len(X)} rows, but expected "
-            f"{(len(X), n_outputs)}: (n_rows, n_outputs), {net.outputs_are}."
-        )
-    try:
-        with seeded_generators(0, net.device):
-            accumulate_gradients(
-                ensemble,
-                X,
-                y,
-                repulsion=net.repulsion,
-                likelihood=net.likelihood,
-                points=tried_points,
-            )
-    except RuntimeError as error:
-        if net.repulsion is not None and net.repulsion.space not in SPACES.values():
-            raise  # the function's own
-        raise ValueError(
-            f"Got a module that can't be trained ({error}), but expected one whose output can be "
-            "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
-            "'function' need the weights only."
-        ) from error
-    net.optimizer_.zero_grad()
-    for buffer, before in zip(ensemble.buffers(), buffers, strict=True):
-        buffer.copy_(before)
 
 
 def _moved_copy(net: ParticleNet, device: str) -> ParticleNet:

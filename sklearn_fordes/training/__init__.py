@@ -23,6 +23,7 @@ from sklearn_fordes.training._schedule import (
     drawn_from,
     perturbed_by,
 )
+from sklearn_fordes.training._trial import try_step
 
 __all__ = [
     "PERTURBATIONS",
@@ -44,4 +45,5 @@ __all__ = [
     "select_members",
     "take_over",
     "train",
+    "try_step",
 ]
