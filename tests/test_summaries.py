@@ -1,0 +1,50 @@
+"""Summaries of the benchmarks on results that are not complete yet."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.summaries import average_ranks, log_ratios, relative_to, write_generated
+
+
+def scores(**methods):
+    """Series of scores from lists of {(set, seed): score}."""
+    index, values = [], []
+    for method, cells in methods.items():
+        index += [(*cell, method) for cell in cells]
+        values += cells.values()
+    return pd.Series(values, pd.MultiIndex.from_tuples(index, names=["set", "seed", "method"]))
+
+
+def test_ranks_are_over_the_seeds_that_all_have():
+    """A method that lacks the hardest seed does not win by it."""
+    full = {("s", seed): 0.3 + 0.2 * seed for seed in range(3)}
+    partial = {cell: full[cell] + 0.01 for cell in list(full)[:2]}
+    ranks = average_ranks(scores(base=full, other=partial))
+    assert ranks.to_dict() == {"base": 1, "other": 2}
+    assert average_ranks(scores(base=full, other=partial), larger_is_better=True)["other"] == 1
+
+
+def test_methods_that_lack_a_set_are_left_out():
+    full = {("s", 0): 0.5, ("t", 0): 0.4}
+    result = scores(base=full, half={("s", 0): 0.1}, twice={k: 2 * v for k, v in full.items()})
+    assert list(average_ranks(result).index) == ["base", "twice"]
+    np.testing.assert_allclose(log_ratios(result, "base")["twice"], np.log(2))
+    assert "half" not in log_ratios(result, "base")
+
+
+def test_ratios_are_over_the_sets_and_seeds_of_the_base():
+    base = {("s", 0): 0.5, ("s", 1): 0.5}
+    other = {("s", 0): 0.25, ("s", 2): 9.0, ("t", 0): 9.0}
+    summary = relative_to(scores(base=base, other=other), "base")
+    assert summary.loc["other", ["ratio", "sets below 1", "worst set"]].tolist() == [0.5, 1, 0.5]
+
+
+def test_generated_text_stands_between_its_marks_alone(tmp_path):
+    page = tmp_path / "page.md"
+    mark = "<!-- generated: a -->"
+    page.write_text(f"before\n{mark}\nold\n{mark}\nafter")
+    write_generated(page, "a", r"new \1")
+    assert page.read_text() == f"before\n{mark}\nnew \\1\n{mark}\nafter"
+    with pytest.raises(ValueError, match=r"Got 0 marks .*, but expected two"):
+        write_generated(page, "b", "new")
