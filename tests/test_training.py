@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
 from torch import nn
@@ -60,6 +62,14 @@ class Interrupt(Callback):
     def on_batch_begin(self, net, batch, training):
         if len(net.history) == self.epoch:
             raise KeyboardInterrupt
+
+
+class InterruptWithoutValidation(Interrupt):
+    """Presses it in a run that holds no rows out."""
+
+    def on_batch_begin(self, net, batch, training):
+        if net.train_split is None:
+            super().on_batch_begin(net, batch, training)
 
 
 def callback(model, name):
@@ -149,6 +159,44 @@ def test_without_early_stopping_all_rows_are_trained_on(small, binary):
     assert model.n_iter_ == 6
     assert "valid_loss" not in model.history_[0]
     assert sum(len(y) for _, y in callback(model, "Recorder").batches_) == 6 * 200
+
+
+def test_refit_trains_on_the_rows_held_out_too(small, binary):
+    X, y = binary
+    found = small(max_epochs=30, lr=0.1, n_iter_no_change=3).fit(X, y)
+    losses = [epoch["valid_loss"] for epoch in found.history_]
+    n_best = 1 + int(np.argmin(losses))
+    assert n_best < len(losses)
+    model = clone(found).set_params(refit=True, callbacks=[Recorder()]).fit(X, y)
+    assert model.n_iter_ == n_best
+    assert sum(len(y) for _, y in callback(model, "Recorder").batches_) == n_best * len(X)
+    whole = clone(found).set_params(max_epochs=n_best, early_stopping=False, refit=True).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
+
+
+def test_refit_keeps_the_batch_size_it_found_the_epochs_with():
+    X, y = make_classification(700, random_state=0)  # of which 630 are trained on at first
+    model = FoRDEClassifier(2, hidden_layer_sizes=4, max_epochs=2, refit=True).fit(X, y)
+    assert model.net_.batch_size == 32
+
+
+def test_refit_does_nothing_beside_validation_rows(small, binary):
+    X, y = binary
+    fits = [small(refit=refit).fit(X, y, X_val=X[:50], y_val=y[:50]) for refit in (False, True)]
+    np.testing.assert_array_equal(*(model.predict_proba(X) for model in fits))
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_interrupted_refit_keeps_the_fit_before(small, binary, epoch):
+    X, y = binary
+    interrupt = InterruptWithoutValidation(epoch)
+    with pytest.warns(ConvergenceWarning, match="while training on all rows") as warned:
+        model = small(refit=True, callbacks=[interrupt]).fit(X, y)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    before = small().fit(X, y)
+    assert "valid_loss" in model.history_[0]
+    np.testing.assert_array_equal(model.predict_proba(X), before.predict_proba(X))
 
 
 @pytest.mark.parametrize("removed", ["epoch_timer", "train_loss", "driving_loss"])

@@ -7,25 +7,20 @@ import inspect
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
-from sklearn.base import clone
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 
+from sklearn_fordes.estimators._input import Table, TableInput, as_array, errors_about
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
 from sklearn_fordes.estimators._repulsion import RepulsionSettings, look_up
 from sklearn_fordes.uncertainty import Uncertainty
@@ -46,26 +41,6 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
 _EVALUATION_BATCH_SIZE = 1024
 
 
-class Table(NamedTuple):
-    """Validated rows: inputs (N, ...), encoded targets (N,) and weights (N,).
-
-    The inputs are an array or a data frame.
-    """
-
-    X: Any
-    y: NDArray[Any]
-    sample_weight: NDArray[np.float64]
-
-    def take(self, index: NDArray[Any]) -> Table:
-        """Return the rows at `index`, indices or a mask."""
-        return Table(*(_safe_indexing(column, index) for column in self))
-
-    def of_mean_weight_one(self) -> Table:
-        """Scale the weights, so that they change what rows count and not the step size."""
-        weight = self.sample_weight / self.sample_weight.max()  # whose sum can't overflow
-        return self._replace(sample_weight=weight / weight.mean())
-
-
 class Seeds(NamedTuple):
     """Independent seeds of what `random_state` determines."""
 
@@ -74,7 +49,7 @@ class Seeds(NamedTuple):
     batches: int
 
 
-class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
+class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
     """Parameters, input checks, net and training common to classifier and regressor."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -104,100 +79,16 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         "early_stopping": ["boolean"],
         "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "refit": ["boolean"],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
     _default_dropout: ClassVar[float] = 0.0  # of the default network
-    _row_shape: tuple[int, ...]  # as given
     _n_inputs: int  # of the network: columns of a row once it is encoded
 
-    # ---- input
-
-    def _validate_inputs(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
-        """Return rows (and y, if given), and note the features or check them.
-
-        Rows for an encoder are data frames or arrays; without one, finite arrays of floats.
-        """
-        if self._is_encoded:
-            return self._validate_table(X, reset=reset, **with_y)
-        shape = getattr(X, "shape", ())
-        if not reset and max(len(shape), len(self._row_shape) + 1) > 2:
-            self._check_row_shape(shape[1:])  # scikit-learn would compare the second axis only
-        arrays = validate_data(
-            self,
-            X,
-            dtype=(np.float64, np.float32),
-            allow_nd=True,
-            reset=reset,
-            **with_y,
-        )
-        shape = (arrays[0] if with_y else arrays).shape[1:]
-        if reset:
-            self._row_shape = shape
-        self._check_row_shape(shape)
-        return arrays
-
-    def _validate_table(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
-        from sklearn_fordes.tabular import as_table
-
-        X = as_table(X)
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        self._row_shape = (self.n_features_in_,)
-        if not with_y:
-            return X
-        y = _check_y(with_y["y"], y_numeric=with_y.get("y_numeric", False), estimator=self)
-        check_consistent_length(X, y)
-        return X, y
-
-    def _validate_validation_rows(self, X_val: Any, y_val: Any, **settings: Any) -> Any:
-        """Return checked arrays of both, or None if neither is given."""
-        if (X_val is None) != (y_val is None):
-            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
-        if X_val is None:
-            return None
-        with _errors_about("X_val and y_val"):
-            return self._validate_inputs(X_val, y=y_val, reset=False, **settings)
-
-    def _validate_unlabelled_rows(self, X_repulsion: Any) -> NDArray[Any] | None:
-        """Return a checked array, or None if nothing is given."""
-        if X_repulsion is None:
-            return None
-        with _errors_about("X_repulsion"):
-            rows: NDArray[Any] = self._validate_inputs(X_repulsion, reset=False)
-        return rows
-
-    def _check_row_shape(self, shape: tuple[int, ...]) -> None:
-        if shape != self._row_shape:
-            raise ValueError(
-                f"Got X with rows of shape {shape}, but {type(self).__name__} was fitted with rows "
-                f"of shape {self._row_shape}."
-            )
-
-    @property
-    def _is_encoded(self) -> bool:
-        # By default a module of the user's own sees the rows as they come.
-        is_default = isinstance(self.encoder, str)
-        return self.module is None if is_default else self.encoder is not None
-
-    def _make_encoder(self) -> Any:
-        from sklearn_fordes.tabular import TabularEncoder
-
-        given = self.categorical_features
-        if self._is_encoded and isinstance(self.encoder, str):
-            # Arrays, whatever scikit-learn's configuration says.
-            return TabularEncoder(given).set_output(transform="default")
-        if given is not None and not isinstance(given, str):
-            raise ValueError(
-                f"Got categorical_features={given!r} beside an encoder or a module of your own, "
-                "but expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) "
-                "can stand before a module."
-            )
-        if self._is_encoded:
-            return clone(self.encoder)
-        return FunctionTransformer().set_output(transform="default")
+    # ---- net
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
@@ -206,8 +97,6 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
         return tuple(int(size) for size in sizes)
-
-    # ---- net
 
     @property
     @abstractmethod
@@ -265,8 +154,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         power_of_two = 1 << max(1, n_rows // 10).bit_length() - 1
         return min(max(power_of_two, _SMALLEST_BATCH), _LARGEST_BATCH)
 
-    def _make_net(self, rng: np.random.Generator, member_seed: int, n_rows: int) -> ParticleNet:
-        """Return an initialised net, for so many rows, whose members are not yet trained."""
+    def _make_net(self, rng: np.random.Generator, member_seed: int, batch_size: int) -> ParticleNet:
+        """Return an initialised net, whose members are not yet trained."""
         from sklearn_fordes.training import (
             BestEpoch,
             EpochProgress,
@@ -292,7 +181,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             module__n_members=int(self.n_members),
             module__seed=member_seed,
             max_epochs=self.max_epochs,
-            batch_size=self._batch_size(n_rows),
+            batch_size=batch_size,
             lr=self.lr,
             callbacks=[*callbacks, *map(copied_callback, self.callbacks or ())],
             device=str(resolve_device(self.device)),
@@ -341,18 +230,54 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
     def _fit_net(self, table: Table, valid: Table | None, X_repulsion: NDArray[Any] | None) -> None:
         """Set the fitted attributes from training rows, and from other rows if given."""
         seeds = self._draw_seeds()
+        trained_on = table
         if valid is None and self.early_stopping:
-            table, valid = self._hold_out(table, seeds.split)
-        net, rows = self._start_net(table, seeds)
+            trained_on, valid = self._hold_out(table, seeds.split)
+        fit = partial(
+            self._fit_new_net,
+            seeds=seeds,
+            batch_size=self._batch_size(len(trained_on.y)),
+            X_repulsion=X_repulsion,
+        )
+        ended = fit(trained_on, valid, epochs=self.max_epochs)
+        if not ended:
+            _warn_of_interrupt(
+                f"in epoch {self.n_iter_ + 1} of {self.max_epochs}",
+                "then (with early stopping: as in the best epoch before)",
+            )
+        if not (ended and self.refit and len(trained_on.y) < len(table.y)):
+            return
+        n_best = 1 + int(np.argmin([epoch["valid_loss"] for epoch in self.history_]))
+        of_fewer_rows = vars(self).copy()
+        try:
+            ended = fit(table, None, epochs=n_best)
+        except KeyboardInterrupt:
+            ended = False
+        if not ended:
+            self.__dict__.update(of_fewer_rows)
+            _warn_of_interrupt("while training on all rows", "before, without those held out")
+
+    def _fit_new_net(
+        self,
+        table: Table,
+        valid: Table | None,
+        *,
+        seeds: Seeds,
+        batch_size: int,
+        epochs: int,
+        X_repulsion: NDArray[Any] | None,
+    ) -> bool:
+        """Set the fitted attributes from so many epochs; return whether they came to an end."""
+        net, rows = self._start_net(table, seeds, batch_size)
         valid_rows = None if valid is None else self._to_rows(valid, net)
-        self._train(net, rows, valid_rows, epochs=self.max_epochs, X_repulsion=X_repulsion)
+        return self._train(net, rows, valid_rows, epochs=epochs, X_repulsion=X_repulsion)
 
     def _fit_net_further(self, table: Table) -> None:
         """Set the fitted attributes from one epoch more on training rows, the first maybe."""
         if hasattr(self, "net_"):
             net, rows = self._continue_net(table)
         else:
-            net, rows = self._start_net(table, self._draw_seeds())
+            net, rows = self._start_net(table, self._draw_seeds(), self._batch_size(len(table.y)))
         self._train(net, rows, None, epochs=1)
 
     @abstractmethod
@@ -369,14 +294,14 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         root = check_random_state(self.random_state).randint(2**31)
         return Seeds(*np.random.SeedSequence(root).generate_state(len(Seeds._fields)).tolist())
 
-    def _start_net(self, table: Table, seeds: Seeds) -> tuple[ParticleNet, Rows]:
+    def _start_net(self, table: Table, seeds: Seeds, batch_size: int) -> tuple[ParticleNet, Rows]:
         """Return an untrained net and the rows it will be trained on, encoded."""
         self.encoder_ = self._make_encoder()
         # Not always what transform gives: a target encoder leaves a row's own target out.
-        encoded = _as_array(self.encoder_.fit_transform(table.X, table.y))
+        encoded = as_array(self.encoder_.fit_transform(table.X, table.y))
         self._n_inputs = int(np.prod(encoded.shape[1:]))
         rng = np.random.default_rng(seeds.batches)
-        net = self._make_net(rng, seeds.members, len(table.y))
+        net = self._make_net(rng, seeds.members, batch_size)
         rows = self._to_rows(table, net, encoded)
         self._repulsion_settings = RepulsionSettings.of(self)
         net.repulsion = self._repulsion_settings.make(rows.X)
@@ -391,7 +316,7 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
 
         fitted = self.net_
         rng = copy.deepcopy(fitted.iterator_train__rng)
-        net = self._make_net(rng, fitted.module__seed, len(table.y))
+        net = self._make_net(rng, fitted.module__seed, self._batch_size(len(table.y)))
         take_over(net, fitted)
         rows = self._to_rows(table, net)
         settings = RepulsionSettings.of(self)
@@ -411,18 +336,23 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
         *,
         epochs: int,
         X_repulsion: NDArray[Any] | None = None,
-    ) -> None:
-        """Set the fitted attributes from the net as it is after some epochs more."""
+    ) -> bool:
+        """Set the fitted attributes from the net as it is after some epochs more.
+
+        Returns whether training came to its end.
+        """
         from sklearn_fordes.training import train, try_step
 
         points = self._make_points(net, X_repulsion)
         try_step(net, rows, self._n_outputs, points)
-        self.net_ = train(net, rows, valid, epochs=epochs, points=points)
+        ended = train(net, rows, valid, epochs=epochs, points=points)
+        self.net_ = net
         self.history_ = [
             {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
             for epoch in net.history
         ]
         self.n_iter_ = len(self.history_)
+        return ended
 
     def _make_points(self, net: ParticleNet, X_repulsion: NDArray[Any] | None) -> Any:
         """Return what gives points to compare members at beside a batch's rows, or None."""
@@ -445,37 +375,8 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             )
         if X_repulsion is None:
             return perturbed_by(perturbation)
-        with _errors_about("X_repulsion"):
+        with errors_about("X_repulsion"):
             return drawn_from(self._encode(net, X_repulsion).X)
-
-    def _to_rows(self, table: Table, net: ParticleNet, encoded: NDArray[Any] | None = None) -> Rows:
-        # Weights that change nothing are not worth gathering in every batch.
-        weight = None if (table.sample_weight == 1).all() else table.sample_weight
-        return self._encode(net, table.X, table.y, weight, encoded=encoded)
-
-    def _encode(
-        self,
-        net: ParticleNet,
-        X: Any,
-        *y_and_weight: Any,
-        encoded: NDArray[Any] | None = None,
-    ) -> Rows:
-        from sklearn_fordes.training import Rows
-
-        encoded = self._transform(X) if encoded is None else encoded
-        rows = Rows(encoded, *y_and_weight, device=net.device, dtype=net.module_.dtype)
-        # Finite in double precision need not be finite in the network's.
-        if not rows.X.isfinite().all():
-            raise ValueError(
-                f"Got X with values that are missing, or too large for {net.module_.dtype}, after "
-                "encoding, but expected finite numbers of the scale of the training rows."
-            )
-        return rows
-
-    def _transform(self, X: Any) -> NDArray[Any]:
-        with warnings.catch_warnings():  # which the estimator has said already
-            warnings.filterwarnings("ignore", "X (does not have valid|has) feature names")
-            return _as_array(self.encoder_.transform(X))
 
     # ---- prediction
 
@@ -573,10 +474,6 @@ class BaseFoRDE(PassThroughParameters, metaclass=ABCMeta):
             _return_to_device(self.net_, self.device)
 
 
-def _as_array(encoded: Any) -> NDArray[Any]:
-    return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
-
-
 def _accepts(function: Any, name: str) -> bool:
     """Whether a class or function says that it takes an argument of that name."""
     try:
@@ -589,13 +486,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-@contextmanager
-def _errors_about(name: str) -> Iterator[None]:
-    """Name the argument in errors of a function that calls it X."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"Got {name} that can't be used: {error}") from error
+def _warn_of_interrupt(when: str, kept: str) -> None:
+    warnings.warn(
+        f"Training was interrupted {when}, and the fit is kept as it was {kept}.",
+        ConvergenceWarning,
+        stacklevel=4,  # where fit was called
+    )
 
 
 def _moved_copy(net: ParticleNet, device: str) -> ParticleNet:

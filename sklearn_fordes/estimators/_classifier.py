@@ -22,7 +22,8 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_fordes._state import restored_on_error
-from sklearn_fordes.estimators._base import BaseFoRDE, Table
+from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._input import Table
 from sklearn_fordes.estimators._repulsion import look_up
 from sklearn_fordes.uncertainty import Uncertainty, entropy_decomposition
 
@@ -137,6 +138,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         that is less. Not used when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
+    refit : bool, default=False
+        Whether rows held out for early stopping are trained on in the end: with the same seeds the
+        ensemble is trained anew on all rows, for as many epochs as the best one took. Where no row
+        was held out it does nothing.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, multiplied with `sample_weight`.
     device : str or torch.device, default="auto"
@@ -242,6 +247,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         early_stopping: bool = True,
         validation_fraction: float | str = "auto",
         n_iter_no_change: int = 16,
+        refit: bool = False,
         class_weight: Any = None,
         device: Any = "auto",
         callbacks: Any = None,
@@ -275,6 +281,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
         self.class_weight = class_weight
         self.device = device
         self.callbacks = callbacks

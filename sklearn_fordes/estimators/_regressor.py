@@ -13,7 +13,8 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from sklearn_fordes._state import restored_on_error
-from sklearn_fordes.estimators._base import BaseFoRDE, Table
+from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._input import Table
 from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
@@ -98,6 +99,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
+    refit : bool, default=False
+        Whether rows held out for early stopping are trained on in the end: with the same seeds the
+        ensemble is trained anew on all rows, for as many epochs as the best one took. Where no row
+        was held out it does nothing.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is CUDA where there is, else the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
@@ -192,6 +197,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         early_stopping: bool = True,
         validation_fraction: float | str = "auto",
         n_iter_no_change: int = 16,
+        refit: bool = False,
         device: Any = "auto",
         callbacks: Any = None,
         random_state: Any = None,
@@ -224,6 +230,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
         self.device = device
         self.callbacks = callbacks
         self.random_state = random_state

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
@@ -89,13 +87,13 @@ def train(
     *,
     epochs: int,
     points: Points | None = None,
-) -> ParticleNet:
+) -> bool:
     """Train an initialised net for some epochs more.
 
     Parameters
     ----------
     net : ParticleNet
-        Trained in place.
+        Trained in place. It holds no data afterwards.
     rows, valid : Rows
         Training rows, and those the validation loss is computed on.
     epochs : int
@@ -105,8 +103,9 @@ def train(
 
     Returns
     -------
-    ParticleNet
-        `net`, which holds no data.
+    bool
+        Whether training came to its end. If not, the user interrupted it, and the net is that of
+        the best epoch so far.
 
     Raises
     ------
@@ -114,11 +113,6 @@ def train(
         If the user interrupts before an epoch is done.
     ValueError
         If the loss or a weight stops being finite.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If the user interrupts: the model is that of the best epoch so far.
     """
     done_before = net.n_epochs
     # Dropout and the like draw from the global generators; a later run must not repeat the draws.
@@ -135,21 +129,15 @@ def train(
     net.optimizer_.zero_grad()  # gradients are as large as the model
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch undone.
-    if len(net.history) > net.n_epochs:
+    interrupted = len(net.history) > net.n_epochs
+    if interrupted:
         del net.history[-1]
-        done = net.n_epochs - done_before
-        if not done:
+        if net.n_epochs == done_before:
             raise KeyboardInterrupt
-        warnings.warn(
-            f"Training was interrupted in epoch {done + 1} of {epochs}, and the fit is kept as it "
-            "was then (with early stopping: as in the best epoch before).",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
     # The last step's damage shows in no loss.
     if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
         raise ValueError(net.divergence_message("weight"))
-    return net
+    return not interrupted
 
 
 def _keep_freed_memory() -> None:
