@@ -16,7 +16,8 @@ from sklearn_fordes.particles import (
 )
 from sklearn_fordes.tabular import MLP, MLPEnsemble, PeriodicEmbedding
 from sklearn_fordes.tabular._activations import ACTIVATIONS
-from sklearn_fordes.tabular._embedding import components
+from sklearn_fordes.tabular._embedding import EmbeddingPass
+from sklearn_fordes.tabular._workspace import Workspace
 
 
 def make_pair(n_features=5, n_classes=3, dtype=torch.float64, **mlp):
@@ -77,10 +78,12 @@ def test_components_and_slopes_by_hand():
     angle = X[:, 1:] * frequency + phase
     expected = angle.cos() @ embedding.weight[0] + embedding.bias[0]
     torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
-    found = components(X[:, 1:], embedding.parameters(), n_rows=2)
+    stacked = [parameter.detach()[None] for parameter in embedding.parameters()]
+    found = EmbeddingPass(X[:, 1:], stacked, 2, Workspace().lease(X))
+    torch.testing.assert_close(found.value[0], expected.detach())
     step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
     slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
-    torch.testing.assert_close(found.slope[:, 0], slope[:, 2:])
+    torch.testing.assert_close(found.slope[0], slope[:, 2:].detach())
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (3,), (12, 3, 8)])
@@ -157,7 +160,7 @@ def test_derivatives_of_activations(activation, n_rows):
     layer, differentiate = ACTIVATIONS[activation]
     expected_value = layer()(a)
     (expected_slope,) = torch.autograd.grad(expected_value.sum(), a, create_graph=True)
-    value, slope, curvature = differentiate(a.detach().clone(), n_rows)
+    value, slope, curvature = differentiate(a.detach().clone(), n_rows, torch.empty_like)
     torch.testing.assert_close(value, expected_value.detach())
     torch.testing.assert_close(slope, expected_slope.detach())
     if n_rows and activation != "relu":

@@ -17,6 +17,9 @@ from sklearn_fordes.particles._random import derived_seed, seeded_generators
 
 MemberFactory = Callable[[], nn.Module]
 OutputFunction = Callable[[Tensor], Tensor]
+Hessian = Callable[[Tensor], Tensor]
+# Gradient with respect to the outputs, and what multiplies by the Hessian; None stands for zero.
+OutputDerivatives = Callable[[Tensor], tuple[Tensor, Hessian | None]]
 
 
 class Evaluation(NamedTuple):
@@ -65,6 +68,35 @@ def autograd_evaluation(
 
     detached = None if representation is None else representation.detach()
     return Evaluation(outputs.detach(), detached, pullback)
+
+
+def autograd_derivatives(target: OutputFunction, outputs: Tensor) -> tuple[Tensor, Hessian | None]:
+    """Differentiate a function of outputs twice.
+
+    Parameters
+    ----------
+    target : callable
+        Maps outputs ``(M, n_rows, C)`` to ``(M, n_rows)``.
+    outputs : Tensor of shape (M, n_rows, C)
+
+    Returns
+    -------
+    gradient : Tensor of shape (M, n_rows, C)
+    hessian : callable or None
+        Multiplies with the second derivative; may be called once. None where that is zero.
+    """
+    followed = outputs.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        values = target(followed).sum()
+        (gradient,) = torch.autograd.grad(values, followed, create_graph=True)
+    if not gradient.requires_grad:
+        return gradient, None
+
+    def hessian(vector: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(gradient, followed, vector)
+        return product
+
+    return gradient.detach(), hessian
 
 
 class Ensemble(nn.Module):
@@ -170,7 +202,11 @@ class Ensemble(nn.Module):
         return output
 
     def evaluate(
-        self, X: Tensor, n_rows: int = 0, target: OutputFunction | None = None
+        self,
+        X: Tensor,
+        n_rows: int = 0,
+        target: OutputFunction | None = None,
+        derivatives: OutputDerivatives | None = None,
     ) -> Evaluation:
         """Evaluate every member for training, with input gradients at the first rows.
 
@@ -182,6 +218,9 @@ class Ensemble(nn.Module):
             How many rows gradients are taken at. None are if it is zero.
         target : callable
             Maps outputs ``(M, n_rows, C)`` to what is differentiated, ``(M, n_rows)``.
+        derivatives : callable, optional
+            The target's derivatives with respect to outputs, where they are known (see
+            `autograd_derivatives`).
 
         Returns
         -------
@@ -202,6 +241,9 @@ class Ensemble(nn.Module):
         if len(together) < len(X):
             outputs = torch.cat([outputs, self(X[n_rows:])], dim=1)
         return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
+
+    def free_memory(self) -> None:
+        """Give back what a step of training keeps for the next one: nothing, here."""
 
     def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate every member, and note what enters its last layer that holds a weight matrix.

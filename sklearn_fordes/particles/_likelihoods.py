@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sklearn_fordes.particles._ensemble import Hessian
+
 Loss = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 GradientTarget = Callable[[Tensor, Tensor], Tensor]
 
@@ -115,6 +117,26 @@ def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     return logit(logits, y) - others.logsumexp(-1)
 
 
+def _logit_derivatives(logits: Tensor, y: Tensor) -> tuple[Tensor, None]:
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    return torch.zeros_like(logits).scatter_(-1, true_class, 1.0), None
+
+
+def _log_odds_derivatives(logits: Tensor, y: Tensor) -> tuple[Tensor, Hessian | None]:
+    """∂t/∂z = 1_y − q with q the softmax over the other classes; ∂²t/∂z² = q qᵀ − diag q."""
+    true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
+    others = logits.scatter(-1, true_class, -torch.inf).softmax(-1)
+    gradient = others.neg().scatter_(-1, true_class, 1.0)
+    if logits.shape[-1] == 2:  # one other class, of which q is 1
+        return gradient, None
+
+    def hessian(vector: Tensor) -> Tensor:
+        weighted = others * vector
+        return others * weighted.sum(-1, keepdim=True) - weighted
+
+    return gradient, hessian
+
+
 def _probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(-1)
 
@@ -138,6 +160,11 @@ GRADIENT_TARGETS: dict[str, GradientTarget] = {
     "log_odds": log_odds,
     "logit": logit,
     "log_prob": log_prob,
+}
+# Derivatives with respect to the outputs, where autograd is not needed.
+DERIVATIVES: dict[GradientTarget, Callable[[Tensor, Tensor], tuple[Tensor, Hessian | None]]] = {
+    log_odds: _log_odds_derivatives,
+    logit: _logit_derivatives,
 }
 CATEGORICAL = Likelihood(
     cross_entropy, log_odds, _probabilities, _most_probable_class, _share_of_uniform_loss
@@ -219,6 +246,11 @@ def _share_of_variance(
     return sq_error.mean(1) if weight is None else sq_error @ weight / weight.sum()
 
 
+def _mean_derivatives(outputs: Tensor, y: Tensor) -> tuple[Tensor, None]:
+    return _logit_derivatives(outputs, torch.zeros_like(y, dtype=torch.int64))
+
+
+DERIVATIVES[_predicted_mean] = _mean_derivatives
 GAUSSIAN = Likelihood(
     gaussian_nll, _predicted_mean, _mean_column, _ensemble_mean, _share_of_variance
 )

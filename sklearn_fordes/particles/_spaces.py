@@ -9,8 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._ensemble import Ensemble, Evaluation, autograd_evaluation
-from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
+from sklearn_fordes.particles._ensemble import (
+    Ensemble,
+    Evaluation,
+    Hessian,
+    autograd_evaluation,
+)
+from sklearn_fordes.particles._likelihoods import CATEGORICAL, DERIVATIVES, Likelihood
 
 Evaluate = Callable[[Ensemble, Tensor, Tensor, int, Likelihood], Evaluation]
 Representation = Callable[[Ensemble, Tensor, Tensor], Tensor]
@@ -72,11 +77,15 @@ def input_gradients(
         With a representation of shape (M, n_rows, K).
     """
     known = y[: n_rows - (len(X) - len(y))]
+    of_class = likelihood.gradient_target
 
     def target(outputs: Tensor) -> Tensor:
-        return likelihood.gradient_target(outputs, likelihood.completed(outputs, known))
+        return of_class(outputs, likelihood.completed(outputs, known))
 
-    return ensemble.evaluate(X, n_rows, target)
+    def derivatives(outputs: Tensor) -> tuple[Tensor, Hessian | None]:
+        return DERIVATIVES[of_class](outputs, likelihood.completed(outputs, known))
+
+    return ensemble.evaluate(X, n_rows, target, derivatives if of_class in DERIVATIVES else None)
 
 
 def weights(
@@ -109,7 +118,7 @@ def weights(
 
     @torch.no_grad()
     def weights_pullback(cotangent: Tensor, force: Tensor, mixing: Tensor | None = None) -> None:
-        earlier = [p.grad for p in parameters]
+        earlier = [None if p.grad is None else p.grad.clone() for p in parameters]
         for parameter in parameters:
             parameter.grad = None
         pullback(cotangent)

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-
-class Components(NamedTuple):
-    """What an embedding makes of numbers (..., B, D).
-
-    Parameters
-    ----------
-    value : Tensor of shape (..., B, D, K)
-    slope : Tensor of shape (..., n_rows, D, K)
-        Derivative of each component with respect to its number, at the first rows.
-    """
-
-    value: Tensor
-    slope: Tensor
+from sklearn_fordes.tabular._workspace import Lease
 
 
 class PeriodicEmbedding(nn.Module):
@@ -75,12 +63,11 @@ class PeriodicEmbedding(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Return (B, n_features + D · K)."""
         numbers = X[:, cast("Tensor", self.features)]
-        value = components(numbers, self.parameters()).value
-        return torch.cat([X, value.flatten(1)], dim=1)
+        return torch.cat([X, components(numbers, self.parameters())], dim=1)
 
 
-def components(numbers: Tensor, parameters: Iterable[Tensor], n_rows: int = 0) -> Components:
-    """Embed numbers, and differentiate at the first rows.
+def components(numbers: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Embed numbers.
 
     Parameters
     ----------
@@ -88,16 +75,100 @@ def components(numbers: Tensor, parameters: Iterable[Tensor], n_rows: int = 0) -
     parameters : iterable of Tensor
         Of a `PeriodicEmbedding`: frequency and phase (..., D, F), in radians, weight
         (..., D, F, K) and bias (..., D, K).
-    n_rows : int, default=0
 
     Returns
     -------
-    Components
+    Tensor of shape (..., B, D · K)
     """
     frequency, phase, weight, bias = parameters
-    # (…, D, B, F): one matrix product for each column.
-    frequency = frequency.unsqueeze(-2)
-    angle = numbers.mT.unsqueeze(-1) * frequency + phase.unsqueeze(-2)
-    value = angle.cos() @ weight + bias.unsqueeze(-2)
-    slope = -(angle[..., :n_rows, :].sin() * frequency) @ weight
-    return Components(value.transpose(-3, -2), slope.transpose(-3, -2))
+    # Rows last: one matrix product for each column, whose short side comes first.
+    angle = frequency.unsqueeze(-1) * numbers.mT.unsqueeze(-2) + phase.unsqueeze(-1)
+    value = weight.mT @ angle.cos() + bias.unsqueeze(-1)  # (…, D, K, B)
+    return value.flatten(-3, -2).mT
+
+
+class EmbeddingPass:
+    """A pass of a batch through M stacked embeddings and back, with slopes at the first rows.
+
+    Angles are ``α = ω x + φ``, values ``e = Wᵀ cos α + c`` and slopes ``e' = −Wᵀ (ω ∘ sin α)``, and
+    their cotangents ē and ē' go back as::
+
+        W̄ = cos α ēᵀ − (ω ∘ sin α) ē'ᵀ,   c̄ = Σ_b ē
+        ᾱ = −sin α ∘ (W ē) − ω ∘ cos α ∘ (W ē'),   φ̄ = Σ_b ᾱ
+        ω̄ = Σ_b (x ᾱ − sin α ∘ (W ē'))
+
+    Parameters
+    ----------
+    numbers : Tensor of shape (B, D)
+    parameters : sequence of Tensor
+        Of M embeddings, stacked.
+    n_rows : int
+        How many rows slopes are taken at.
+    memory : Lease
+
+    Attributes
+    ----------
+    value : Tensor of shape (M, B, D · K)
+    slope : Tensor of shape (M, n_rows, D · K)
+    """
+
+    def __init__(
+        self, numbers: Tensor, parameters: Sequence[Tensor], n_rows: int, memory: Lease
+    ) -> None:
+        self._memory = memory
+        self._n_rows = n_rows
+        self._numbers = numbers.T.unsqueeze(1).contiguous()  # (D, 1, B)
+        frequency, phase, weight, bias = parameters
+        self._weight = weight.flatten(0, 1)  # (M · D, F, K)
+        self._frequency = frequency.unsqueeze(-1)  # (M, D, F, 1)
+        angle = memory.empty(*frequency.shape, len(numbers))
+        torch.addcmul(phase.unsqueeze(-1), self._frequency, self._numbers, out=angle)
+        self._sin = torch.sin(angle, out=memory.empty_like(angle))
+        self._cos = angle.cos_()
+        self._sloped = -self._frequency * self._sin[..., :n_rows]  # −ω sin α
+        value = torch.baddbmm(
+            bias.flatten(0, 1).unsqueeze(-1), self._weight.mT, self._cos.flatten(0, 1)
+        )
+        self.value = self._rows_first(value)
+        self.slope = self._rows_first(self._weight.mT @ self._sloped.flatten(0, 1))
+
+    def gradients(self, value_cotangent: Tensor, slope_cotangent: Tensor | None) -> list[Tensor]:
+        """Pull cotangents of value and slope, of their shapes, back to the parameters.
+
+        May be called once.
+        """
+        e_bar = self._rows_last(value_cotangent)  # (M · D, K, B)
+        weight_bar = e_bar @ self._cos.flatten(0, 1).mT
+        at_angles = self._memory.empty_like(self._sin)
+        torch.bmm(self._weight, e_bar, out=at_angles.flatten(0, 1))
+        at_angles.mul_(self._sin)  # −ᾱ
+        at_slopes = None
+        if slope_cotangent is not None:
+            first = slice(self._n_rows)
+            slope_bar = self._rows_last(slope_cotangent)
+            weight_bar.baddbmm_(slope_bar, self._sloped.flatten(0, 1).mT)
+            at_slopes = (self._weight @ slope_bar).view_as(self._sloped)
+            at_angles[..., first] += self._frequency * self._cos[..., first] * at_slopes
+            at_slopes.mul_(self._sin[..., first])
+        phase_bar = at_angles.sum(-1).neg_()
+        frequency_bar = at_angles.mul_(self._numbers).sum(-1).neg_()
+        if at_slopes is not None:
+            frequency_bar -= at_slopes.sum(-1)
+        by_column = self._sin.shape[:2]
+        return [
+            frequency_bar,
+            phase_bar,
+            weight_bar.mT.unflatten(0, by_column),
+            e_bar.sum(-1).unflatten(0, by_column),
+        ]
+
+    def _rows_first(self, values: Tensor) -> Tensor:
+        """(M · D, K, rows) → (M, rows, D · K)."""
+        by_column: Tensor = values.unflatten(0, self._sin.shape[:2])
+        return by_column.flatten(1, 2).mT
+
+    def _rows_last(self, values: Tensor) -> Tensor:
+        """(M, rows, D · K) → (M · D, K, rows)."""
+        n_members, n_columns = self._sin.shape[:2]
+        by_column: Tensor = values.mT.unflatten(1, (n_columns, -1))
+        return by_column.reshape(n_members * n_columns, -1, values.shape[1])
