@@ -61,6 +61,7 @@ SETTINGS: dict[str, Any] = {
     "early_stopping": False,
     "repulsion_fraction": 0.25,
     "relative_strength": False,
+    "repulsion_period": 1,
     "ema_decay": 0.0,
 }
 EPOCHS = {"digits": 30, "mnist5k": 15}

@@ -68,6 +68,7 @@ SETTINGS: dict[str, Any] = {
     "lr": 1e-3,
     "repulsion_strength": 5.0,
     "relative_strength": False,
+    "repulsion_period": 1,
     "ema_decay": 0.0,
     "batch_size": 128,
     "max_epochs": 100,

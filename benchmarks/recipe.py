@@ -30,6 +30,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "strength 1": {"repulsion_strength": 1.0},
     "constant strength 20": {"repulsion_strength": 20.0, "relative_strength": False},
     "every row": {"repulsion_fraction": 1.0},
+    "every step": {"repulsion_period": 1},
     "pca": {"lengthscale": "pca"},
     "logit": {"gradient_target": "logit"},
     "no embedding": {"module__embedded_features": ()},

@@ -37,6 +37,7 @@ def small():
             # Tests compare with computations of their own.
             "repulsion_strength": 20.0,
             "relative_strength": False,
+            "repulsion_period": 1,
             "ema_decay": 0.0,
             "validation_fraction": 0.1,
         }

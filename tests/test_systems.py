@@ -78,7 +78,8 @@ def tables():
 def make_model(kind, **parameters):
     model = FoRDEClassifier if kind == "classifier" else FoRDERegressor
     defaults = {"n_members": 3, "hidden_layer_sizes": (16,), "max_epochs": 8, "lr": 1e-2}
-    defaults |= {"relative_strength": False, "ema_decay": 0.0, "batch_size": 128}
+    defaults |= {"relative_strength": False, "repulsion_period": 1}
+    defaults |= {"ema_decay": 0.0, "batch_size": 128}
     if parameters.get("module") is None:
         defaults["module__dropout"] = 0.0
     return model(**{**defaults, "random_state": 0, **parameters})

@@ -87,7 +87,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     repulsion_fraction : float, default=0.25
         Share of a batch's rows at which members are compared, in (0, 1]. The extra cost of the
         repulsion is proportional to it.
-    repulsion_period : int, default=1
+    repulsion_period : int, default=4
         Members repel each other at every so many steps, and then so many times as strongly.
     repulsion_warmup : int, default=0
         Epochs in which the repulsion rises linearly to its full strength.
@@ -231,7 +231,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         lengthscale_mix: str = "precision",
         bandwidth: Any = "auto",
         repulsion_fraction: float = 0.25,
-        repulsion_period: int = 1,
+        repulsion_period: int = 4,
         repulsion_warmup: int = 0,
         repulsion_perturbation: Any = None,
         encoder: Any = "auto",

@@ -6,6 +6,7 @@ This package knows neither skorch nor scikit-learn, so it serves training loops 
 from sklearn_fordes.particles._ensemble import (
     Ensemble,
     Evaluation,
+    Gradients,
     Hessian,
     MemberFactory,
     OutputDerivatives,
@@ -62,6 +63,7 @@ __all__ = [
     "Comparison",
     "Ensemble",
     "Evaluation",
+    "Gradients",
     "Hessian",
     "Interaction",
     "Kernel",

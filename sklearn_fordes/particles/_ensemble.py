@@ -22,6 +22,9 @@ Hessian = Callable[[Tensor], Tensor]
 OutputDerivatives = Callable[[Tensor], tuple[Tensor, Hessian | None]]
 
 
+Gradients = list[Tensor | None]
+
+
 class Evaluation(NamedTuple):
     """An ensemble's outputs at a batch, what its members are compared by, and the way back.
 
@@ -32,13 +35,15 @@ class Evaluation(NamedTuple):
     representation : Tensor of shape (M, n_rows, K) or None
         Likewise.
     pullback : callable
-        Takes cotangents of outputs and representation (if there is one), of their shapes, and adds
-        to each parameter's ``grad`` the gradient of the inner products with both.
+        Takes cotangents of outputs and representation (if there is one), of their shapes, and
+        returns the gradient of the inner products with both: one for each parameter of
+        ``ensemble.stacked``, None for those it does not depend on. May be called once, and what it
+        returns is good until the next evaluation.
     """
 
     outputs: Tensor
     representation: Tensor | None
-    pullback: Callable[..., None]
+    pullback: Callable[..., Gradients]
 
 
 def autograd_evaluation(
@@ -63,8 +68,9 @@ def autograd_evaluation(
     followed = [tensor for tensor in (outputs, representation) if tensor is not None]
     trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
 
-    def pullback(*cotangents: Tensor) -> None:
-        torch.autograd.backward(followed, cotangents, inputs=trainable)
+    def pullback(*cotangents: Tensor) -> Gradients:
+        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
+        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
 
     detached = None if representation is None else representation.detach()
     return Evaluation(outputs.detach(), detached, pullback)

@@ -12,6 +12,8 @@ from torch import Tensor
 from sklearn_fordes.particles._lengthscales import Metric
 
 BANDWIDTHS = ("reference", "paper")
+# Pairs of members, over rows, whose distances are held at a time.
+_PAIRS_AT_A_TIME = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -81,32 +83,60 @@ class Kernel:
         ------
         ValueError
             If a shape does not fit.
+
+        Notes
+        -----
+        With w_i = 1 and h held constant, the gradient is::
+
+            q_ijb = κ_ijb / h_jb
+            ∂/∂s_ib = −2 Σ_j q_ijb (s_ib − s_jb)
+            ∂/∂a_ib = (∂u − u (u·∂u)) / sqrt(|a|² + eps),    ∂u = sqrt(λ) ∘ ∂s
+            ∂/∂G = ∂a Uᵀ
+
+        Rows are taken so many at a time that memory is O(M B K), whatever M² B is.
         """
         rotation, precision = self.metric
         _check_shapes(representation, rotation, precision)
         scale = None if precision is None else self._scale(precision)
-        axes = representation if rotation is None else representation @ rotation
+        # Rows first, so that each row is one small matrix problem.
+        axes = representation.transpose(0, 1)
+        axes = axes.contiguous() if rotation is None else axes @ rotation
         direction, inverse_norm = axes, None
         if self.unit_sphere:
             sq_norm = axes.square().sum(-1, keepdim=True)
             inverse_norm = (sq_norm + self.eps).rsqrt()
             direction = axes * inverse_norm
             # What vanishes has no direction to turn; the quotient would be up to 1/sqrt(eps).
-            inverse_norm = torch.where(sq_norm > self.eps, inverse_norm, 0.0)
+            inverse_norm = inverse_norm.masked_fill_(sq_norm <= self.eps, 0.0)
         point = direction if scale is None else direction * scale
+        # Only differences matter; taking them from the first member makes those between identical
+        # members cancel exactly.
+        point = point - point[:, :1]  # (B, M, K)
 
-        # Rows first, so that each row is one small matrix problem. Only differences matter; taking
-        # them from the first member makes those between identical members cancel exactly.
-        point = (point - point[:1]).transpose(0, 1).contiguous()  # (B, M, K)
-        # The exact mode: the Gram matrix's |x|² + |y|² − 2xy loses small distances.
-        distance = torch.cdist(point, point, compute_mode="donot_use_mm_for_euclid_dist")
-        sq_dist = distance.square()  # (B, M, M)
+        n_rows, n_members, _ = point.shape
+        parts = [self._compare_at(rows) for rows in point.split(_rows_at_a_time(n_members))]
+        kernel = torch.stack([part[0] for part in parts]).sum(0) / n_rows
+        grad = parts[0][1] if len(parts) == 1 else torch.cat([part[1] for part in parts])
+        if scale is not None:
+            grad = grad * scale
+        if inverse_norm is not None:
+            radial = (direction * grad).sum(-1, keepdim=True)
+            grad = torch.addcmul(grad, direction, radial, value=-1).mul_(inverse_norm)
+        if rotation is not None:
+            grad = grad @ rotation.T
+        return Comparison(kernel, grad.transpose(0, 1))
+
+    def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""
+        # The exact mode up to 25 members, and |x|² + |y|² − 2xy beyond, where differences from the
+        # first member keep it from cancelling when all are close.
+        sq_dist = torch.cdist(point, point).square_()  # (B, M, M)
         bandwidth = self._bandwidth(sq_dist)
-        return Comparison(
-            torch.exp(-sq_dist / bandwidth),
-            bandwidth,
-            _Points(point, scale, rotation, direction, inverse_norm),
-        )
+        base_kernel = torch.exp(sq_dist.div_(bandwidth).neg_())
+        total = base_kernel.sum(0)
+        q = base_kernel.div_(bandwidth)
+        # −2 (Σ_j q s_i − Σ_j q s_j)
+        return total, torch.baddbmm(q.sum(-1, keepdim=True) * point, q, point, beta=-2, alpha=2)
 
     def _scale(self, precision: Tensor) -> Tensor:
         if self.bandwidth not in BANDWIDTHS:
@@ -127,63 +157,24 @@ class Kernel:
         return medians / math.log(max(sq_dist.shape[-1], 2)) + 1e-12
 
 
-class _Points(NamedTuple):
-    """Where members are, and the steps that led there from their representations."""
-
-    point: Tensor  # (B, M, K)
-    scale: Tensor | None
-    rotation: Tensor | None
-    direction: Tensor  # (M, B, K)
-    inverse_norm: Tensor | None
-
-
 class Comparison(NamedTuple):
-    """Kernel values between members, with the way from there to their representations.
+    """How near members are, and how that changes as they move.
 
     Parameters
     ----------
-    base_kernel : Tensor of shape (B, M, M)
-        κ_ijb, with rows first; i is the member that moves.
-    bandwidth : Tensor of shape (B, 1, M) or (B, 1, 1) or (1, 1, 1)
-        h of member j.
-    points : tuple
-        The members' points and how they were computed.
+    kernel : Tensor of shape (M, M)
+        ``k_ij``, the mean of κ_ijb over rows; i is the member that moves.
+    gradient : Tensor of shape (M, B, K)
+        Of ``Σ_jb κ_ijb`` with respect to the representation of member i, where j and the bandwidth
+        are held constant.
     """
 
-    base_kernel: Tensor
-    bandwidth: Tensor
-    points: _Points
+    kernel: Tensor
+    gradient: Tensor
 
-    @torch.no_grad()
-    def kernel_gradient(self, weight: Tensor) -> Tensor:
-        """Gradient of the weighted kernel sums with respect to the first argument.
 
-        Parameters
-        ----------
-        weight : Tensor of shape (M,) or ()
-            w_i.
-
-        Returns
-        -------
-        Tensor of shape (M, B, K)
-            Gradient of ``Σ_i w_i Σ_jb κ_ijb`` with respect to the representation, where j, h and w
-            are held constant::
-
-                q_ijb = w_i κ_ijb / h_jb
-                ∂/∂s_ib = −2 Σ_j q_ijb (s_ib − s_jb)
-                ∂/∂a_ib = (∂u − u (u·∂u)) / sqrt(|a|² + eps),    ∂u = sqrt(λ) ∘ ∂s
-                ∂/∂G = ∂a Uᵀ
-        """
-        point, scale, rotation, direction, inverse_norm = self.points
-        q = self.base_kernel * (weight.unsqueeze(-1) / self.bandwidth)
-        grad_point = -2 * (q.sum(-1, keepdim=True) * point - q @ point)
-        grad = grad_point.transpose(0, 1)  # (M, B, K)
-        if scale is not None:
-            grad = grad * scale
-        if inverse_norm is not None:
-            radial = (direction * grad).sum(-1, keepdim=True)
-            grad = inverse_norm * (grad - direction * radial)
-        return grad if rotation is None else grad @ rotation.T
+def _rows_at_a_time(n_members: int) -> int:
+    return max(1, _PAIRS_AT_A_TIME // n_members**2)
 
 
 def _median(values: Tensor) -> Tensor:
@@ -191,9 +182,9 @@ def _median(values: Tensor) -> Tensor:
 
     ``torch.median`` returns the lower one: with two members, the distance of one to itself.
     """
-    ordered = values.sort(dim=-1).values
-    n = ordered.shape[-1]
-    return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
+    n = values.shape[-1]
+    lower = values.topk(n // 2 + 1, largest=False, sorted=False).values
+    return lower.amax(-1) if n % 2 else lower.topk(2, sorted=False).values.mean(-1)
 
 
 def _check_shapes(

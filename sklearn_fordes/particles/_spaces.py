@@ -12,6 +12,7 @@ from torch import Tensor
 from sklearn_fordes.particles._ensemble import (
     Ensemble,
     Evaluation,
+    Gradients,
     Hessian,
     autograd_evaluation,
 )
@@ -117,19 +118,23 @@ def weights(
     flat = [p.detach().flatten(1) for p in parameters]
 
     @torch.no_grad()
-    def weights_pullback(cotangent: Tensor, force: Tensor, mixing: Tensor | None = None) -> None:
-        earlier = [None if p.grad is None else p.grad.clone() for p in parameters]
-        for parameter in parameters:
-            parameter.grad = None
-        pullback(cotangent)
-        forces = force.squeeze(1).split([part.shape[1] for part in flat], dim=1)
-        for parameter, part, before in zip(parameters, forces, earlier, strict=True):
-            grad = part.view_as(parameter)
-            if parameter.grad is not None:
-                driving = parameter.grad.flatten(1)
-                driving = driving if mixing is None else mixing @ driving
-                grad = grad + driving.view_as(parameter)
-            parameter.grad = grad if before is None else before + grad
+    def weights_pullback(
+        cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
+    ) -> Gradients:
+        forces = iter(force.squeeze(1).split([part.shape[1] for part in flat], dim=1))
+        gradients: Gradients = []
+        for parameter, driving in zip(
+            ensemble.stacked.parameters(), pullback(cotangent), strict=True
+        ):
+            if not parameter.requires_grad:
+                gradients.append(None)
+                continue
+            gradient = next(forces)
+            if driving is not None:
+                driving = driving.flatten(1)
+                gradient = gradient + (driving if mixing is None else mixing @ driving)
+            gradients.append(gradient.reshape(parameter.shape))
+        return gradients
 
     return Evaluation(outputs, torch.cat(flat, dim=1).unsqueeze(1), weights_pullback)
 
@@ -165,12 +170,14 @@ def functions(
     with torch.enable_grad():
         prediction = likelihood.prediction(compared).flatten(1).unsqueeze(1)
 
-    def function_pullback(cotangent: Tensor, force: Tensor, mixing: Tensor | None = None) -> None:
+    def function_pullback(
+        cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
+    ) -> Gradients:
         # In function space the driving force is the loss's gradient at the outputs.
         cotangent = cotangent.clone() if mixing is None else torch.tensordot(mixing, cotangent, 1)
         (at_outputs,) = torch.autograd.grad(prediction, compared, force)
         cotangent[:, :n_rows] += at_outputs
-        pullback(cotangent)
+        return pullback(cotangent)
 
     return Evaluation(outputs, prediction.detach(), function_pullback)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._ensemble import Ensemble
+from sklearn_fordes.particles._ensemble import Ensemble, Gradients
 from sklearn_fordes.particles._kernel import Kernel
 from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
 from sklearn_fordes.particles._spaces import SPACES, Space
@@ -123,11 +123,34 @@ def accumulate_gradients(
     StepResult
         Outputs at X, driving loss and repulsion.
     """
+    step, gradients = differentiate(ensemble, X, y, weight, repulsion, likelihood, points)
+    for parameter, gradient in zip(ensemble.stacked.parameters(), gradients, strict=True):
+        if gradient is None or not parameter.requires_grad:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+        elif gradient.stride() == parameter.stride():
+            parameter.grad = gradient
+        else:  # optimizers go through both as they lie in memory
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    return step
+
+
+def differentiate(
+    ensemble: Ensemble,
+    X: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    repulsion: Repulsion | None,
+    likelihood: Likelihood,
+    points: Tensor | None,
+) -> tuple[StepResult, Gradients]:
+    """Return a step and the gradients of its objective (see `accumulate_gradients`)."""
     if repulsion is None or repulsion.is_idle or ensemble.n_members == 1:
         outputs, _, pullback = ensemble.evaluate(X)
         driving_loss, cotangent = likelihood.loss(outputs, y, weight)
-        pullback(cotangent)
-        return StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
+        step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
+        return step, pullback(cotangent)
 
     n_rows, n_points = repulsion.n_rows(len(X)), 0 if points is None else len(points)
     rows = X if points is None else torch.cat([points, X])
@@ -141,8 +164,6 @@ def accumulate_gradients(
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_points, 0))
     potential, force, mixing = repulsion.update(representation, repulsion.kernel)
     factor = repulsion.strength / len(X)
-    if mixing is None:
-        pullback(cotangent, factor * force)
-    else:
-        pullback(cotangent, factor * force, mixing)
-    return StepResult(outputs[:, n_points:], driving_loss, factor * potential)
+    mixed = () if mixing is None else (mixing,)
+    step = StepResult(outputs[:, n_points:], driving_loss, factor * potential)
+    return step, pullback(cotangent, factor * force, *mixed)

@@ -62,9 +62,9 @@ def wasserstein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Int
         If a shape does not fit.
     """
     comparison = kernel.compare(representation)
-    density = comparison.base_kernel.sum(dim=(0, 2))
-    log_density = torch.log(density / len(comparison.base_kernel))
-    return Interaction(log_density, comparison.kernel_gradient(1 / density))
+    density = comparison.kernel.sum(1)
+    n_rows = representation.shape[1]
+    return Interaction(density.log(), comparison.gradient / (n_rows * density.view(-1, 1, 1)))
 
 
 @torch.no_grad()
@@ -96,10 +96,9 @@ def stein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Interacti
             "expected 'paper' or a number."
         )
     comparison = kernel.compare(representation)
-    n_rows, n_members, _ = comparison.base_kernel.shape
-    between = comparison.base_kernel.mean(0)
-    force = comparison.kernel_gradient(representation.new_tensor(1 / (n_rows * n_members)))
-    return Interaction(between.mean(1), force, between / n_members)
+    n_members, n_rows, _ = representation.shape
+    force = comparison.gradient / (n_rows * n_members)
+    return Interaction(comparison.kernel.mean(1), force, comparison.kernel / n_members)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-EmptyLike = Callable[[Tensor], Tensor]
+from sklearn_fordes.tabular._workspace import Lease
 
 
 class Derivatives(NamedTuple):
@@ -23,52 +23,49 @@ class Derivatives(NamedTuple):
 class Activation(NamedTuple):
     """An activation as a layer and as a function with derivatives.
 
-    `differentiate` takes preactivations (M, B, H), which it may overwrite, n_rows, and what gives
-    memory of a tensor's shape.
+    `differentiate` takes preactivations (M, B, H), which it may overwrite, n_rows, and memory for
+    the rest.
     """
 
     layer: type[nn.Module]
-    differentiate: Callable[[Tensor, int, EmptyLike], Derivatives]
+    differentiate: Callable[[Tensor, int, Lease], Derivatives]
 
 
-def _silu(a: Tensor, n_rows: int, empty_like: EmptyLike) -> Derivatives:
-    s = torch.sigmoid(a, out=empty_like(a))
+def _silu(a: Tensor, n_rows: int, memory: Lease) -> Derivatives:
+    slope = memory.empty_like(a)
+    curvature = memory.empty_like(a[:, :n_rows]) if n_rows else None
+    s = torch.sigmoid(a, out=memory.scratch_like(a))
     value = a.mul_(s)
-    first_s = empty_like(s[:, :n_rows]).copy_(s[:, :n_rows])
-    slope = torch.lerp(value, s.new_ones(1), s, out=s)  # s + a s (1 − s)
-    curvature = None
-    if n_rows:  # (1 − s) (s + slope − a s²)
-        curvature = empty_like(first_s)
-        torch.addcmul(slope[:, :n_rows], value[:, :n_rows], first_s, value=-1, out=curvature)
-        curvature.add_(first_s)
-        torch.addcmul(curvature, curvature, first_s, value=-1, out=curvature)
+    torch.lerp(value, s.new_ones(1), s, out=slope)  # s + a s (1 − s)
+    if curvature is not None:  # (1 − s) (2 slope − value)
+        torch.lerp(value[:, :n_rows], slope[:, :n_rows], 2.0, out=curvature)
+        torch.addcmul(curvature, curvature, s[:, :n_rows], value=-1, out=curvature)
     return Derivatives(value, slope, curvature)
 
 
-def _gelu(a: Tensor, n_rows: int, empty_like: EmptyLike) -> Derivatives:
-    cdf = torch.special.ndtr(a, out=empty_like(a))
-    pdf = torch.square(a, out=empty_like(a)).mul_(-0.5).exp_().div_(math.sqrt(2 * math.pi))
-    curvature = None
-    if n_rows:
-        first = a[:, :n_rows]
-        curvature = torch.mul(first, first, out=empty_like(first))
-        curvature.neg_().add_(2).mul_(pdf[:, :n_rows])
-    slope = torch.addcmul(cdf, a, pdf, out=pdf)
+def _gelu(a: Tensor, n_rows: int, memory: Lease) -> Derivatives:
+    slope = memory.empty_like(a)
+    curvature = memory.empty_like(a[:, :n_rows]) if n_rows else None
+    cdf = torch.special.ndtr(a, out=memory.scratch_like(a))
+    pdf = torch.square(a, out=slope).mul_(-0.5).exp_().div_(math.sqrt(2 * math.pi))
+    if curvature is not None:
+        torch.square(a[:, :n_rows], out=curvature).neg_().add_(2).mul_(pdf[:, :n_rows])
+    torch.addcmul(cdf, a, pdf, out=slope)
     return Derivatives(a.mul_(cdf), slope, curvature)
 
 
-def _tanh(a: Tensor, n_rows: int, empty_like: EmptyLike) -> Derivatives:
+def _tanh(a: Tensor, n_rows: int, memory: Lease) -> Derivatives:
     value = a.tanh_()
-    slope = torch.mul(value, value, out=empty_like(value)).neg_().add_(1)
+    slope = torch.square(value, out=memory.empty_like(value)).neg_().add_(1)
     curvature = None
     if n_rows:
-        first = value[:, :n_rows]
-        curvature = torch.mul(first, slope[:, :n_rows], out=empty_like(first)).mul_(-2)
+        curvature = memory.empty_like(a[:, :n_rows])
+        torch.mul(value[:, :n_rows], slope[:, :n_rows], out=curvature).mul_(-2)
     return Derivatives(value, slope, curvature)
 
 
-def _relu(a: Tensor, n_rows: int, empty_like: EmptyLike) -> Derivatives:  # noqa: ARG001
-    slope = torch.gt(a, 0, out=empty_like(a))  # and no curvature anywhere
+def _relu(a: Tensor, n_rows: int, memory: Lease) -> Derivatives:  # noqa: ARG001
+    slope = torch.gt(a, 0, out=memory.empty_like(a))  # and no curvature anywhere
     return Derivatives(a.clamp_(min=0), slope, None)
 
 

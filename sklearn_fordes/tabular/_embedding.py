@@ -132,7 +132,9 @@ class EmbeddingPass:
         self.value = self._rows_first(value)
         self.slope = self._rows_first(self._weight.mT @ self._sloped.flatten(0, 1))
 
-    def gradients(self, value_cotangent: Tensor, slope_cotangent: Tensor | None) -> list[Tensor]:
+    def gradients(
+        self, value_cotangent: Tensor, slope_cotangent: Tensor | None
+    ) -> list[Tensor | None]:
         """Pull cotangents of value and slope, of their shapes, back to the parameters.
 
         May be called once.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sklearn_fordes.particles import (
     Ensemble,
     Evaluation,
+    Gradients,
     Hessian,
     MemberFactory,
     OutputDerivatives,
@@ -102,8 +103,8 @@ class MLPEnsemble(Ensemble):
             gradient, hessian = derivatives(forward.outputs[:, :n_rows])
         gradients = forward.input_gradients(gradient)
 
-        def pullback(outputs_cotangent: Tensor, gradients_cotangent: Tensor) -> None:
-            forward.pull_back(outputs_cotangent, gradients_cotangent, hessian)
+        def pullback(outputs_cotangent: Tensor, gradients_cotangent: Tensor) -> Gradients:
+            return forward.pull_back(outputs_cotangent, gradients_cotangent, hessian)
 
         return Evaluation(forward.outputs, gradients, pullback)
 
@@ -171,7 +172,7 @@ class _Pass:
         for weight, bias in self._layers[:-1]:
             a = memory.empty(*h.shape[:2], weight.shape[1])
             torch.baddbmm(bias.unsqueeze(1), h, weight.mT, out=a)
-            derivatives = self._dropped(differentiate(a, n_rows, memory.empty_like))
+            derivatives = self._dropped(differentiate(a, n_rows, memory))
             self._hidden.append(derivatives)
             self._inputs.append(h := derivatives.value)
         self.outputs = _affine(h, *self._layers[-1])
@@ -202,8 +203,8 @@ class _Pass:
         outputs_cotangent: Tensor,
         gradients_cotangent: Tensor | None = None,
         hessian: Hessian | None = None,
-    ) -> None:
-        """Add to each parameter's ``grad``; may be called once.
+    ) -> Gradients:
+        """Return the gradient of each parameter; may be called once.
 
         Parameters
         ----------
@@ -240,34 +241,30 @@ class _Pass:
                 outputs_cotangent = outputs_cotangent.clone()
                 outputs_cotangent[:, : self._n_rows] += hessian(g_bar)
         a_bar, embedding = outputs_cotangent, self._embedding
+        gradients: Gradients = []  # from the last parameter to the first
         for index in reversed(range(len(self._layers))):
-            weight, bias = self._layers[index]
+            weight, _ = self._layers[index]
             products = [(a_bar, self._inputs[index])]
             if p_bars:
                 products.append((self._g[index], p_bars[index]))
-            self._accumulate(weight, products)
-            self._add_to_gradient(bias, a_bar.sum(1))
+            gradients += [a_bar.sum(1), self._weight_gradient(weight, products)]
             if not index and embedding is None:
-                return
+                break
             a_bar = torch.bmm(
                 a_bar, weight, out=self._memory.empty(*a_bar.shape[:2], weight.shape[2])
             )
             if index:
-                a_bar.mul_(self._hidden[index - 1].slope)
-                if p_bars and (curvature := self._curvatures[index - 1]) is not None:
-                    a_bar[:, : self._n_rows] += curvature
+                curvature = self._curvatures[index - 1] if p_bars else None
+                _to_preactivations(a_bar, self._hidden[index - 1].slope, curvature)
         if embedding is not None:
-            found = embedding.gradients(a_bar[..., self._n_features :], slope_bar)
-            for parameter, gradient in zip(
-                self._ensemble._embedding_parameters(), found, strict=True
-            ):
-                self._add_to_gradient(parameter, gradient)
+            gradients += embedding.gradients(a_bar[..., self._n_features :], slope_bar)[::-1]
+        return gradients[::-1]
 
     def _dropped(self, derivatives: Derivatives) -> Derivatives:
         if not self._ensemble._drops:
             return derivatives
         value, slope, curvature = derivatives
-        mask = _dropout_mask(self._memory.empty_like(value), self._ensemble._mlp.dropout)
+        mask = _dropout_mask(self._memory.scratch_like(value), self._ensemble._mlp.dropout)
         value.mul_(mask)
         slope.mul_(mask)
         if curvature is not None:
@@ -283,34 +280,40 @@ class _Pass:
         """(M, n_rows, D) → (M, n_rows, D · K)."""
         return values.repeat_interleave(self._at_components.shape[-1] // values.shape[-1], dim=-1)
 
-    def _accumulate(self, weight: Tensor, products: list[tuple[Tensor, Tensor]]) -> None:
-        """Add Σ over products and rows of (M, rows, out), (M, rows, in) → (M, out, in)."""
+    def _weight_gradient(self, weight: Tensor, products: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Sum over products and rows: (M, rows, out), (M, rows, in) → (M, out, in)."""
         n_members, n_out, n_in = weight.shape
+        # Not memory that holds an earlier step's gradient, which is to be added to.
+        gradient = (
+            self._memory.empty_like(weight)
+            if weight.grad is not None
+            else self._ensemble._workspace.gradient(weight)
+        )
+        found = gradient
         # A matrix product is up to three times as fast with its short side first.
         is_transposed = n_in < n_out
         if is_transposed:
             products = [(layer_input, output_grad) for output_grad, layer_input in products]
             found = self._memory.empty(n_members, n_in, n_out)
-        elif weight.grad is None:
-            found = self._ensemble._workspace.gradient(weight)
-        else:
-            found = self._memory.empty_like(weight)
         (left, right), *more = products
         torch.bmm(left.mT, right, out=found)
         for left, right in more:
             found.baddbmm_(left.mT, right)
-        self._add_to_gradient(weight, found.mT if is_transposed else found)
-
-    def _add_to_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
-        if parameter.grad is not None:
-            parameter.grad.add_(gradient)
-            return
-        kept = self._ensemble._workspace.gradient(parameter)
-        parameter.grad = kept if gradient is kept else kept.copy_(gradient)
+        return gradient.copy_(found.mT) if is_transposed else found
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
+
+
+def _to_preactivations(cotangent: Tensor, slope: Tensor, added: Tensor | None) -> None:
+    """Multiply with the slope and add to the first rows, in place."""
+    n_rows = 0 if added is None else added.shape[1]
+    if n_rows < cotangent.shape[1]:
+        cotangent[:, n_rows:] *= slope[:, n_rows:]
+    if added is not None:
+        first = cotangent[:, :n_rows]
+        torch.addcmul(added, first, slope[:, :n_rows], out=first)
 
 
 def _dropout_mask(memory: Tensor, p: float) -> Tensor:

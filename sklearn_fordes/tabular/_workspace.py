@@ -73,3 +73,10 @@ class Lease:
     def empty_like(self, tensor: Tensor) -> Tensor:
         """Return a contiguous tensor of that tensor's shape whose values are left over."""
         return self.empty(*tensor.shape)
+
+    def scratch_like(self, tensor: Tensor) -> Tensor:
+        """Return such a tensor, to be used before another one is asked for."""
+        start = self._n_used
+        scratch = self.empty_like(tensor)
+        self._n_used = start
+        return scratch
