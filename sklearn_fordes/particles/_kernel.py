@@ -103,14 +103,14 @@ class Kernel:
         axes = axes.contiguous() if rotation is None else axes @ rotation
         direction, inverse_norm = axes, None
         if self.unit_sphere:
-            sq_norm = axes.square().sum(-1, keepdim=True)
-            inverse_norm = (sq_norm + self.eps).rsqrt()
+            sq_norm = torch.linalg.vecdot(axes, axes).unsqueeze(-1)
+            inverse_norm = (sq_norm + self.eps).rsqrt_()
             direction = axes * inverse_norm
             # What vanishes has no direction to turn; the quotient would be up to 1/sqrt(eps).
             inverse_norm = inverse_norm.masked_fill_(sq_norm <= self.eps, 0.0)
         point = direction if scale is None else direction * scale
-        # Only differences matter; taking them from the first member makes those between identical
-        # members cancel exactly.
+        # Only differences matter. Taking them from the first member makes those between identical
+        # members cancel exactly, and keeps the squares below from cancelling when all are close.
         point = point - point[:, :1]  # (B, M, K)
 
         n_rows, n_members, _ = point.shape
@@ -120,7 +120,7 @@ class Kernel:
         if scale is not None:
             grad = grad * scale
         if inverse_norm is not None:
-            radial = (direction * grad).sum(-1, keepdim=True)
+            radial = torch.linalg.vecdot(direction, grad).unsqueeze(-1)
             grad = torch.addcmul(grad, direction, radial, value=-1).mul_(inverse_norm)
         if rotation is not None:
             grad = grad @ rotation.T
@@ -128,9 +128,10 @@ class Kernel:
 
     def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""
-        # The exact mode up to 25 members, and |x|² + |y|² − 2xy beyond, where differences from the
-        # first member keep it from cancelling when all are close.
-        sq_dist = torch.cdist(point, point).square_()  # (B, M, M)
+        products = point @ point.mT  # (B, M, M)
+        sq_norm = products.diagonal(dim1=1, dim2=2)
+        sq_dist = torch.sub(sq_norm.unsqueeze(2) + sq_norm.unsqueeze(1), products, alpha=2)
+        sq_dist.clamp_min_(0)
         bandwidth = self._bandwidth(sq_dist)
         base_kernel = torch.exp(sq_dist.div_(bandwidth).neg_())
         total = base_kernel.sum(0)
@@ -183,8 +184,8 @@ def _median(values: Tensor) -> Tensor:
     ``torch.median`` returns the lower one: with two members, the distance of one to itself.
     """
     n = values.shape[-1]
-    lower = values.topk(n // 2 + 1, largest=False, sorted=False).values
-    return lower.amax(-1) if n % 2 else lower.topk(2, sorted=False).values.mean(-1)
+    lower_half = values.topk(n // 2 + 1, largest=False).values
+    return (lower_half[..., (n - 1) // 2] + lower_half[..., n // 2]) / 2
 
 
 def _check_shapes(

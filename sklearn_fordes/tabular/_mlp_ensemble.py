@@ -250,10 +250,11 @@ class _Pass:
             gradients += [a_bar.sum(1), self._weight_gradient(weight, products)]
             if not index and embedding is None:
                 break
-            a_bar = torch.bmm(
-                a_bar, weight, out=self._memory.empty(*a_bar.shape[:2], weight.shape[2])
-            )
-            if index:
+            if not index:
+                a_bar = a_bar @ weight
+            else:
+                # What entered this layer has done its work: its memory is at hand and in the cache.
+                a_bar = torch.bmm(a_bar, weight, out=self._inputs[index])
                 curvature = self._curvatures[index - 1] if p_bars else None
                 _to_preactivations(a_bar, self._hidden[index - 1].slope, curvature)
         if embedding is not None:

@@ -117,7 +117,7 @@ def train(
     done_before = net.n_epochs
     # Dropout and the like draw from the global generators; a later run must not repeat the draws.
     seed = derived_seed(net.module__seed, done_before)
-    _keep_freed_memory()
+    keep_freed_memory()
     net.max_epochs = epochs
     net.train_split = None if valid is None else predefined_split(valid)
     net.points = points
@@ -141,7 +141,7 @@ def train(
     return not interrupted
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have the C library keep what a step frees for the next step.
 
     glibc hands memory at the top of its heap back to the system once more than twice the size of
