@@ -82,6 +82,22 @@ def test_prediction_does_not_depend_on_its_chunks(small, multiclass, rows):
     np.testing.assert_allclose(np.concatenate(in_calls), in_one, rtol=0, atol=1e-6)
     in_chunks = small(**params, iterator_valid__batch_size=rows).fit(X, y)
     np.testing.assert_allclose(in_chunks.predict_proba(X), in_one, rtol=0, atol=1e-6)
+    sizes = []
+    model.net_.module_.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    model.set_params(predict_batch_size=rows)
+    np.testing.assert_allclose(model.predict_proba(X), in_one, rtol=0, atol=1e-6)
+    assert max(sizes) == rows
+    np.testing.assert_allclose(model.input_gradients(X).shape, (3, len(X), X.shape[1]))
+
+
+def test_rows_at_a_time_shrink_with_the_members(small, binary):
+    sizes = [
+        small(n_members=m, max_epochs=1, **other).fit(*binary).net_.iterator_valid__batch_size
+        for m, other in ((2, {}), (40, {}), (2, {"module": MLP}), (2, {"encoder": None}))
+    ]
+    assert sizes[1] == sizes[0] // 20
+    assert sizes[2] == 1024
+    assert sizes[0] < sizes[3]  # an embedding has more frequencies than a layer has units
 
 
 def test_skorch_net_predicts_as_the_estimator_does(small, binary):

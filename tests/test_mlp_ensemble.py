@@ -157,9 +157,12 @@ def test_dropout_masks_differ_between_members_and_vanish_in_evaluation():
 @pytest.mark.parametrize("n_rows", [0, 11, 30])
 def test_derivatives_of_activations(activation, n_rows):
     a = torch.linspace(-4, 4, 30, dtype=torch.float64).reshape(1, 30, 1).requires_grad_()
-    layer, differentiate = ACTIVATIONS[activation]
+    layer, function, differentiate = ACTIVATIONS[activation]
     expected_value = layer()(a)
     (expected_slope,) = torch.autograd.grad(expected_value.sum(), a, create_graph=True)
+    torch.testing.assert_close(function(a), expected_value)
+    with torch.no_grad():
+        torch.testing.assert_close(function(a.detach().clone()), expected_value.detach())
     value, slope, curvature = differentiate(a.detach().clone(), n_rows, Workspace().lease(a))
     torch.testing.assert_close(value, expected_value.detach())
     torch.testing.assert_close(slope, expected_slope.detach())

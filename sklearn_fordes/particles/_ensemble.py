@@ -337,6 +337,14 @@ class Ensemble(nn.Module):
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
 
+    def rows_at_a_time(self, n_activations: int) -> int:
+        """Return for how many rows the widest layer of all members has so many numbers.
+
+        At most 1024: weights do not tell how large the maps of a convolution are.
+        """
+        widths = (p.shape[1] for p in self.stacked.parameters() if p.ndim > 2)
+        return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
+
     def select(self, members: Sequence[int]) -> Ensemble:
         """Return an ensemble of some of the members, with copies of their weights.
 

@@ -21,13 +21,15 @@ class Derivatives(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """An activation as a layer and as a function with derivatives.
+    """An activation as a layer, as a function, and as a function with derivatives.
 
+    `function` may overwrite what it is given where autograd doesn't follow.
     `differentiate` takes preactivations (M, B, H), which it may overwrite, n_rows, and memory for
     the rest.
     """
 
     layer: type[nn.Module]
+    function: Callable[[Tensor], Tensor]
     differentiate: Callable[[Tensor, int, Lease], Derivatives]
 
 
@@ -69,9 +71,14 @@ def _relu(a: Tensor, n_rows: int, memory: Lease) -> Derivatives:  # noqa: ARG001
     return Derivatives(a.clamp_(min=0), slope, None)
 
 
+def _in_place(layer: type[nn.Module]) -> Callable[[Tensor], Tensor]:
+    fresh, overwriting = layer(), layer(inplace=True)
+    return lambda a: (fresh if torch.is_grad_enabled() else overwriting)(a)
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": Activation(nn.GELU, _gelu),
-    "relu": Activation(nn.ReLU, _relu),
-    "silu": Activation(nn.SiLU, _silu),
-    "tanh": Activation(nn.Tanh, _tanh),
+    "gelu": Activation(nn.GELU, nn.GELU(), _gelu),
+    "relu": Activation(nn.ReLU, _in_place(nn.ReLU), _relu),
+    "silu": Activation(nn.SiLU, _in_place(nn.SiLU), _silu),
+    "tanh": Activation(nn.Tanh, nn.Tanh(), _tanh),
 }

@@ -82,8 +82,10 @@ def components(numbers: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     """
     frequency, phase, weight, bias = parameters
     # Rows last: one matrix product for each column, whose short side comes first.
-    angle = frequency.unsqueeze(-1) * numbers.mT.unsqueeze(-2) + phase.unsqueeze(-1)
-    value = weight.mT @ angle.cos() + bias.unsqueeze(-1)  # (…, D, K, B)
+    # (…, D, F, B)
+    angle = torch.addcmul(phase.unsqueeze(-1), frequency.unsqueeze(-1), numbers.mT.unsqueeze(-2))
+    cos = angle.cos() if torch.is_grad_enabled() else angle.cos_()
+    value = weight.mT @ cos + bias.unsqueeze(-1)  # (…, D, K, B)
     return value.flatten(-3, -2).mT
 
 

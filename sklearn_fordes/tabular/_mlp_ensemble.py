@@ -73,14 +73,14 @@ class MLPEnsemble(Ensemble):
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
         template = self._mlp
-        activation = ACTIVATIONS[template.activation].layer()
+        activate = ACTIVATIONS[template.activation].function
         h = X.expand(self.n_members, *X.shape) if shared else X
         if template.embedding is not None:
             added = components(X[..., self._embedded_features], self._embedding_parameters())
             h = torch.cat([h, added], dim=-1)
         *hidden, last = self._layers()
         for weight, bias in hidden:
-            h = activation(_affine(h, weight, bias))
+            h = activate(_affine(h, weight, bias))
             if self._drops:
                 h = h * _dropout_mask(torch.empty_like(h), template.dropout)
         return _affine(h, *last)
@@ -111,6 +111,13 @@ class MLPEnsemble(Ensemble):
     def free_memory(self) -> None:
         """Give back what a step of training keeps for the next one."""
         self._workspace.clear()
+
+    def rows_at_a_time(self, n_activations: int) -> int:
+        """Return for how many rows the widest layer of all members has so many numbers."""
+        embedding = self._mlp.embedding
+        widths = [weight.shape[1] for weight, _ in self._layers()]
+        widths += [] if embedding is None else [embedding.frequency.numel()]
+        return max(1, n_activations // (self.n_members * max(widths)))
 
     @property
     def _mlp(self) -> MLP:

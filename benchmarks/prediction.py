@@ -1,0 +1,116 @@
+"""Time and memory of predict_proba on a million rows, against the bare matrix products.
+
+The products are those of the same chunks of rows, into memory that is there already. Run
+``python -m benchmarks.prediction``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import make_classification
+
+from benchmarks.environment import describe_environment
+from benchmarks.timing import interleaved_medians
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.training import keep_freed_memory
+
+MODELS: dict[str, dict[str, Any]] = {
+    "2 × 128, rows as they are": {"encoder": None},
+    "3 × 256, rows as they are": {"encoder": None, "hidden_layer_sizes": (256, 256, 256)},
+    "default: 2 × 128, encoded and embedded": {},
+}
+
+
+def resident_megabytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def peak_beyond(call: Callable[[], NDArray[Any]]) -> float:
+    """Return megabytes that a call takes at most, beyond what it returns."""
+    before, peak, is_done = resident_megabytes(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not is_done.wait(0.005):
+            peak[0] = max(peak[0], resident_megabytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    result = call()
+    is_done.set()
+    watcher.join()
+    return peak[0] - before - result.nbytes / 1e6
+
+
+def matrix_products(model: FoRDEClassifier, X: NDArray[Any]) -> None:
+    """Multiply as the layers with weights do, and nothing else."""
+    parameters = dict(model.net_.module_.named_parameters())
+    weights = [p.detach() for name, p in parameters.items() if p.ndim == 3 and "weight" in name]
+    n_rows = model.net_.iterator_valid__batch_size
+    n_members, _, width = weights[0].shape
+    embedding = [p.detach() for p in parameters.values() if p.ndim == 4]
+    chunk = torch.randn(n_members, n_rows, width)
+    chunk[..., : X.shape[1]] = torch.from_numpy(X[:n_rows])
+    memory = [torch.empty(n_members, n_rows, weight.shape[1]) for weight in weights]
+    angles = [torch.randn(*p.shape[:2], n_rows, p.shape[2]).mT for p in embedding]
+    for _ in range(-(-len(X) // n_rows)):
+        for weight, at_angles in zip(embedding, angles, strict=True):
+            weight.mT @ at_angles
+        h = chunk
+        for weight, out in zip(weights, memory, strict=True):
+            h = torch.bmm(h, weight.mT, out=out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/prediction.txt"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+
+    X_train, y = make_classification(2000, 30, n_informative=15, random_state=0)
+    X = np.random.default_rng(0).normal(size=(arguments.rows, 30)).astype(np.float32)
+    table = {}
+    for name, parameters in MODELS.items():
+        model = FoRDEClassifier(max_epochs=2, random_state=0, **parameters).fit(X_train, y)
+        calls = {
+            "predict_proba": partial(model.predict_proba, X),
+            "products": partial(matrix_products, model, X),
+            "encoder": partial(model.encoder_.transform, X),
+        }
+        seconds = interleaved_medians(calls, arguments.repeats)
+        table[name] = {
+            "predict_proba, s": seconds["predict_proba"],
+            "matrix products, s": seconds["products"],
+            "ratio": seconds["predict_proba"] / seconds["products"],
+            "encoder, s": seconds["encoder"],
+            "rows at a time": model.net_.iterator_valid__batch_size,
+            "memory beyond input and output, MB": peak_beyond(calls["predict_proba"]),
+        }
+    report = "\n".join(
+        [
+            f"{arguments.rows} × 30 rows, 10 members, medians of {arguments.repeats} interleaved "
+            "calls",
+            describe_environment(),
+            "",
+            pd.DataFrame(table).to_string(float_format="{:.2f}".format),
+        ]
+    )
+    print(report)
+    arguments.output.write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
