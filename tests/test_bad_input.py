@@ -39,6 +39,7 @@ WRONG = {
     "ema_decay": [-0.1, 1.0, None, "much"],
     "early_stopping": ["yes", None, 3],
     "refit": ["yes", None, 3],
+    "compile": ["yes", None, 3],
     "predict_batch_size": [0, 1.5, "all", None],
     "validation_fraction": [0.0, 1.0, 2, -0.1, None, "some"],
     "n_iter_no_change": [0, 1.5, None],

@@ -82,6 +82,7 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
         "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "refit": ["boolean"],
+        "compile": ["boolean"],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -179,6 +180,7 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
                 int(self.repulsion_period), int(self.repulsion_warmup), bool(self.relative_strength)
             ),
             ema_decay=float(self.ema_decay),
+            compiles_step=bool(self.compile),
             module__make_member=make_member,
             module__n_members=int(self.n_members),
             module__seed=member_seed,
@@ -344,8 +346,14 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
 
         Returns whether training came to its end.
         """
-        from sklearn_fordes.training import train, try_step
+        from sklearn_fordes.training import can_compile, train, try_step
 
+        if self.compile and not can_compile(net):
+            raise ValueError(
+                "Got compile=True with a module, a kind of noise or a repulsion that needs "
+                "autograd, but expected the default network and repulsion='input_gradient', "
+                "'weight' or 'none'."
+            )
         points = self._make_points(net, X_repulsion)
         try_step(net, rows, self._n_outputs, points)
         ended = train(net, rows, valid, epochs=epochs, points=points)

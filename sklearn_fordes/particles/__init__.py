@@ -42,7 +42,12 @@ from sklearn_fordes.particles._spaces import (
     space_of,
     weights,
 )
-from sklearn_fordes.particles._step import Repulsion, StepResult, accumulate_gradients
+from sklearn_fordes.particles._step import (
+    Repulsion,
+    StepResult,
+    accumulate_gradients,
+    compile_step,
+)
 from sklearn_fordes.particles._updates import (
     UPDATES,
     Interaction,
@@ -78,6 +83,7 @@ __all__ = [
     "accumulate_gradients",
     "autograd_derivatives",
     "autograd_evaluation",
+    "compile_step",
     "cross_entropy",
     "derived_seed",
     "features",

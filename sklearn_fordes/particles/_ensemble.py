@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,7 @@ class Ensemble(nn.Module):
     torch.Size([5, 3, 4])
     """
 
+    compiles: ClassVar[bool] = False  # whether training can be, as a whole
     _template: nn.Module
     _make_member: MemberFactory | nn.Module
 

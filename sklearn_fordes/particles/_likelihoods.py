@@ -137,6 +137,18 @@ def _log_odds_derivatives(logits: Tensor, y: Tensor) -> tuple[Tensor, Hessian | 
     return gradient, hessian
 
 
+def _log_prob_derivatives(logits: Tensor, y: Tensor) -> tuple[Tensor, Hessian]:
+    """Those of log σ(u), with u the log-odds: σ(−u) ∇u and σ(−u) (∇²u − σ(u) ∇u ∇uᵀ)."""
+    of_odds, odds_hessian = _log_odds_derivatives(logits, y)
+    rest = torch.sigmoid(-log_odds(logits, y)).unsqueeze(-1)  # 1 − p_y
+
+    def hessian(vector: Tensor) -> Tensor:
+        product = of_odds * (of_odds * vector).sum(-1, keepdim=True) * (rest - 1)
+        return rest * (product if odds_hessian is None else product + odds_hessian(vector))
+
+    return rest * of_odds, hessian
+
+
 def _probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(-1)
 
@@ -165,6 +177,7 @@ GRADIENT_TARGETS: dict[str, GradientTarget] = {
 DERIVATIVES: dict[GradientTarget, Callable[[Tensor, Tensor], tuple[Tensor, Hessian | None]]] = {
     log_odds: _log_odds_derivatives,
     logit: _logit_derivatives,
+    log_prob: _log_prob_derivatives,
 }
 CATEGORICAL = Likelihood(
     cross_entropy, log_odds, _probabilities, _most_probable_class, _share_of_uniform_loss

@@ -42,6 +42,8 @@ class Space:
     mixes_driving_force : bool, default=False
         Whether the pullback takes a third argument, mixing (M, M): the driving force in this
         space of member i is then the sum of ``mixing[i, j]`` times member j's.
+    compiles : bool, default=False
+        Whether `compile_step` can make code of it: it needs no autograd of its own.
     """
 
     evaluate: Evaluate
@@ -49,6 +51,7 @@ class Space:
     of_inputs: bool = False
     at_rows: bool = True
     mixes_driving_force: bool = False
+    compiles: bool = False
 
 
 def input_gradients(
@@ -266,8 +269,8 @@ def _check_representation(values: object, n_members: int) -> None:
 
 
 SPACES = {
-    "input_gradient": Space(input_gradients, directions=True, of_inputs=True),
-    "weight": Space(weights, at_rows=False, mixes_driving_force=True),
+    "input_gradient": Space(input_gradients, directions=True, of_inputs=True, compiles=True),
+    "weight": Space(weights, at_rows=False, mixes_driving_force=True, compiles=True),
     "function": Space(functions, mixes_driving_force=True),
     "feature": Space(features),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from sklearn_fordes.particles._kernel import Kernel
 from sklearn_fordes.particles._likelihoods import CATEGORICAL, Likelihood
 from sklearn_fordes.particles._spaces import SPACES, Space
 from sklearn_fordes.particles._updates import Update, stein, wasserstein
+
+CompiledStep = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def accumulate_gradients(
     *,
     likelihood: Likelihood = CATEGORICAL,
     points: Tensor | None = None,
+    compiled: CompiledStep | None = None,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -118,12 +123,24 @@ def accumulate_gradients(
         Inputs without a target, at which members are compared beside the batch's rows. Where a
         target is needed (for the gradient of the true class), the ensemble's own guess stands in.
 
+    compiled : callable, optional
+        What `compile_step` returned, for an ensemble and a space that need no autograd.
+
     Returns
     -------
     StepResult
         Outputs at X, driving loss and repulsion.
     """
-    step, gradients = differentiate(ensemble, X, y, weight, repulsion, likelihood, points)
+    strength: float | Tensor = 0.0
+    if repulsion is None or repulsion.is_idle or ensemble.n_members == 1:
+        repulsion = None
+    else:
+        # Apart: compiled code is made for its constants.
+        strength, repulsion = repulsion.strength, replace(repulsion, strength=1.0)
+        strength = strength if compiled is None else X.new_tensor(strength)
+    step, gradients = (compiled or differentiate)(
+        ensemble, X, y, weight, repulsion, strength, likelihood, points
+    )
     for parameter, gradient in zip(ensemble.stacked.parameters(), gradients, strict=True):
         if gradient is None or not parameter.requires_grad:
             continue
@@ -142,11 +159,12 @@ def differentiate(
     y: Tensor,
     weight: Tensor | None,
     repulsion: Repulsion | None,
+    strength: float | Tensor,
     likelihood: Likelihood,
     points: Tensor | None,
 ) -> tuple[StepResult, Gradients]:
     """Return a step and the gradients of its objective (see `accumulate_gradients`)."""
-    if repulsion is None or repulsion.is_idle or ensemble.n_members == 1:
+    if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X)
         driving_loss, cotangent = likelihood.loss(outputs, y, weight)
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
@@ -163,7 +181,27 @@ def differentiate(
     if n_points:  # which no loss is computed at
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_points, 0))
     potential, force, mixing = repulsion.update(representation, repulsion.kernel)
-    factor = repulsion.strength / len(X)
+    factor = strength / len(X)
     mixed = () if mixing is None else (mixing,)
     step = StepResult(outputs[:, n_points:], driving_loss, factor * potential)
     return step, pullback(cotangent, factor * force, *mixed)
+
+
+def compile_step(**options: Any) -> CompiledStep:
+    """Return what `torch.compile` makes of a step, at its first calls.
+
+    Parameters
+    ----------
+    **options
+        Of `torch.compile`.
+
+    Returns
+    -------
+    callable
+        For `accumulate_gradients`. To be kept for one ensemble, of which it holds code for a few
+        batch sizes; without any left it falls back to what is not compiled.
+    """
+    # Code is kept, and counted, by code object: each ensemble has one of its own.
+    own = FunctionType(differentiate.__code__.replace(), differentiate.__globals__)
+    compiled: CompiledStep = torch.compile(own, **options)
+    return compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -55,6 +56,8 @@ class MLPEnsemble(Ensemble):
         Member i's initial weights depend on `seed` and i alone.
     """
 
+    compiles = True
+
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
     ) -> None:
@@ -93,20 +96,24 @@ class MLPEnsemble(Ensemble):
         derivatives: OutputDerivatives | None = None,
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
-        if not n_rows or target is None:
-            forward = _Pass(self, X, 0)
-            return Evaluation(forward.outputs, None, forward.pull_back)
-        forward = _Pass(self, X, n_rows)
-        if derivatives is None:
-            gradient, hessian = autograd_derivatives(target, forward.outputs[:, :n_rows])
-        else:
-            gradient, hessian = derivatives(forward.outputs[:, :n_rows])
-        gradients = forward.input_gradients(gradient)
+        n_rows = 0 if target is None else n_rows
+        with torch.no_grad():
+            one_pass = _Pass(self, X, n_rows)
+        gradients = hessian = None
+        if n_rows and target is not None:
+            compared = one_pass.outputs[:, :n_rows]
+            differentiate = derivatives or partial(autograd_derivatives, target)
+            gradient, hessian = differentiate(compared)
+            with torch.no_grad():
+                gradients = one_pass.input_gradients(gradient)
 
-        def pullback(outputs_cotangent: Tensor, gradients_cotangent: Tensor) -> Gradients:
-            return forward.pull_back(outputs_cotangent, gradients_cotangent, hessian)
+        def pullback(
+            outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
+        ) -> Gradients:
+            with torch.no_grad():
+                return one_pass.pull_back(outputs_cotangent, gradients_cotangent, hessian)
 
-        return Evaluation(forward.outputs, gradients, pullback)
+        return Evaluation(one_pass.outputs, gradients, pullback)
 
     def free_memory(self) -> None:
         """Give back what a step of training keeps for the next one."""
@@ -157,7 +164,6 @@ class _Pass:
     outputs : Tensor of shape (M, B, C)
     """
 
-    @torch.no_grad()
     def __init__(self, ensemble: MLPEnsemble, X: Tensor, n_rows: int) -> None:
         self._ensemble = ensemble
         self._n_rows = n_rows
@@ -184,7 +190,6 @@ class _Pass:
             self._inputs.append(h := derivatives.value)
         self.outputs = _affine(h, *self._layers[-1])
 
-    @torch.no_grad()
     def input_gradients(self, target_gradient: Tensor) -> Tensor:
         """Return G (M, n_rows, n_features), given ∂t/∂z (M, n_rows, C)."""
         g = target_gradient
@@ -204,7 +209,6 @@ class _Pass:
         through_components = self._summed(self._at_components * self._embedding.slope)
         return at_columns.index_add(-1, self._features, through_components)
 
-    @torch.no_grad()
     def pull_back(
         self,
         outputs_cotangent: Tensor,
@@ -262,8 +266,9 @@ class _Pass:
             else:
                 # What entered this layer has done its work: its memory is at hand and in the cache.
                 a_bar = torch.bmm(a_bar, weight, out=self._inputs[index])
-                curvature = self._curvatures[index - 1] if p_bars else None
-                _to_preactivations(a_bar, self._hidden[index - 1].slope, curvature)
+                a_bar.mul_(self._hidden[index - 1].slope)
+                if p_bars and (curvature := self._curvatures[index - 1]) is not None:
+                    a_bar[:, : self._n_rows] += curvature
         if embedding is not None:
             gradients += embedding.gradients(a_bar[..., self._n_features :], slope_bar)[::-1]
         return gradients[::-1]
@@ -314,18 +319,10 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
 
 
-def _to_preactivations(cotangent: Tensor, slope: Tensor, added: Tensor | None) -> None:
-    """Multiply with the slope and add to the first rows, in place."""
-    n_rows = 0 if added is None else added.shape[1]
-    if n_rows < cotangent.shape[1]:
-        cotangent[:, n_rows:] *= slope[:, n_rows:]
-    if added is not None:
-        first = cotangent[:, :n_rows]
-        torch.addcmul(added, first, slope[:, :n_rows], out=first)
-
-
 def _dropout_mask(memory: Tensor, p: float) -> Tensor:
     """Fill memory with zeros at a rate of p, and elsewhere with what makes the mean one."""
+    if torch.compiler.is_compiling():  # which fuses the draws with what they are for
+        return (torch.rand_like(memory) >= p) / (1 - p)
     # Four draws from each word of random bits: seven times as fast as one at a time. So the rate is
     # a multiple of 1 / 65536.
     n_zeros = min(round(p * 65536), 65535)

@@ -33,8 +33,11 @@ class Workspace(threading.local):
     def lease(self, like: Tensor) -> Lease:
         """Lend the block, for tensors of the type and on the device of `like`.
 
-        While one lease lives there is nothing to lend to another, which takes fresh memory.
+        While one lease lives there is nothing to lend to another, which takes fresh memory;
+        compiled code plans its own.
         """
+        if torch.compiler.is_compiling():
+            return Lease(like.new_empty(0), None)
         if self._lease is not None and self._lease() is not None:
             return Lease(like.new_empty(0), self)
         block = self._block
@@ -46,6 +49,8 @@ class Workspace(threading.local):
 
     def gradient(self, parameter: Tensor) -> Tensor:
         """Return memory for a parameter's gradient, the same each time."""
+        if torch.compiler.is_compiling():
+            return torch.empty_like(parameter)
         found = self._gradients.get(parameter)
         if found is None or found.dtype != parameter.dtype or found.device != parameter.device:
             found = self._gradients[parameter] = torch.empty_like(parameter, requires_grad=False)
@@ -55,13 +60,15 @@ class Workspace(threading.local):
 class Lease:
     """The block of a workspace, filled from its beginning."""
 
-    def __init__(self, block: Tensor, workspace: Workspace) -> None:
+    def __init__(self, block: Tensor, workspace: Workspace | None) -> None:
         self._block = block
         self._workspace = workspace
         self._n_used = 0
 
     def empty(self, *shape: int) -> Tensor:
         """Return a tensor of that shape whose values are left over."""
+        if self._workspace is None:
+            return self._block.new_empty(shape)
         size = math.prod(shape)
         start = self._n_used
         self._n_used += -(-size // _ALIGNMENT) * _ALIGNMENT
@@ -76,6 +83,8 @@ class Lease:
 
     def scratch_like(self, tensor: Tensor) -> Tensor:
         """Return such a tensor, to be used before another one is asked for."""
+        if self._workspace is None:
+            return self._block.new_empty(tensor.shape)
         start = self._n_used
         scratch = self.empty_like(tensor)
         self._n_used = start

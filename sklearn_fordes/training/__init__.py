@@ -7,6 +7,7 @@ from sklearn_fordes.training._net import (
     ParticleClassifierNet,
     ParticleNet,
     ParticleRegressorNet,
+    can_compile,
 )
 from sklearn_fordes.training._outputs import mean_probability
 from sklearn_fordes.training._run import (
@@ -37,6 +38,7 @@ __all__ = [
     "Rows",
     "Schedule",
     "WeightAverage",
+    "can_compile",
     "copied_callback",
     "drawn_from",
     "keep_freed_memory",

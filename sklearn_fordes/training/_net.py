@@ -21,6 +21,7 @@ from sklearn_fordes.particles import (
     Likelihood,
     Repulsion,
     accumulate_gradients,
+    compile_step,
 )
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import Batches, Rows
@@ -59,6 +60,8 @@ class ParticleNet(NeuralNet):
     points : callable, optional
         Maps a batch's inputs and a number to so many points at which members are compared beside
         the batch's rows. Held for the time of a training run.
+    compiles_step : bool, default=False
+        Whether `torch.compile` makes machine code of the train step.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -74,6 +77,7 @@ class ParticleNet(NeuralNet):
         schedule: Schedule = _NO_SCHEDULE,
         ema_decay: float = 0.0,
         points: Points | None = None,
+        compiles_step: bool = False,
         criterion: Any = EnsembleLogLoss,
         dataset: Any = Rows,
         iterator_train: Any = Batches,
@@ -88,6 +92,8 @@ class ParticleNet(NeuralNet):
         self.schedule = schedule
         self.ema_decay = ema_decay
         self.points = points
+        self.compiles_step = compiles_step
+        self.compiled_step: Any = None
         self.n_steps = 0
         self.unexplained = 1.0  # running mean of the share that members still get wrong
         self.average: WeightAverage | None = None  # while training
@@ -188,6 +194,7 @@ class ParticleNet(NeuralNet):
             repulsion,
             likelihood=self.likelihood,
             points=points,
+            compiled=self._compiled(),
         )
         unexplained = self.likelihood.unexplained(
             step.driving_loss, step.outputs, y, inputs.get("sample_weight")
@@ -203,6 +210,11 @@ class ParticleNet(NeuralNet):
             self.history.record_batch(name, value)
         return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
 
+    def _compiled(self) -> Any:
+        if self.compiles_step and self.compiled_step is None:
+            self.compiled_step = compile_step()
+        return self.compiled_step
+
     def _repulsion_now(self, n_rows: int) -> Repulsion | None:
         """Return the repulsion of the step that begins, as strong as it is then."""
         if self.repulsion is None:
@@ -212,8 +224,8 @@ class ParticleNet(NeuralNet):
         return replace(self.repulsion, strength=factor * self.repulsion.strength)
 
     def __getstate__(self) -> dict[str, Any]:
-        # An average belongs to the very tensors that it swaps.
-        return {**super().__getstate__(), "average": None}
+        # An average belongs to the very tensors that it swaps, compiled code to the process.
+        return {**super().__getstate__(), "average": None, "compiled_step": None}
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Mark the epoch as whole: an interrupted one is not."""
@@ -287,3 +299,8 @@ class ParticleRegressorNet(ParticleNet, NeuralNetRegressor):
             predict_nonlinearity=predict_nonlinearity,
             **kwargs,
         )
+
+
+def can_compile(net: ParticleNet) -> bool:
+    """Whether a net's train step can be compiled: nothing in it needs autograd."""
+    return net.module_.compiles and (net.repulsion is None or net.repulsion.space.compiles)
