@@ -88,6 +88,7 @@ def autograd_derivatives(target: OutputFunction, outputs: Tensor) -> tuple[Tenso
     Returns
     -------
     gradient : Tensor of shape (M, n_rows, C)
+        Of each value with respect to its outputs.
     hessian : callable or None
         Multiplies with the second derivative; may be called once. None where that is zero.
     """
