@@ -149,6 +149,16 @@ def test_single_precision_resolves_members_that_are_close(distance):
     assert (force.double() - expected).norm() < 1e-2 * expected.norm()
 
 
+@pytest.mark.parametrize("n_members", [10, 40])
+@pytest.mark.parametrize("far", [0, 3])
+def test_single_precision_resolves_a_cluster_away_from_one_member(n_members, far):
+    gradients = random_gradients((1, 20, 5)) + 1e-4 * random_gradients((n_members, 20, 5), seed=2)
+    gradients[far] = random_gradients((20, 5), seed=3)
+    _, expected = repulsion_force(gradients)
+    _, force = repulsion_force(gradients.float())
+    assert (force.double() - expected).norm() < 1e-2 * expected.norm()
+
+
 def test_force_is_tangential_and_of_degree_minus_one():
     gradients = random_gradients((5, 4, 3))
     _, force = repulsion_force(gradients)

@@ -109,8 +109,8 @@ class Kernel:
             # What vanishes has no direction to turn; the quotient would be up to 1/sqrt(eps).
             inverse_norm = inverse_norm.masked_fill_(sq_norm <= self.eps, 0.0)
         point = direction if scale is None else direction * scale
-        # Only differences matter. Taking them from the first member makes those between identical
-        # members cancel exactly, and keeps the squares below from cancelling when all are close.
+        # Only differences matter; taking them from the first member makes those between identical
+        # members cancel exactly.
         point = point - point[:, :1]  # (B, M, K)
 
         n_rows, n_members, _ = point.shape
@@ -128,10 +128,10 @@ class Kernel:
 
     def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""
-        products = point @ point.mT  # (B, M, M)
-        sq_norm = products.diagonal(dim1=1, dim2=2)
-        sq_dist = torch.sub(sq_norm.unsqueeze(2) + sq_norm.unsqueeze(1), products, alpha=2)
-        sq_dist.clamp_min_(0)
+        # Not |x|² + |y|² − 2xy, which loses small distances: the bandwidth follows them, and the
+        # force is its inverse.
+        distance = torch.cdist(point, point, compute_mode="donot_use_mm_for_euclid_dist")
+        sq_dist = distance.square_()  # (B, M, M)
         bandwidth = self._bandwidth(sq_dist)
         base_kernel = torch.exp(sq_dist.div_(bandwidth).neg_())
         total = base_kernel.sum(0)
