@@ -146,6 +146,25 @@ def test_batch_normalised_members_are_repelled_through_one_forward_pass():
     assert ensemble.stacked.get_submodule("1").num_batches_tracked.tolist() == [1, 1, 1]
 
 
+def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3, bias=False)
+            self.a, self.b = (nn.Parameter(torch.randn(3)) for _ in range(2))
+
+        def forward(self, X):
+            return self.linear(X) + (self.a + self.b)
+
+    ensemble = Ensemble(Sum, 3)
+    X, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    accumulate_gradients(ensemble, X, y)
+    once = ensemble.stacked.a.grad.clone()
+    accumulate_gradients(ensemble, X, y)
+    torch.testing.assert_close(ensemble.stacked.a.grad, 2 * once)
+    torch.testing.assert_close(ensemble.stacked.b.grad, 2 * once)
+
+
 @pytest.mark.parametrize("n_members", [1, 2])
 @pytest.mark.parametrize("n_rows", [1, 3])
 def test_smallest_ensembles_and_batches_are_finite(n_members, n_rows):

@@ -199,6 +199,15 @@ def test_interrupted_refit_keeps_the_fit_before(small, binary, epoch):
     np.testing.assert_array_equal(model.predict_proba(X), before.predict_proba(X))
 
 
+def test_failing_refit_keeps_the_fit_before(small, binary):
+    X, y = binary
+    scheduler = LRScheduler("ReduceLROnPlateau", monitor="valid_loss")  # which a refit lacks
+    with pytest.warns(ConvergenceWarning, match="while training on all rows .*valid_loss"):
+        model = small(refit=True, callbacks=[scheduler]).fit(X, y)
+    assert "valid_loss" in model.history_[0]
+    assert model.predict_proba(X).shape == (200, 2)
+
+
 @pytest.mark.parametrize("removed", ["epoch_timer", "train_loss", "driving_loss"])
 def test_any_default_callback_may_be_taken_out(small, binary, removed):
     assert small(**{f"callbacks__{removed}": None}).fit(*binary).n_iter_ == 6

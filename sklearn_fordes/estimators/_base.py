@@ -252,15 +252,22 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
             )
         if not (ended and self.refit and len(trained_on.y) < len(table.y)):
             return
-        n_best = 1 + int(np.argmin([epoch["valid_loss"] for epoch in self.history_]))
+        # Of the callback that stopped, whatever it monitors, if there is one.
+        stopping = dict(self.net_.callbacks_).get("early_stopping")
+        n_best = getattr(stopping, "best_epoch_", 0) or self.n_iter_
         of_fewer_rows = vars(self).copy()
+        reason = ""
         try:
             ended = fit(table, None, epochs=n_best)
         except KeyboardInterrupt:
             ended = False
+        except Exception as error:
+            ended, reason = False, f" ({error})"
         if not ended:
             self.__dict__.update(of_fewer_rows)
-            _warn_of_interrupt("while training on all rows", "before, without those held out")
+            _warn_of_interrupt(
+                f"while training on all rows{reason}", "before, without those held out"
+            )
 
     def _fit_new_net(
         self,
@@ -434,18 +441,21 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
         from sklearn_fordes.training import Batches
 
         ensemble: Ensemble = self.net_.module_.eval()
-        for inputs, y in Batches(rows, self._predict_batch_size()):
-            X: Tensor = inputs["X"]
-            targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
-            try:
-                evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"Got a module whose output can't be differentiated twice ({error}), but "
-                    "expected one that can."
-                ) from error
-            gradients = cast("Tensor", evaluation.representation)
-            yield gradients.cpu().numpy().astype(np.float64)
+        try:
+            for inputs, y in Batches(rows, self._predict_batch_size()):
+                X: Tensor = inputs["X"]
+                targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
+                try:
+                    evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
+                except RuntimeError as error:
+                    raise ValueError(
+                        f"Got a module whose output can't be differentiated twice ({error}), but "
+                        "expected one that can."
+                    ) from error
+                gradients = cast("Tensor", evaluation.representation)
+                yield gradients.cpu().numpy().astype(np.float64)
+        finally:
+            ensemble.free_memory()
 
     def _iter_outputs(self, X: Any) -> Iterator[Tensor]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs), in float64."""

@@ -101,10 +101,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Epochs without improvement that early stopping waits for.
     refit : bool, default=False
         Whether rows held out for early stopping are trained on in the end: with the same seeds the
-        ensemble is trained anew on all rows, for as many epochs as the best one took. Where no row
-        was held out it does nothing.
+        ensemble is trained anew on all rows, for as many epochs as the best one took, and
+        ``history_`` and ``n_iter_`` are of that training, which has no ``valid_loss``. Callbacks
+        see both. If the second fails or is interrupted, the first is kept, with a warning. Where no
+        row was held out it does nothing.
     predict_batch_size : int or "auto", default="auto"
-        Rows that pass the members at a time in prediction, which bounds its memory. "auto" is as
+        Rows that pass the members at a time in prediction, to bound its memory. "auto" is as
         many as keep the widest layer of all members at a million numbers (on CUDA 128 times as
         many), and at most 1024 with a `module` of your own.
     device : str or torch.device, default="auto"

@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
         Takes cotangents of outputs and representation (if there is one), of their shapes, and
         returns the gradient of the inner products with both: one for each parameter of
         ``ensemble.stacked``, None for those it does not depend on. May be called once, and what it
-        returns is good until the next evaluation.
+        returns is good until the next pullback.
     """
 
     outputs: Tensor

@@ -93,7 +93,7 @@ class Kernel:
             ∂/∂a_ib = (∂u − u (u·∂u)) / sqrt(|a|² + eps),    ∂u = sqrt(λ) ∘ ∂s
             ∂/∂G = ∂a Uᵀ
 
-        Rows are taken so many at a time that memory is O(M B K), whatever M² B is.
+        Rows are taken so many at a time that memory is O(M B K + M²), whatever M² B is.
         """
         rotation, precision = self.metric
         _check_shapes(representation, rotation, precision)
@@ -114,9 +114,13 @@ class Kernel:
         point = point - point[:, :1]  # (B, M, K)
 
         n_rows, n_members, _ = point.shape
-        parts = [self._compare_at(rows) for rows in point.split(_rows_at_a_time(n_members))]
-        kernel = torch.stack([part[0] for part in parts]).sum(0) / n_rows
-        grad = parts[0][1] if len(parts) == 1 else torch.cat([part[1] for part in parts])
+        total = point.new_zeros(n_members, n_members)
+        grads = []
+        for rows in point.split(_rows_at_a_time(n_members)):
+            of_rows, grad = self._compare_at(rows)
+            total += of_rows
+            grads.append(grad)
+        grad = torch.cat(grads) if len(grads) > 1 else grads[0]
         if scale is not None:
             grad = grad * scale
         if inverse_norm is not None:
@@ -124,7 +128,7 @@ class Kernel:
             grad = torch.addcmul(grad, direction, radial, value=-1).mul_(inverse_norm)
         if rotation is not None:
             grad = grad @ rotation.T
-        return Comparison(kernel, grad.transpose(0, 1))
+        return Comparison(total / n_rows, grad.transpose(0, 1))
 
     def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""

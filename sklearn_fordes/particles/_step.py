@@ -103,6 +103,9 @@ def accumulate_gradients(
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
+    Where ``grad`` is None it is set to memory that a later call uses again once it is None again;
+    copy what is to be kept.
+
     Member i descends ``loss_i + strength / B * log Σ_j k(i, stopgrad j)``. The force is known in
     closed form, so one backward pass, with the loss's gradient as cotangent of the outputs and the
     force as that of the representation, gives both terms (Trinh et al. 2024, equation 12).
@@ -141,13 +144,16 @@ def accumulate_gradients(
     step, gradients = (compiled or differentiate)(
         ensemble, X, y, weight, repulsion, strength, likelihood, points
     )
+    taken = set()
     for parameter, gradient in zip(ensemble.stacked.parameters(), gradients, strict=True):
         if gradient is None or not parameter.requires_grad:
             continue
+        address = gradient.data_ptr()
         if parameter.grad is not None:
             parameter.grad.add_(gradient)
-        elif gradient.stride() == parameter.stride():
+        elif gradient.stride() == parameter.stride() and address not in taken:
             parameter.grad = gradient
+            taken.add(address)  # autograd may give one tensor for two parameters
         else:  # optimizers go through both as they lie in memory
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
     return step

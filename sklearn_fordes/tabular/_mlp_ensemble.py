@@ -122,7 +122,7 @@ class MLPEnsemble(Ensemble):
     def rows_at_a_time(self, n_activations: int) -> int:
         """Return for how many rows the widest layer of all members has so many numbers."""
         embedding = self._mlp.embedding
-        widths = [weight.shape[1] for weight, _ in self._layers()]
+        widths = [max(weight.shape[1:]) for weight, _ in self._layers()]
         widths += [] if embedding is None else [embedding.frequency.numel()]
         return max(1, n_activations // (self.n_members * max(widths)))
 
