@@ -113,8 +113,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Where to train and predict. "auto" is CUDA where there is, else the CPU.
     compile : bool, default=False
         Whether `torch.compile` makes machine code of the training step, at its first call and for a
-        minute or so. For the default network, where there is a C++ compiler. On CPUs measured it
-        gains nothing.
+        minute or so. For the default network, where there is a C++ compiler.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None

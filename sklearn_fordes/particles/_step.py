@@ -125,7 +125,6 @@ def accumulate_gradients(
     points : Tensor of shape (n_points, ...), optional
         Inputs without a target, at which members are compared beside the batch's rows. Where a
         target is needed (for the gradient of the true class), the ensemble's own guess stands in.
-
     compiled : callable, optional
         What `compile_step` returned, for an ensemble and a space that need no autograd.
 
