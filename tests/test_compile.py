@@ -49,6 +49,22 @@ def test_compiled_step_equals_the_eager_one_in_one_graph(backend, steps):
     assert counters["stats"]["unique_graphs"] <= 4
 
 
+def test_compiled_step_of_many_embedded_columns():
+    """Torch 2.13 compiles additions at indices to writes beyond a tensor from 16 columns on."""
+    ensemble = MLPEnsemble(
+        lambda: MLP(30, 3, hidden_layer_sizes=(16,), embedded_features=range(30)), 3
+    )
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(64, 30, generator=generator)
+    y = torch.randint(3, (64,), generator=generator)
+    results = []
+    for function in (None, compile_step()):
+        ensemble.zero_grad()
+        accumulate_gradients(ensemble, X, y, repulsion=Repulsion(), compiled=function)
+        results.append([p.grad.clone() for p in ensemble.parameters()])
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-3)
+
+
 def test_estimator_fits_alike_and_is_pickled(binary):
     X, y = binary
     settings = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}

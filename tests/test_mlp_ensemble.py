@@ -15,6 +15,7 @@ from sklearn_fordes.particles import (
     wasserstein,
 )
 from sklearn_fordes.tabular import MLP, MLPEnsemble, PeriodicEmbedding
+from sklearn_fordes.tabular import _mlp_ensemble as mlp_ensemble
 from sklearn_fordes.tabular._activations import ACTIVATIONS
 from sklearn_fordes.tabular._embedding import EmbeddingPass
 from sklearn_fordes.tabular._workspace import Workspace
@@ -69,6 +70,19 @@ def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fract
     actual = step_and_gradients(written_out, X, y, repulsion)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
     assert all((gradient != 0).any() for gradient in actual[1])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("n_rows", [1, 8, 9, 40])
+def test_outputs_by_blocks_of_rows(monkeypatch, n_rows, shared):
+    """What autograd does not follow is computed so many rows at a time; two here."""
+    monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 8 * 4 * 10)
+    general, written_out = make_pair(hidden_layer_sizes=(10,), embedded_features=[3, 1])
+    assert written_out.rows_at_a_time(8 * 4 * 10) == 2  # 2 columns x 16 frequencies are wider
+    X, _ = make_batch(n_rows)
+    X = X if shared else torch.stack([X + i for i in range(4)])
+    with torch.no_grad():
+        torch.testing.assert_close(written_out(X, shared=shared), general(X, shared=shared))
 
 
 def test_components_and_slopes_by_hand():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -415,8 +416,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_members, n_samples, n_classes)
             In the order of `classes_`.
         """
-        chunks = [logits.softmax(-1).numpy() for logits in self._iter_outputs(X)]
-        return np.ascontiguousarray(np.concatenate(chunks).swapaxes(0, 1))
+        return np.ascontiguousarray(np.concatenate(list(self._iter_probabilities(X)), axis=1))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict class probabilities: the mean of the members' probabilities.
@@ -430,9 +430,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
+        check_is_fitted(self)
+        from sklearn_fordes.training import mean_probability
+
         # Averaged chunk by chunk, so that the members' probabilities of all rows are never held.
         return np.concatenate(
-            [logits.softmax(-1).mean(1).numpy() for logits in self._iter_outputs(X)]
+            [mean_probability(logits).numpy() for logits in self._iter_outputs(X)]
         )
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -465,11 +468,16 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             the entropy of the mean probability, the mean of the members' entropies, and the
             difference, which is how much members disagree (their mutual information).
         """
-        parts = [
-            entropy_decomposition(logits.softmax(-1).transpose(0, 1).numpy())
-            for logits in self._iter_outputs(X)
-        ]
+        parts = map(entropy_decomposition, self._iter_probabilities(X))
         return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _iter_probabilities(self, X: Any) -> Iterator[NDArray[np.float64]]:
+        """Yield the members' probabilities of successive rows of X, (M, rows, n_classes)."""
+        check_is_fitted(self)
+        from sklearn_fordes.training import member_probabilities
+
+        for logits in self._iter_outputs(X):
+            yield member_probabilities(logits).permute(1, 2, 0).numpy()
 
     def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Compute the members' gradients of `gradient_target` with respect to the input.

@@ -424,7 +424,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         from sklearn_fordes.particles import gaussian_moments
 
         for outputs in self._iter_outputs(X):
-            mean, variance = (m.T.numpy() for m in gaussian_moments(outputs))
+            mean, variance = (m.T.numpy() for m in gaussian_moments(outputs.double()))
             yield self.target_mean_ + self.target_scale_ * mean, self.target_scale_**2 * variance
 
     # ---- network

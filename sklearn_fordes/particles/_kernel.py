@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -188,8 +189,13 @@ def _median(values: Tensor) -> Tensor:
     ``torch.median`` returns the lower one: with two members, the distance of one to itself.
     """
     n = values.shape[-1]
-    lower_half = values.topk(n // 2 + 1, largest=False).values
-    return (lower_half[..., (n - 1) // 2] + lower_half[..., n // 2]) / 2
+    lower, upper = (n - 1) // 2, n // 2
+    if values.device.type == "cpu" and not torch.compiler.is_compiling():
+        # numpy sorts short rows several times as fast as torch selects from them.
+        in_order = torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    else:
+        in_order = values.topk(upper + 1, largest=False).values
+    return (in_order[..., lower] + in_order[..., upper]) / 2
 
 
 def _check_shapes(

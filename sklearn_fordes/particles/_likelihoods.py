@@ -84,10 +84,15 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> tu
     true_class = y.expand(logits.shape[:-1]).unsqueeze(-1)
     log_prob = logits.log_softmax(-1)
     loss = -log_prob.gather(-1, true_class)  # (M, B, 1)
-    cotangent = log_prob.exp().scatter_add_(-1, true_class, loss.new_full((), -1.0).expand_as(loss))
+    cotangent = log_prob.exp() - _one_hot(y, logits)
     if weight is not None:
         loss, cotangent = loss * weight.unsqueeze(-1), cotangent * weight.unsqueeze(-1)
     return loss.mean((1, 2)), cotangent / len(y)
+
+
+def _one_hot(y: Tensor, like: Tensor) -> Tensor:
+    classes = torch.arange(like.shape[-1], device=like.device)
+    return (y.unsqueeze(-1) == classes).to(like.dtype)
 
 
 def logit(logits: Tensor, y: Tensor) -> Tensor:

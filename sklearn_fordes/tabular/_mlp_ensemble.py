@@ -23,6 +23,8 @@ from sklearn_fordes.tabular._embedding import EmbeddingPass, components
 from sklearn_fordes.tabular._mlp import MLP
 from sklearn_fordes.tabular._workspace import Workspace
 
+# About what the caches of two cores hold.
+_CACHED_ACTIVATIONS = 1 << 20
 Layers = list[tuple[Tensor, Tensor]]  # weight (M, out, in) and bias (M, out) of each
 
 
@@ -75,18 +77,30 @@ class MLPEnsemble(Ensemble):
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
-        template = self._mlp
-        activate = ACTIVATIONS[template.activation].function
-        h = X.expand(self.n_members, *X.shape) if shared else X
-        if template.embedding is not None:
-            added = components(X[..., self._embedded_features], self._embedding_parameters())
-            h = torch.cat([h, added], dim=-1)
-        *hidden, last = self._layers()
-        for weight, bias in hidden:
-            h = activate(_affine(h, weight, bias))
+        X = X.unsqueeze(0) if shared else X
+        parts = self._parts()
+        if torch.is_grad_enabled() or X.device.type != "cpu":
+            return self._outputs(X, *parts)
+        # So many that a layer is in the cache when the next one is computed.
+        n_rows = self.rows_at_a_time(_CACHED_ACTIVATIONS)
+        outputs = [self._outputs(rows, *parts) for rows in X.split(n_rows, dim=1)]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+    def _outputs(self, X: Tensor, embedding: list[nn.Parameter], layers: Layers) -> Tensor:
+        """(1 or M, B, n_features) → (M, B, C)."""
+        activate = ACTIVATIONS[self._mlp.activation].function
+        _, n_rows, n_features = X.shape
+        weight, bias = layers[0]
+        h = _affine(X.expand(self.n_members, n_rows, n_features), weight[..., :n_features], bias)
+        if embedding:
+            added = components(X[..., self._embedded_features], embedding)
+            h = h.baddbmm_(added, weight[..., n_features:].mT)
+        for weight, bias in layers[1:]:
+            h = activate(h)
             if self._drops:
-                h = h * _dropout_mask(torch.empty_like(h), template.dropout)
-        return _affine(h, *last)
+                h = h * _dropout_mask(torch.empty_like(h), self._mlp.dropout)
+            h = _affine(h, weight, bias)
+        return h
 
     def evaluate(
         self,
@@ -122,7 +136,7 @@ class MLPEnsemble(Ensemble):
     def rows_at_a_time(self, n_activations: int) -> int:
         """Return for how many rows the widest layer of all members has so many numbers."""
         embedding = self._mlp.embedding
-        widths = [max(weight.shape[1:]) for weight, _ in self._layers()]
+        widths = [max(weight.shape[1:]) for weight, _ in self._parts()[1]]
         widths += [] if embedding is None else [embedding.frequency.numel()]
         return max(1, n_activations // (self.n_members * max(widths)))
 
@@ -134,15 +148,13 @@ class MLPEnsemble(Ensemble):
     def _drops(self) -> bool:
         return self.training and self._mlp.dropout > 0
 
-    def _layers(self) -> Layers:
-        """Return weight (M, out, in) and bias (M, out) of each layer."""
-        tensors = iter(list(self.stacked.parameters())[len(self._embedding_parameters()) :])
-        return list(zip(tensors, tensors, strict=True))
-
-    def _embedding_parameters(self) -> list[nn.Parameter]:
+    def _parts(self) -> tuple[list[nn.Parameter], Layers]:
+        """Return the embedding's parameters, and weight and bias (M, out, …) of each layer."""
         embedding = self._mlp.embedding
-        n_parameters = 0 if embedding is None else len(list(embedding.parameters()))
-        return list(self.stacked.parameters())[:n_parameters]
+        n_embedding = 0 if embedding is None else len(list(embedding.parameters()))
+        parameters = list(self.stacked.parameters())
+        of_layers = iter(parameters[n_embedding:])
+        return parameters[:n_embedding], list(zip(of_layers, of_layers, strict=True))
 
     @property
     def _embedded_features(self) -> Tensor:
@@ -170,15 +182,13 @@ class _Pass:
         self._is_spent = False
         self._n_features = X.shape[1]
         self._memory = memory = ensemble._workspace.lease(X)
-        self._layers = ensemble._layers()
+        embedding, self._layers = ensemble._parts()
         differentiate = ACTIVATIONS[ensemble._mlp.activation].differentiate
         h = X.expand(ensemble.n_members, *X.shape)
         self._embedding = None
-        if ensemble._mlp.embedding is not None:
+        if embedding:
             self._features = ensemble._embedded_features
-            self._embedding = EmbeddingPass(
-                X[:, self._features], ensemble._embedding_parameters(), n_rows, memory
-            )
+            self._embedding = EmbeddingPass(X[:, self._features], embedding, n_rows, memory)
             h = torch.cat([h, self._embedding.value], dim=-1)
         self._inputs = [h]  # h_{l−1} of each layer
         self._hidden: list[Derivatives] = []
@@ -207,7 +217,11 @@ class _Pass:
             return at_inputs
         at_columns, self._at_components = at_inputs.tensor_split([self._n_features], dim=-1)
         through_components = self._summed(self._at_components * self._embedding.slope)
-        return at_columns.index_add(-1, self._features, through_components)
+        # Read, not added at indices: torch 2.13 compiles that to writes beyond the tensor's end.
+        padded = nn.functional.pad(through_components, (0, 1))
+        position = self._features.new_full((self._n_features,), len(self._features))
+        position[self._features] = torch.arange(len(self._features), device=position.device)
+        return at_columns + padded[..., position]
 
     def pull_back(
         self,

@@ -9,7 +9,7 @@ from sklearn_fordes.training._net import (
     ParticleRegressorNet,
     can_compile,
 )
-from sklearn_fordes.training._outputs import mean_probability
+from sklearn_fordes.training._outputs import mean_probability, member_probabilities
 from sklearn_fordes.training._run import (
     BestEpoch,
     EpochProgress,
@@ -43,6 +43,7 @@ __all__ = [
     "drawn_from",
     "keep_freed_memory",
     "mean_probability",
+    "member_probabilities",
     "move_net",
     "perturbed_by",
     "resolve_device",
