@@ -8,6 +8,7 @@ the extra ``bench``.
 from __future__ import annotations
 
 import argparse
+import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from sklearn_fordes.particles import (
     Kernel,
     Repulsion,
     accumulate_gradients,
+    compile_step,
     wasserstein,
 )
 from sklearn_fordes.tabular import MLP, MLPEnsemble
@@ -78,16 +80,18 @@ def particle_steps(
     repulsion: Repulsion | None,
     *,
     period: int = 1,
+    compiles: bool = False,
 ) -> Steps:
     ensemble = kind(shape.member, shape.n_members).train()
     optimizer = optimizer_of(ensemble.parameters())
     X, y = shape.batch()
+    compiled = compile_step() if compiles else None
 
     def run(n_steps: int) -> None:
         for step in range(n_steps):
             optimizer.zero_grad()
-            acts = step % period == 0
-            accumulate_gradients(ensemble, X, y, repulsion=repulsion if acts else None)
+            now = repulsion if step % period == 0 else None
+            accumulate_gradients(ensemble, X, y, repulsion=now, compiled=compiled)
             optimizer.step()
 
     return run
@@ -156,15 +160,18 @@ def our_steps(shape: Shape, kind: type[Ensemble] = MLPEnsemble) -> dict[str, Ste
     }
 
 
-def measure(steps: dict[str, Steps], repeats: int) -> pd.Series:
+def measure(steps: dict[str, Steps], repeats: int, n_steps: int = N_STEPS) -> pd.Series:
     """Return milliseconds a step."""
-    calls = {name: partial(run, N_STEPS) for name, run in steps.items()}
-    return 1e3 / N_STEPS * pd.Series(interleaved_medians(calls, repeats))
+    calls = {name: partial(run, n_steps) for name, run in steps.items()}
+    return 1e3 / n_steps * pd.Series(interleaved_medians(calls, repeats))
 
 
 def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     steps = our_steps(shape)
     steps |= {f"general path, {name}": run for name, run in our_steps(shape, Ensemble).items()}
+    compiled = partial(particle_steps, shape, MLPEnsemble, compiles=True)
+    steps["deep ensemble, compiled"] = compiled(None)
+    steps["FoRDE, every row, compiled"] = compiled(EVERY_ROW)
     steps["members one by one"] = loop_steps(shape)
     steps["deep ensemble, autograd"] = autograd_steps(shape, compiles=False)
     if not shape.is_default:
@@ -202,6 +209,14 @@ def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
     }
 
 
+def thousand_members(repeats: int) -> str:
+    """Time a thousand members, and say what memory the process has taken at most by then."""
+    shape = Shape((128, 128), n_members=1000, batch_size=64)
+    ms = measure(our_steps(shape), repeats, n_steps=DEFAULTS["repulsion_period"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return f"{shape}: at most {peak:.0f} MB resident\n{ms.rename('ms').round(0).to_string()}"
+
+
 def scaling(shapes: list[Shape], repeats: int) -> pd.DataFrame:
     rows = {}
     for shape in shapes:
@@ -231,6 +246,8 @@ def main() -> None:
     parts = [
         f"Medians of {repeats} interleaved calls of {N_STEPS} steps, seed 0",
         describe_environment(),
+        "",
+        thousand_members(max(3, repeats // 3)),
     ]
     for shape in (*plain, default):
         table = compare(shape, repeats)
