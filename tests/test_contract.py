@@ -90,6 +90,15 @@ def test_prediction_does_not_depend_on_its_chunks(small, multiclass, rows):
     np.testing.assert_allclose(model.input_gradients(X).shape, (3, len(X), X.shape[1]))
 
 
+@pytest.mark.parametrize("rows", ["all", 1.5, 0])
+def test_predict_batch_size_set_after_fit_is_checked(small, binary, rows):
+    X, y = binary
+    model = small(max_epochs=1).fit(X, y).set_params(predict_batch_size=rows)
+    for predict in (model.predict_proba, model.input_gradients):
+        with pytest.raises(ValueError, match=f"Got batch_size={rows!r}, but expected an integer"):
+            predict(X)
+
+
 def test_rows_at_a_time_shrink_with_the_members(small, binary):
     sizes = [
         small(n_members=m, max_epochs=1, **other).fit(*binary).net_.iterator_valid__batch_size

@@ -1,46 +1,36 @@
-"""What the estimators share: from parameters and arrays to a trained net."""
+"""What the estimators share: from parameters and rows to a trained net."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import (
-    check_is_fitted,
-)
 
-from sklearn_fordes.estimators._input import Table, TableInput, as_array, errors_about
+from sklearn_fordes.estimators._input import Table, as_array, errors_about
 from sklearn_fordes.estimators._pass_through import PassThroughParameters
+from sklearn_fordes.estimators._prediction import EnsemblePrediction, rows_at_a_time
 from sklearn_fordes.estimators._repulsion import RepulsionSettings, look_up
-from sklearn_fordes.uncertainty import Uncertainty
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
-    from torch import Tensor, nn
+    from torch import nn
 
-    from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
+    from sklearn_fordes.particles import Ensemble, MemberFactory
     from sklearn_fordes.training import ParticleNet, Rows
 
-# Rows encoded at a time in prediction, so that memory does not grow with the table.
-_ENCODED_AT_A_TIME = 65_536
 # Rows that a validation loss should rest on, where a fifth of the table has them.
 _ENOUGH_FOR_VALIDATION = 64
 # Limits of the automatic batch size, powers of two.
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
-# Activations of the widest layer, over rows and members, that prediction computes at a time: 16 MB
-# on a CPU.
-_ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 class Seeds(NamedTuple):
@@ -51,7 +41,7 @@ class Seeds(NamedTuple):
     batches: int
 
 
-class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
+class BaseFoRDE(EnsemblePrediction, PassThroughParameters, metaclass=ABCMeta):
     """Parameters, input checks, net and training common to classifier and regressor."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -101,11 +91,6 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
         return tuple(int(size) for size in sizes)
-
-    @property
-    @abstractmethod
-    def _likelihood(self) -> Likelihood:
-        """What the network's outputs mean."""
 
     @property
     @abstractmethod
@@ -201,7 +186,7 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
         )
         net.initialize()
         if not self._pass_through("iterator_valid__batch_size"):
-            net.iterator_valid__batch_size = _rows_at_a_time(net)
+            net.iterator_valid__batch_size = rows_at_a_time(net)
         self._check_callback_names([name for name, _ in net.callbacks_])
         return net
 
@@ -397,89 +382,7 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
         with errors_about("X_repulsion"):
             return drawn_from(self._encode(net, X_repulsion).X)
 
-    # ---- prediction
-
-    @abstractmethod
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the uncertainty of the prediction into aleatoric and epistemic."""
-
-    def ood_score(self, X: Any) -> NDArray[np.float64]:
-        """Score how much rows look unlike the training data: the epistemic uncertainty.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Larger is more outlying, as in PyOD. (scikit-learn's ``score_samples`` has the other
-            sign.)
-        """
-        return self.predict_uncertainty(X).epistemic
-
-    @property
-    def estimators_(self) -> list[Self]:
-        """The members as fitted estimators of their own, with ``n_members=1``.
-
-        Made anew at each access, with copies of the weights.
-        """
-        check_is_fitted(self)
-        return [self._single_member(index) for index in range(self.net_.module__n_members)]
-
-    def _single_member(self, index: int) -> Self:
-        from sklearn_fordes.training import select_members
-
-        member = object.__new__(type(self))  # a copy goes through a pickle, which moves the net
-        member.__dict__.update(vars(self))
-        member.n_members = 1
-        member.net_ = select_members(self.net_, [index])
-        return member
-
-    def _iter_input_gradients(self, rows: Rows) -> Iterator[NDArray[np.float64]]:
-        """Yield the members' input gradients at successive rows, (M, rows, K)."""
-        from sklearn_fordes.particles import input_gradients
-        from sklearn_fordes.training import Batches
-
-        ensemble: Ensemble = self.net_.module_.eval()
-        try:
-            for inputs, y in Batches(rows, self._predict_batch_size()):
-                X: Tensor = inputs["X"]
-                targets = self._likelihood.guess(ensemble(X).detach()) if y is None else y
-                try:
-                    evaluation = input_gradients(ensemble, X, targets, len(X), self._likelihood)
-                except RuntimeError as error:
-                    raise ValueError(
-                        f"Got a module whose output can't be differentiated twice ({error}), but "
-                        "expected one that can."
-                    ) from error
-                gradients = cast("Tensor", evaluation.representation)
-                yield gradients.cpu().numpy().astype(np.float64)
-        finally:
-            ensemble.free_memory()
-
-    def _iter_outputs(self, X: Any) -> Iterator[Tensor]:
-        """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
-        import torch
-
-        from sklearn_fordes.training import Batches
-
-        X = self._validate_inputs(X, reset=False)
-        for start in range(0, X.shape[0], _ENCODED_AT_A_TIME):
-            part = _safe_indexing(X, slice(start, start + _ENCODED_AT_A_TIME))
-            for batch in Batches(self._encode(self.net_, part), self._predict_batch_size()):
-                outputs = self.net_.evaluation_step(batch).cpu()
-                if not math.isfinite(outputs.sum(dtype=torch.float64)):  # which can't overflow
-                    raise ValueError(
-                        "Got X for which the network's output is not finite, but expected the "
-                        "scale of the training rows."
-                    )
-                yield outputs
-
-    def _predict_batch_size(self) -> int:
-        if isinstance(self.predict_batch_size, str):
-            return int(self.net_.iterator_valid__batch_size)
-        return int(self.predict_batch_size)
+    # ---- scikit-learn
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -503,12 +406,6 @@ class BaseFoRDE(TableInput, PassThroughParameters, metaclass=ABCMeta):
         super().__setstate__(state)
         if "net_" in state:
             _return_to_device(self.net_, self.device)
-
-
-def _rows_at_a_time(net: ParticleNet) -> int:
-    activations = _ACTIVATIONS_AT_A_TIME.get(net.device.split(":")[0], 1 << 20)
-    n_rows: int = net.module_.rows_at_a_time(activations)
-    return n_rows
 
 
 def _accepts(function: Any, name: str) -> bool:
