@@ -172,6 +172,7 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     compiled = partial(particle_steps, shape, MLPEnsemble, compiles=True)
     steps["deep ensemble, compiled"] = compiled(None)
     steps["FoRDE, every row, compiled"] = compiled(EVERY_ROW)
+    steps["FoRDE, default, compiled"] = compiled(A_QUARTER, period=DEFAULTS["repulsion_period"])
     steps["members one by one"] = loop_steps(shape)
     steps["deep ensemble, autograd"] = autograd_steps(shape, compiles=False)
     if not shape.is_default:

@@ -133,10 +133,7 @@ class Kernel:
 
     def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""
-        # Not |x|² + |y|² − 2xy, which loses small distances: the bandwidth follows them, and the
-        # force is its inverse.
-        distance = torch.cdist(point, point, compute_mode="donot_use_mm_for_euclid_dist")
-        sq_dist = distance.square_()  # (B, M, M)
+        sq_dist = _sq_distances(point)
         bandwidth = self._bandwidth(sq_dist)
         base_kernel = torch.exp(sq_dist.div_(bandwidth).neg_())
         total = base_kernel.sum(0)
@@ -177,6 +174,18 @@ class Comparison(NamedTuple):
 
     kernel: Tensor
     gradient: Tensor
+
+
+def _sq_distances(point: Tensor) -> Tensor:
+    """(B, M, K) → (B, M, M), small ones as exact as the points: the force is an inverse of them."""
+    if point.dtype == torch.float64 or point.device.type == "mps":
+        distance = torch.cdist(point, point, compute_mode="donot_use_mm_for_euclid_dist")
+        return distance.square_()
+    # |x|² + |y|² − 2xy rounds by less, in double precision, than the points are apart in single.
+    wide = point.double()
+    sq_norm = torch.linalg.vecdot(wide, wide)
+    sums = sq_norm.unsqueeze(-1) + sq_norm.unsqueeze(-2)
+    return torch.baddbmm(sums, wide, wide.mT, alpha=-2).to(point.dtype).clamp_(min=0)
 
 
 def _rows_at_a_time(n_members: int) -> int:
