@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
@@ -369,6 +369,7 @@ def test_the_trial_step_leaves_no_trace(small, binary):
         ({"module": normalises_with_all_batches}, "Got a module that can't be evaluated"),
         ({"module": Recurrent}, r"Got a module that can't be evaluated on rows of shape \(6,\)"),
         ({"module": MLP, "module__n_features": 3}, r"can't be evaluated on rows of shape \(6,\)"),
+        ({"module__n_features": 7, "encoder": None}, r"can't be evaluated on rows of shape \(6,\)"),
         (
             {"repulsion": "feature", "hidden_layer_sizes": (), "encoder": None},
             "Got a module without hidden features",
@@ -380,6 +381,27 @@ def test_a_module_that_does_not_fit(small, binary, parameters, message):
     with pytest.raises(ValueError, match=message):
         model.fit(*binary)
     assert not hasattr(model, "net_")
+
+
+def test_the_default_network_takes_no_images(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match=r"can't be evaluated on rows of shape \(2, 3\)"):
+        small(encoder=None).fit(X.reshape(-1, 2, 3), y)
+
+
+def test_an_encoder_that_makes_other_columns_later(small, binary):
+    X, y = binary
+    model = small(encoder=FunctionTransformer(lambda X: X[:, (X != 9).all(axis=0)]))
+    model.fit(X, y)
+    X = X.copy()
+    X[0, 0] = 9
+    for use in (
+        model.predict_proba,
+        model.input_gradients,
+        lambda X: model.fit(*binary, X_val=X, y_val=y),
+    ):
+        with pytest.raises(ValueError, match="Got 5 columns from the encoder, but expected 6"):
+            use(X)
 
 
 def test_input_gradients_of_what_has_none(small, binary):

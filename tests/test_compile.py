@@ -51,9 +51,10 @@ def test_compiled_step_equals_the_eager_one_in_one_graph(backend, steps):
 
 @pytest.fixture
 def _two_threads():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("_two_threads")

@@ -72,17 +72,72 @@ def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fract
     assert all((gradient != 0).any() for gradient in actual[1])
 
 
+@pytest.mark.parametrize("embedded_features", [(), [3, 1]], ids=str)
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("n_rows", [1, 8, 9, 40])
-def test_outputs_by_blocks_of_rows(monkeypatch, n_rows, shared):
-    """What autograd does not follow is computed so many rows at a time; two here."""
-    monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 8 * 4 * 10)
-    general, written_out = make_pair(hidden_layer_sizes=(10,), embedded_features=[3, 1])
-    assert written_out.rows_at_a_time(8 * 4 * 10) == 2  # 2 columns x 16 frequencies are wider
+def test_outputs_by_blocks_of_rows(monkeypatch, n_rows, shared, embedded_features):
+    """What autograd does not follow is computed so many rows at a time; eight here."""
+    monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 1)
+    monkeypatch.setattr(mlp_ensemble, "_FEWEST_ROWS", 8)
+    general, written_out = make_pair(embedded_features=embedded_features)
+    blocks, outputs_of = [], written_out._outputs
+
+    def noting(X, **settings):
+        blocks.append(X.shape[-2])
+        return outputs_of(X, **settings)
+
+    monkeypatch.setattr(written_out, "_outputs", noting)
     X, _ = make_batch(n_rows)
     X = X if shared else torch.stack([X + i for i in range(4)])
     with torch.no_grad():
         torch.testing.assert_close(written_out(X, shared=shared), general(X, shared=shared))
+    assert blocks == [8] * (n_rows // 8) + [n_rows % 8] * (n_rows % 8 > 0)
+
+
+def test_masks_of_dropout_do_not_depend_on_blocks_of_rows(monkeypatch):
+    _, ensemble = make_pair(dropout=0.5)
+    X, _ = make_batch(40)
+    outputs = []
+    for n_rows in (8, 100):
+        monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 1)
+        monkeypatch.setattr(mlp_ensemble, "_FEWEST_ROWS", n_rows)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            outputs.append(ensemble(X))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("embedded_features", [(), [1, 0]], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(6, 3), (6, 7), (6, 2, 5), (1, 6, 5)], ids=["narrow", "wide", "deep", "one's own"]
+)
+def test_rows_of_another_shape_are_refused(shape, embedded_features, grad):
+    shared = shape != (1, 6, 5)
+    _, ensemble = make_pair(embedded_features=embedded_features)
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=r"[Ee]xpected|size|3D"):
+        ensemble(torch.zeros(shape, dtype=torch.float64), shared=shared)
+
+
+def test_embedding_under_autocast():
+    _, ensemble = make_pair(dtype=torch.float32, embedded_features=[3, 1])
+    X, _ = make_batch()
+    for grad in (True, False):
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad):
+            outputs = ensemble(X.float())
+        assert outputs.dtype == torch.bfloat16
+        torch.testing.assert_close(outputs.float(), ensemble(X.float()), atol=0.05, rtol=0.05)
+
+
+def test_columns_are_embedded_once_and_may_be_counted_from_the_end():
+    for twice in ([1, 1], [1, -4]):
+        with pytest.raises(ValueError, match=r"of 5 columns, but expected each of them once"):
+            MLP(5, 2, embedded_features=twice)
+    general, written_out = make_pair(embedded_features=[-2, 0])
+    X, y = make_batch()
+    expected = step_and_gradients(general, X, y, Repulsion(strength=9.0))
+    actual = step_and_gradients(written_out, X, y, Repulsion(strength=9.0))
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
 
 
 def test_components_and_slopes_by_hand():

@@ -80,7 +80,6 @@ class BaseFoRDE(EnsemblePrediction, PassThroughParameters, metaclass=ABCMeta):
     }
 
     _default_dropout: ClassVar[float] = 0.0  # of the default network
-    _n_inputs: int  # of the network: columns of a row once it is encoded
 
     # ---- net
 

@@ -148,8 +148,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Weights of the classes in the loss, multiplied with `sample_weight`.
     predict_batch_size : int or "auto", default="auto"
         Rows that pass the members at a time in prediction, to bound its memory. "auto" is as
-        many as keep the widest layer of all members at a million numbers (on CUDA 128 times as
-        many), and at most 1024 with a `module` of your own.
+        many as keep the widest layer of all members at four million numbers (on CUDA 32 times as
+        many), and at most 1024 with a `module` of your own. Input gradients take a quarter.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is CUDA where there is, else the CPU.
     compile : bool, default=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class TableInput:
     module: Any
     categorical_features: Any
     _row_shape: tuple[int, ...]  # as given
+    _n_inputs: int  # of the network: columns of a row once it is encoded
 
     def _validate_inputs(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
         """Return rows (and y, if given), and note the features or check them.
@@ -160,7 +162,14 @@ class TableInput:
     def _transform(self, X: Any) -> NDArray[Any]:
         with warnings.catch_warnings():  # which the estimator has said already
             warnings.filterwarnings("ignore", "X (does not have valid|has) feature names")
-            return as_array(self.encoder_.transform(X))
+            encoded = as_array(self.encoder_.transform(X))
+        width = math.prod(encoded.shape[1:])
+        if width != self._n_inputs:
+            raise ValueError(
+                f"Got {width} columns from the encoder, but expected {self._n_inputs}, as for the "
+                "training rows."
+            )
+        return encoded
 
 
 def as_array(encoded: Any) -> NDArray[Any]:

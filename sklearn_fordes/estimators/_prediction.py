@@ -23,8 +23,7 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
 
 # Rows encoded at a time, so that memory does not grow with the table.
 _ENCODED_AT_A_TIME = 65_536
-# Activations of the widest layer, over rows and members, that are computed at a time: 16 MB on a
-# CPU.
+# Activations of a net's widest layer, over rows and members, at a time: 16 MB a layer on a CPU.
 _ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
@@ -86,7 +85,8 @@ class EnsemblePrediction(TableInput, metaclass=ABCMeta):
 
         ensemble: Ensemble = self.net_.module_.eval()
         try:
-            for inputs, y in Batches(rows, self._predict_batch_size()):
+            # Derivatives are kept of every layer, where outputs need one at a time.
+            for inputs, y in Batches(rows, max(1, self._predict_batch_size() // 4)):
                 X: Tensor = inputs["X"]
                 if y is None:
                     with torch.no_grad():
@@ -114,7 +114,7 @@ class EnsemblePrediction(TableInput, metaclass=ABCMeta):
             part = _safe_indexing(X, slice(start, start + _ENCODED_AT_A_TIME))
             for batch in Batches(self._encode(self.net_, part), self._predict_batch_size()):
                 outputs = self.net_.evaluation_step(batch).cpu()
-                if not math.isfinite(outputs.sum(dtype=torch.float64)):  # which can't overflow
+                if not math.isfinite(outputs.sum(dtype=torch.float64)):  # float32 can't overflow
                     raise ValueError(
                         "Got X for which the network's output is not finite, but expected the "
                         "scale of the training rows."

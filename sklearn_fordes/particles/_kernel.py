@@ -94,7 +94,8 @@ class Kernel:
             ∂/∂a_ib = (∂u − u (u·∂u)) / sqrt(|a|² + eps),    ∂u = sqrt(λ) ∘ ∂s
             ∂/∂G = ∂a Uᵀ
 
-        Rows are taken so many at a time that memory is O(M B K + M²), whatever M² B is.
+        Rows are taken so many at a time that memory is O(M B K + M²), whatever M² B is. The
+        transforms of `torch.func` can't follow (nor need they: the derivative is here).
         """
         rotation, precision = self.metric
         _check_shapes(representation, rotation, precision)

@@ -25,7 +25,7 @@ class MLP(nn.Sequential):
     dropout : float, default=0.0
         Probability of zeroing a hidden unit in training, in [0, 1).
     embedded_features : sequence of int, default=()
-        Columns that stand before the first layer in a `PeriodicEmbedding` too.
+        Columns, each at most once, that stand before the first layer in a `PeriodicEmbedding` too.
     n_frequencies : int, default=16
         Of the embedding.
     n_components : int, default=3
@@ -62,6 +62,13 @@ class MLP(nn.Sequential):
             )
         if not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
             raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
+        if len({int(feature) % n_features for feature in embedded_features}) < len(
+            embedded_features
+        ):
+            raise ValueError(
+                f"Got embedded_features={list(embedded_features)} of {n_features} columns, but "
+                "expected each of them once."
+            )
         layers: list[nn.Module] = []
         if len(embedded_features):
             embedding = PeriodicEmbedding(

@@ -23,8 +23,10 @@ from sklearn_fordes.tabular._embedding import EmbeddingPass, components
 from sklearn_fordes.tabular._mlp import MLP
 from sklearn_fordes.tabular._workspace import Workspace
 
-# About what the caches of two cores hold.
+# Of a layer that is still in the cache when the next one is computed: 4 MB in single precision.
 _CACHED_ACTIVATIONS = 1 << 20
+# With fewer rows at a time, reading the weights takes longer than what the cache saves.
+_FEWEST_ROWS = 128
 Layers = list[tuple[Tensor, Tensor]]  # weight (M, out, in) and bias (M, out) of each
 
 
@@ -77,25 +79,23 @@ class MLPEnsemble(Ensemble):
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
-        X = X.unsqueeze(0) if shared else X
-        parts = self._parts()
-        if torch.is_grad_enabled() or X.device.type != "cpu":
-            return self._outputs(X, *parts)
-        # So many that a layer is in the cache when the next one is computed.
-        n_rows = self.rows_at_a_time(_CACHED_ACTIVATIONS)
-        outputs = [self._outputs(rows, *parts) for rows in X.split(n_rows, dim=1)]
-        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+        n_rows = max(_FEWEST_ROWS, self.rows_at_a_time(_CACHED_ACTIVATIONS))
+        is_small = X.ndim < 2 or X.shape[-2] <= n_rows
+        if is_small or self._drops or torch.is_grad_enabled() or X.device.type != "cpu":
+            return self._outputs(X, shared=shared)
+        parts = X.split(n_rows, dim=-2)
+        return torch.cat([self._outputs(part, shared=shared) for part in parts], dim=1)
 
-    def _outputs(self, X: Tensor, embedding: list[nn.Parameter], layers: Layers) -> Tensor:
-        """(1 or M, B, n_features) → (M, B, C)."""
+    def _outputs(self, X: Tensor, *, shared: bool) -> Tensor:
         activate = ACTIVATIONS[self._mlp.activation].function
-        _, n_rows, n_features = X.shape
-        weight, bias = layers[0]
-        h = _affine(X.expand(self.n_members, n_rows, n_features), weight[..., :n_features], bias)
+        embedding, ((weight, bias), *layers) = self._parts()
+        n_added = 0 if self._mlp.embedding is None else self._mlp.embedding.n_added
+        of_columns, of_added = weight.tensor_split([weight.shape[-1] - n_added], dim=-1)
+        h = _affine(X.expand(self.n_members, *X.shape) if shared else X, of_columns, bias)
         if embedding:
             added = components(X[..., self._embedded_features], embedding)
-            h = h.baddbmm_(added, weight[..., n_features:].mT)
-        for weight, bias in layers[1:]:
+            h = torch.baddbmm(h, added, of_added.mT)
+        for weight, bias in layers:
             h = activate(h)
             if self._drops:
                 h = h * _dropout_mask(torch.empty_like(h), self._mlp.dropout)
@@ -217,7 +217,8 @@ class _Pass:
             return at_inputs
         at_columns, self._at_components = at_inputs.tensor_split([self._n_features], dim=-1)
         through_components = self._summed(self._at_components * self._embedding.slope)
-        # Read, not added at indices: torch 2.13 compiles that to writes beyond the tensor's end.
+        # Read at indices, not added: index_add, which torch 2.13 compiles to writes beyond the
+        # tensor's end, would differ for columns embedded twice only, and `MLP` has none.
         padded = nn.functional.pad(through_components, (0, 1))
         position = self._features.new_full((self._n_features,), len(self._features))
         position[self._features] = torch.arange(len(self._features), device=position.device)

@@ -84,7 +84,7 @@ class Batches:
         if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
             raise ValueError(f"Got batch_size={batch_size!r}, but expected an integer >= 1.")
         self.rows = rows
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.rng = np.random.default_rng() if rng is None else rng
 
