@@ -95,7 +95,7 @@ def test_predict_batch_size_set_after_fit_is_checked(small, binary, rows):
     X, y = binary
     model = small(max_epochs=1).fit(X, y).set_params(predict_batch_size=rows)
     for predict in (model.predict_proba, model.input_gradients):
-        with pytest.raises(ValueError, match=f"Got batch_size={rows!r}, but expected an integer"):
+        with pytest.raises(ValueError, match=f"Got predict_batch_size={rows!r}, but expected"):
             predict(X)
 
 

@@ -343,7 +343,7 @@ def test_predictions_encode_some_rows_at_a_time(make, target, monkeypatch):
     at_once = model.predict_proba(X)
     sizes = []
     transform = TabularEncoder.transform
-    monkeypatch.setattr("sklearn_fordes.estimators._base._ENCODED_AT_A_TIME", 50)
+    monkeypatch.setattr("sklearn_fordes.estimators._prediction._ENCODED_AT_A_TIME", 50)
     monkeypatch.setattr(
         TabularEncoder, "transform", lambda self, X: sizes.append(len(X)) or transform(self, X)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -122,11 +123,14 @@ class EnsemblePrediction(TableInput, metaclass=ABCMeta):
                 yield outputs
 
     def _predict_batch_size(self) -> int:
-        is_automatic = self.predict_batch_size == "auto"
-        n_rows: int = (
-            self.net_.iterator_valid__batch_size if is_automatic else self.predict_batch_size
-        )
-        return n_rows
+        n_rows = self.predict_batch_size
+        if isinstance(n_rows, str) and n_rows == "auto":
+            return int(self.net_.iterator_valid__batch_size)
+        if not (isinstance(n_rows, Integral) and int(n_rows) >= 1):
+            raise ValueError(
+                f"Got predict_batch_size={n_rows!r}, but expected an integer >= 1 or 'auto'."
+            )
+        return int(n_rows)
 
 
 def rows_at_a_time(net: ParticleNet) -> int:
