@@ -211,7 +211,10 @@ def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
 
 
 def thousand_members(repeats: int) -> str:
-    """Time a thousand members, and say what memory the process has taken at most by then."""
+    """Time a thousand members, and say what memory the process has taken at most by then.
+
+    It holds an ensemble, with its gradients and the optimizer's moments, for each row of the table.
+    """
     shape = Shape((128, 128), n_members=1000, batch_size=64)
     ms = measure(our_steps(shape), repeats, n_steps=DEFAULTS["repulsion_period"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -153,8 +153,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is CUDA where there is, else the CPU.
     compile : bool, default=False
-        Whether `torch.compile` makes machine code of the training step, at the first steps: in some
-        twenty seconds. For the default network, where there is a C++ compiler.
+        Whether `torch.compile` makes machine code of the training step, at the first steps. That
+        takes a minute or so, and less once torch has it in its cache. For the default network,
+        where there is a C++ compiler.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None

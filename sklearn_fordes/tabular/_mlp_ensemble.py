@@ -217,8 +217,8 @@ class _Pass:
             return at_inputs
         at_columns, self._at_components = at_inputs.tensor_split([self._n_features], dim=-1)
         through_components = self._summed(self._at_components * self._embedding.slope)
-        # Read at indices, not added: index_add, which torch 2.13 compiles to writes beyond the
-        # tensor's end, would differ for columns embedded twice only, and `MLP` has none.
+        # A gather, for torch 2.13 compiles index_add to writes beyond the tensor's end. It takes
+        # columns that are embedded once, as `MLP` sees to.
         padded = nn.functional.pad(through_components, (0, 1))
         position = self._features.new_full((self._n_features,), len(self._features))
         position[self._features] = torch.arange(len(self._features), device=position.device)
