@@ -1,16 +1,19 @@
-"""The metric in which representations are compared: axes and precisions along them."""
+"""Lengthscales of the space in which members are compared: axes and precisions along them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
-class Metric(NamedTuple):
-    """A quadratic metric ``U diag(λ) Uᵀ``; None stands for the identity.
+class Lengthscale(NamedTuple):
+    """A quadratic form ``U diag(λ) Uᵀ`` that measures differences; None is the identity.
 
     Parameters
     ----------
@@ -23,51 +26,48 @@ class Metric(NamedTuple):
     rotation: Tensor | None = None
     precision: Tensor | None = None
 
-    def to(self, like: Tensor) -> Metric:
-        """Return the metric with the device and dtype of `like`."""
-        return Metric(*(part if part is None else part.to(like) for part in self))
+    def to(self, like: Tensor) -> Lengthscale:
+        """Return the lengthscale with the device and dtype of `like`."""
+        return Lengthscale(*(part if part is None else part.to(like) for part in self))
 
 
-def identity(X: Tensor) -> Metric:  # noqa: ARG001 (a lengthscale may depend on the inputs)
+def identity(X: Tensor) -> Lengthscale:  # noqa: ARG001 (a lengthscale may depend on the inputs)
     """Every direction of the input space counts alike."""
-    return Metric()
+    return Lengthscale()
 
 
-def pca(X: Tensor) -> Metric:
+def pca(X: Tensor) -> Lengthscale:
     """Directions count in proportion to the variance of the training inputs along them.
 
     Parameters
     ----------
     X : Tensor of shape (N, ...)
-        Training inputs as the network sees them; flattened to K features.
+        Encoded training inputs; flattened to K features.
 
     Returns
     -------
-    Metric
+    Lengthscale
         In float64: eigenvectors and eigenvalues of the covariance of the centred inputs
-        (Trinh et al. 2024, section 4.1), divided by the eigenvalues' mean. More repulsion acts
-        along high-variance directions.
+        (Trinh et al. 2024, section 4.1), divided by the mean eigenvalue. More repulsion acts along
+        directions of high variance.
     """
-    return tuned(X, alpha=1.0)
+    return _tuned(X, alpha=1.0, mix="precision")
 
 
-def tuned(X: Tensor, *, alpha: float, mix: str = "precision") -> Metric:
-    """Between the identity (α = 0) and `pca` (α = 1).
+def tuned_lengthscale(alpha: float, mix: str = "precision") -> Callable[[Tensor], Lengthscale]:
+    """Make a lengthscale between the identity (α = 0) and `pca` (α = 1).
 
     With Λ the eigenvalues of the inputs' covariance, divided by their mean so that α does not
     depend on the inputs' units, the precisions are::
 
-        (1 − α) + α Λ                 mix="precision": precisions are averaged
-        1 / ((1 − α) + α / Λ)         mix="variance": squared lengthscales are averaged
+        (1 − α) + α Λ                 mix="precision": average the precisions
+        1 / ((1 − α) + α / Λ)         mix="variance": average the squared lengthscales
 
-    Trinh et al. 2024 state the second; the authors' web page states the first. A direction in which
-    the data does not vary at all has precision 1 − α in the first, and zero in the second as soon
-    as α > 0.
+    Trinh et al. 2024 state the second; the authors' web page states the first. A direction without
+    any variance in the data has precision 1 − α in the first, and zero in the second for α > 0.
 
     Parameters
     ----------
-    X : Tensor of shape (N, ...)
-        Training inputs as the network sees them; flattened to K features.
     alpha : float
         In [0, 1].
     mix : {"precision", "variance"}, default="precision"
@@ -75,41 +75,51 @@ def tuned(X: Tensor, *, alpha: float, mix: str = "precision") -> Metric:
 
     Returns
     -------
-    Metric
-        In float64.
+    callable
+        Maps encoded training inputs (N, ...) to a `Lengthscale` in float64.
 
     Raises
     ------
     ValueError
         If `alpha` or `mix` is something else.
+
+    Examples
+    --------
+    >>> import torch
+    >>> tuned_lengthscale(0.5)(torch.tensor([[0.0, 0.0], [0.0, 1.0]])).precision
+    tensor([0.5000, 1.5000], dtype=torch.float64)
     """
-    if not 0 <= alpha <= 1:
+    if not (isinstance(alpha, Real) and 0 <= float(alpha) <= 1):
         raise ValueError(f"Got alpha={alpha!r}, but expected a number in [0, 1].")
     if mix not in MIXES:
         raise ValueError(f"Got mix={mix!r}, but expected one of {MIXES}.")
+    return partial(_tuned, alpha=float(alpha), mix=mix)
+
+
+def _tuned(X: Tensor, *, alpha: float, mix: str) -> Lengthscale:
     features = X.flatten(1).double()
     if alpha == 0 or (features == features[:1]).all():
-        return Metric()  # rows that are all alike have no variance to speak of
-    features = features / features.abs().max()  # units don't matter, and no square overflows
+        return Lengthscale()  # Rows that are all alike have no variance.
+    features = features / features.abs().max()  # Units cancel, and no square overflows.
     rotation, variance = _axes(torch.atleast_2d(torch.cov(features.T)))
-    variance = variance.clamp(min=0)  # rounding leaves some slightly below zero
+    variance = variance.clamp(min=0)  # Rounding leaves some slightly below zero.
     variance = variance / variance.mean()
     if mix == "precision":
-        return Metric(rotation, 1 - alpha + alpha * variance)
-    return Metric(rotation, variance / ((1 - alpha) * variance + alpha))
+        return Lengthscale(rotation, 1 - alpha + alpha * variance)
+    return Lengthscale(rotation, variance / ((1 - alpha) * variance + alpha))
 
 
-def from_lengthscales(lengthscales: Tensor) -> Metric:
-    """One lengthscale for each feature.
+def from_lengthscales(lengthscales: Tensor) -> Lengthscale:
+    """Make a lengthscale of one number for each feature.
 
     Parameters
     ----------
     lengthscales : Tensor of shape (K,)
-        ℓ, positive, not squared; infinite ones leave a feature out. λ = 1/ℓ².
+        ℓ, positive, not squared; an infinite one leaves its feature out. λ = 1/ℓ².
 
     Returns
     -------
-    Metric
+    Lengthscale
         Without rotation.
 
     Raises
@@ -123,11 +133,11 @@ def from_lengthscales(lengthscales: Tensor) -> Metric:
             f"Got lengthscales {lengthscales.tolist()}, but expected positive numbers, at least "
             "one of them finite."
         )
-    return Metric(None, precision)
+    return Lengthscale(None, precision)
 
 
-def from_precision_matrix(matrix: Tensor) -> Metric:
-    """Axes and precisions of a matrix Σ⁻¹ = U diag(λ) Uᵀ.
+def from_precision_matrix(matrix: Tensor) -> Lengthscale:
+    """Make a lengthscale of a precision matrix Σ⁻¹ = U diag(λ) Uᵀ.
 
     Parameters
     ----------
@@ -136,13 +146,13 @@ def from_precision_matrix(matrix: Tensor) -> Metric:
 
     Returns
     -------
-    Metric
+    Lengthscale
         In float64.
 
     Raises
     ------
     ValueError
-        If the matrix is not as it should be.
+        If the matrix is something else.
     """
     matrix = matrix.double()
     rotation, precision = _axes(matrix)
@@ -154,7 +164,75 @@ def from_precision_matrix(matrix: Tensor) -> Metric:
             f"lowest is {precision.min():.3g}), but expected a symmetric positive semi-definite "
             "one."
         )
-    return Metric(rotation, precision.clamp(min=0))
+    return Lengthscale(rotation, precision.clamp(min=0))
+
+
+def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
+    """Make the lengthscale that a parameter describes.
+
+    Parameters
+    ----------
+    value : {"identity", "pca"}, float, array-like, Lengthscale or callable
+        A name; α of `tuned_lengthscale`; lengthscales (K,) or a precision matrix (K, K); or a
+        function of X that returns one of these.
+    X : Tensor of shape (N, ...)
+        Encoded training inputs.
+
+    Returns
+    -------
+    Lengthscale
+        On the device and in the dtype of X.
+
+    Raises
+    ------
+    ValueError
+        If the value describes no lengthscale, or one that is zero or infinite in X's dtype.
+    """
+    if isinstance(value, str):
+        if value not in LENGTHSCALES:
+            raise ValueError(
+                f"Got lengthscale={value!r}, but expected one of {list(LENGTHSCALES)}."
+            )
+        value = LENGTHSCALES[value]
+    elif isinstance(value, Real):
+        value = tuned_lengthscale(float(value))
+    if callable(value):
+        value = value(X)
+    made = value if isinstance(value, Lengthscale) else _from_array(value)
+    made = made.to(X)
+    precision = made.precision
+    if precision is not None and not (precision.isfinite().all() and precision.any()):
+        raise ValueError(
+            f"Got a lengthscale whose inverse square is zero or infinite in {X.dtype}, but "
+            "expected another unit."
+        )
+    return made
+
+
+def is_identity(value: Any) -> bool:
+    """Whether a parameter's value describes the identity."""
+    return bool(value == "identity" if isinstance(value, str) else _is_zero(value))
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, Real) and float(value) == 0
+
+
+def _from_array(value: Any) -> Lengthscale:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Got lengthscale={value!r}, but expected an array of numbers.") from error
+    if array.ndim not in (1, 2) or len(set(array.shape)) > 1:
+        raise ValueError(
+            f"Got a lengthscale of shape {array.shape}, but expected (K,) (lengthscales ℓ of the K "
+            "features) or (K, K) (a precision matrix)."
+        )
+    make = from_lengthscales if array.ndim == 1 else from_precision_matrix
+    try:
+        return make(torch.from_numpy(array))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"Got a lengthscale that is not usable: {error}") from error
 
 
 def _axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,5 +241,5 @@ def _axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvectors, eigenvalues
 
 
-LENGTHSCALES: dict[str, Callable[[Tensor], Metric]] = {"identity": identity, "pca": pca}
+LENGTHSCALES: dict[str, Callable[[Tensor], Lengthscale]] = {"identity": identity, "pca": pca}
 MIXES = ("precision", "variance")

@@ -1,4 +1,4 @@
-"""How members move, given what they are compared by: the repulsion in closed form."""
+"""Updates: the potential of each member, and the force between members in closed form."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._kernel import Kernel
+from sklearn_fordes.particles._communication import LOCAL, Communicator
+from sklearn_fordes.particles._kernel import Kernel, KernelValues
+from sklearn_fordes.particles._lengthscales import Lengthscale
 
 _DEFAULT_KERNEL = Kernel()
 
 
-class Interaction(NamedTuple):
-    """What members do to each other.
+class Forces(NamedTuple):
+    """Potential and force between members.
 
     Parameters
     ----------
-    potential : Tensor of shape (M,)
+    potential : Tensor of shape (m,)
         What each member descends, given where the others are.
-    force : Tensor of shape (M, B, K)
+    force : Tensor of shape (m, B, K)
         What the members descend, as a gradient with respect to the representation: that of
-        ``potential.sum()``, with the others held constant where there is a kernel.
-    mixing : Tensor of shape (M, M), optional
+        ``potential.sum()``, with the others held constant if there is a kernel.
+    mixing : Tensor of shape (m, M), optional
         Member i's driving force is the sum over j of ``mixing[i, j]`` times member j's.
         Default: its own alone.
     """
@@ -33,11 +35,13 @@ class Interaction(NamedTuple):
     mixing: Tensor | None = None
 
 
-Update = Callable[[Tensor, Kernel], Interaction]
+Update = Callable[..., Forces]
 
 
 @torch.no_grad()
-def wasserstein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Interaction:
+def wasserstein_update(
+    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+) -> Forces:
     """Wasserstein gradient descent: away from where the members' density is high.
 
     The potential is the log density ``log Σ_j k_ij``, and the force is
@@ -45,14 +49,16 @@ def wasserstein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Int
 
     Parameters
     ----------
-    representation : Tensor of shape (M, B, K)
-        What members are compared by.
+    representation : Tensor of shape (m, B, K)
+        What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         How they are compared.
+    communicator : Communicator, default=LOCAL
+        Where the other members and rows are.
 
     Returns
     -------
-    Interaction
+    Forces
         With a potential in nats, between 0 (no other member near) and log M (all alike). Both are
         zero for M = 1.
 
@@ -61,28 +67,34 @@ def wasserstein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Int
     ValueError
         If a shape does not fit.
     """
-    comparison = kernel.compare(representation)
-    density = comparison.kernel.sum(1)
+    values = _compare(representation, kernel, communicator)
     n_rows = representation.shape[1]
-    return Interaction(density.log(), comparison.gradient / (n_rows * density.view(-1, 1, 1)))
+    # Rows on other processes add to the density; each process has the same number of rows.
+    density = communicator.sum(values.kernel.sum(1)) / communicator.sum(1)
+    force = values.gradient / (communicator.sum(n_rows) * density.view(-1, 1, 1))
+    return Forces(density.log(), force)
 
 
 @torch.no_grad()
-def stein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Interaction:
+def stein_update(
+    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+) -> Forces:
     """Stein variational gradient descent, which also smooths the driving force.
 
     Member i descends ``(1/M) Σ_j [k_ij ∇_j loss + ∇_i k_ij]`` (Liu and Wang 2016).
 
     Parameters
     ----------
-    representation : Tensor of shape (M, B, K)
-        What members are compared by.
+    representation : Tensor of shape (m, B, K)
+        What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
+    communicator : Communicator, default=LOCAL
+        Where the other members are.
 
     Returns
     -------
-    Interaction
+    Forces
         With ``mean_j k_ij`` as potential, and ``k / M`` as mixing.
 
     Raises
@@ -95,42 +107,100 @@ def stein(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Interacti
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
             "expected 'paper' or a number."
         )
-    comparison = kernel.compare(representation)
-    n_members, n_rows, _ = representation.shape
-    force = comparison.gradient / (n_rows * n_members)
-    return Interaction(comparison.kernel.mean(1), force, comparison.kernel / n_members)
+    values = _compare(representation, kernel, communicator)
+    n_members, n_rows = values.kernel.shape[1], representation.shape[1]
+    force = values.gradient / (n_rows * n_members)
+    return Forces(values.kernel.mean(1), force, values.kernel / n_members)
 
 
 @torch.no_grad()
-def independence(representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL) -> Interaction:
-    """Local independence training: members' directions are to be orthogonal.
+def independence_update(
+    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+) -> Forces:
+    """Local independence training: makes the members' directions orthogonal.
 
-    The members descend ``Σ_{i<j} mean_b cos²(i, j)`` (Ross, Pan, Celi and Doshi-Velez 2020),
-    which differs from a kernel in that opposite directions count as alike.
+    The members descend ``Σ_{i<j} mean_b cos²(i, j)`` (Ross, Pan, Celi and Doshi-Velez 2020), which
+    differs from a kernel in that opposite directions count as alike.
+
+    Parameters
+    ----------
+    representation : Tensor of shape (m, B, K)
+        What the members of this process are compared by.
+    kernel : Kernel, default=Kernel()
+        Only its `eps` counts: norms are as there.
+    communicator : Communicator, default=LOCAL
+        Where the other members are.
+
+    Returns
+    -------
+    Forces
+        Each member has half of its pairs as potential; the force is the whole sum's gradient.
+    """
+    everyone = communicator.gather(representation)
+    n_rows, first = representation.shape[1], communicator.first_member
+    own = slice(first, first + len(representation))
+    sq_norm = everyone.square().sum(-1, keepdim=True)
+    inverse_norm = (sq_norm + kernel.eps).rsqrt()
+    directions = (everyone * inverse_norm).transpose(0, 1)  # (B, M, K)
+    direction = directions[:, own]
+    others = 1 - torch.eye(len(everyone), dtype=direction.dtype, device=direction.device)[own]
+    cosine = (direction @ directions.mT) * others  # (B, m, M)
+    grad = (2 / n_rows) * (cosine @ directions)
+    grad = grad - direction * (direction * grad).sum(-1, keepdim=True)
+    inverse_norm = torch.where(sq_norm > kernel.eps, inverse_norm, 0.0)[own]
+    potential = cosine.square().sum(-1).mean(0) / 2
+    return Forces(potential, inverse_norm * grad.transpose(0, 1))
+
+
+def repulsion_force(
+    representation: Tensor,
+    *,
+    rotation: Tensor | None = None,
+    precision: Tensor | None = None,
+    eps: float = 1e-24,
+) -> tuple[Tensor, Tensor]:
+    """Compute the repulsion of FoRDE for a training loop that has its own everything else.
+
+    Add ``strength / B`` times the force to the cotangent of the representation in the backward pass
+    of the loss; see `wasserstein_update` for the formula and `Kernel` for the kernel.
 
     Parameters
     ----------
     representation : Tensor of shape (M, B, K)
-        What members are compared by.
-    kernel : Kernel, default=Kernel()
-        Only its `eps` counts: norms are as there.
+        Input gradients of M members at B rows, K features each.
+    rotation : Tensor of shape (K, K), optional
+        Axes of the lengthscale, as columns. Default: those of the input.
+    precision : Tensor of shape (K,), optional
+        Squared inverse lengthscales along the axes. Default: ones.
+    eps : float, default=1e-24
+        Added to the squared norms of the gradients.
 
     Returns
     -------
-    Interaction
-        Each member has half of its pairs as potential; the force is the whole sum's gradient.
+    log_density : Tensor of shape (M,)
+        ``log Σ_j k_ij``, in nats.
+    force : Tensor of shape (M, B, K)
+        Gradient of ``log_density.sum()`` with the other members held constant.
+
+    Examples
+    --------
+    >>> import torch
+    >>> log_density, force = repulsion_force(torch.eye(2).unsqueeze(1))
+    >>> log_density.exp()
+    tensor([1.2500, 1.2500])
     """
-    n_members, n_rows, _ = representation.shape
-    sq_norm = representation.square().sum(-1, keepdim=True)
-    inverse_norm = (sq_norm + kernel.eps).rsqrt()
-    direction = (representation * inverse_norm).transpose(0, 1)  # (B, M, K)
-    others = 1 - torch.eye(n_members, dtype=direction.dtype, device=direction.device)
-    cosine = (direction @ direction.mT) * others  # (B, M, M)
-    grad = (2 / n_rows) * (cosine @ direction)
-    grad = grad - direction * (direction * grad).sum(-1, keepdim=True)
-    inverse_norm = torch.where(sq_norm > kernel.eps, inverse_norm, 0.0)
-    potential = cosine.square().sum(-1).mean(0) / 2
-    return Interaction(potential, inverse_norm * grad.transpose(0, 1))
+    kernel = Kernel(Lengthscale(rotation, precision), eps=eps)
+    log_density, force, _ = wasserstein_update(representation, kernel)
+    return log_density, force
 
 
-UPDATES: dict[str, Update] = {"wgd": wasserstein, "svgd": stein, "lit": independence}
+def _compare(representation: Tensor, kernel: Kernel, communicator: Communicator) -> KernelValues:
+    everyone = communicator.gather(representation)
+    return kernel.compare(representation, everyone, communicator.first_member)
+
+
+UPDATES: dict[str, Update] = {
+    "wgd": wasserstein_update,
+    "svgd": stein_update,
+    "lit": independence_update,
+}

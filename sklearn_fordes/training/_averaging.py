@@ -8,21 +8,24 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-# The average of the first n steps is over about the last tenth of them, so that it leaves the
+# The average of the first n steps covers about the last tenth of them, so that it leaves the
 # initial weights behind.
 _STEPS_OF_WARMUP = 10
 
 
 class WeightAverage:
-    """Exponential moving average of parameters, which hold it while they are not trained.
+    """Keep an exponential moving average, and swap it into the parameters outside of training.
+
+    `torch.optim.swa_utils.AveragedModel` keeps the average in a copy of the module, where neither
+    validation nor skorch's callbacks (which read and set the net's own weights) would see it.
 
     Parameters
     ----------
     parameters : iterable of torch.nn.Parameter
         Kept, not copied.
     decay : float
-        In [0, 1): the weight of the average so far when a step is taken in, once there were enough
-        steps. The average is over about ``1 / (1 − decay)`` of them.
+        In [0, 1): the weight of the average so far in each update, once there were enough steps.
+        The average covers about ``1 / (1 − decay)`` of them.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
@@ -37,10 +40,10 @@ class WeightAverage:
     def training(self) -> Iterator[None]:
         """Give the parameters the values that are trained, and the average afterwards.
 
-        What was written into the parameters in between (by a callback that sets weights) is trained
-        on.
+        Values that a callback wrote into the parameters in between are trained on.
         """
         for i, parameter in enumerate(self._parameters):
+            # A write in place raises a tensor's version; nothing public says that one happened.
             if parameter._version != self._versions[i]:
                 self._other[i].copy_(parameter.detach())
         self._swap()
@@ -50,14 +53,15 @@ class WeightAverage:
             self._swap()
 
     def update(self) -> None:
-        """Take in the values that a step has left, while training."""
+        """Add the weights that a training step has left to the average."""
         decay = min(self._decay, self._n_steps / (self._n_steps + _STEPS_OF_WARMUP))
         trained = [parameter.detach() for parameter in self._parameters]
         get_ema_multi_avg_fn(decay)(self._other, trained, self._n_steps)
         self._n_steps += 1
 
     def _swap(self) -> None:
-        # Pointers, not values: what is trained stays where it lies.
+        # Swapping the storage instead of the values leaves the trained weights where they lie,
+        # which optimizers and captured graphs rely on.
         for i, parameter in enumerate(self._parameters):
             parameter.data, self._other[i] = self._other[i], parameter.data
         self._versions = [parameter._version for parameter in self._parameters]

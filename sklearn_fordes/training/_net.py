@@ -3,111 +3,112 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
-from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
-from skorch.dataset import unpack_data
+from skorch.dataset import get_len, unpack_data
 from skorch.utils import to_tensor
 from torch import Tensor
 
 from sklearn_fordes.particles import (
-    CATEGORICAL,
-    GAUSSIAN,
+    BuiltRepulsion,
+    CategoricalLikelihood,
     Ensemble,
+    FunctionOfEnsemble,
     Likelihood,
-    Repulsion,
     accumulate_gradients,
-    compile_step,
+    derived_seed,
+    seeded_generators,
 )
 from sklearn_fordes.training._averaging import WeightAverage
-from sklearn_fordes.training._data import Batches, Rows
-from sklearn_fordes.training._outputs import (
-    EnsembleGaussianLoss,
-    EnsembleLogLoss,
-    batch_first,
-    mean_prediction,
-    mean_probability,
-)
-from sklearn_fordes.training._schedule import Points, Schedule
+from sklearn_fordes.training._data import BatchIterator, DeviceDataset
 
-_NO_SCHEDULE = Schedule()
-_TRAINING_RECORDS = ("train_loss", "driving_loss", "repulsion", "unexplained")
-# Of the running mean over steps of what members still get wrong.
-_UNEXPLAINED_DECAY = 0.95
+_RECORDS = ("train_loss", "driving_loss", "repulsion", "relative_loss")
+# Decay of the running mean over steps of the members' relative loss.
+_RELATIVE_LOSS_DECAY = 0.95
+_CATEGORICAL = CategoricalLikelihood()
 
 
-class ParticleNet(NeuralNet):
-    """Trains the members of an ensemble together as particles.
-
-    Works on `Rows` in `Batches`; what leaves `infer` is batch first, ``(B, M, C)``.
+class MixtureLoss(torch.nn.Module):
+    """Loss of the members' equal mixture: training never descends it, validation reports it.
 
     Parameters
     ----------
-    module : type or callable, default=Ensemble
-    likelihood : Likelihood, default=CATEGORICAL
+    likelihood : Likelihood
+    """
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, outputs: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Return the (weighted) mean over rows; outputs (B, M, C), as skorch has them."""
+        losses = self.likelihood.mixture_losses(outputs.transpose(0, 1), y)
+        return (losses if sample_weight is None else losses * sample_weight).mean()
+
+
+class ParticleNet(NeuralNet):
+    """Train the members of an ensemble together as particles.
+
+    It works on a `DeviceDataset` in batches of a `BatchIterator`. `infer` returns tensors of shape
+    (B, M, C), since skorch concatenates and counts along the first axis.
+
+    Parameters
+    ----------
+    module : Ensemble
+        Trained in place.
+    likelihood : Likelihood, default=CategoricalLikelihood()
         What the outputs mean.
-    repulsion : Repulsion, optional
+    repulsion : BuiltRepulsion, optional
         None trains a deep ensemble.
-    schedule : Schedule, default=Schedule()
-        When the repulsion acts, and how strongly.
+    strength : float, default=0.0
+        Strength of the repulsion.
     ema_decay : float, default=0.0
-        Of the moving average of the weights, which the module holds outside of training epochs: in
-        validation and afterwards. It begins anew with each run. 0 averages nothing.
-    points : callable, optional
-        Maps a batch's inputs and a number to so many points at which members are compared beside
-        the batch's rows. Held for the time of a training run.
-    compiles_step : bool, default=False
-        Whether `torch.compile` makes machine code of the train step.
+        Decay of the moving average of the weights, which the module holds outside of training
+        epochs: in validation and afterwards. It begins anew with each run. 0 averages nothing.
+    seed : int, default=0
+        Determines the draws of modules and functions that use torch's global generator.
     **kwargs
         As in `skorch.NeuralNet`.
     """
 
-    outputs_are = "one set for each row"  # said where a module's are of another shape
-
     def __init__(
         self,
-        module: Any = Ensemble,
+        module: Ensemble,
         *args: Any,
-        likelihood: Likelihood = CATEGORICAL,
-        repulsion: Repulsion | None = None,
-        schedule: Schedule = _NO_SCHEDULE,
+        likelihood: Likelihood = _CATEGORICAL,
+        repulsion: BuiltRepulsion | None = None,
+        strength: float = 0.0,
         ema_decay: float = 0.0,
-        points: Points | None = None,
-        compiles_step: bool = False,
-        criterion: Any = EnsembleLogLoss,
-        dataset: Any = Rows,
-        iterator_train: Any = Batches,
-        iterator_valid: Any = Batches,
+        seed: int = 0,
+        dataset: Any = DeviceDataset,
+        iterator_train: Any = BatchIterator,
+        iterator_valid: Any = BatchIterator,
         train_split: Any = None,
-        predict_nonlinearity: Any = mean_probability,
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
         self.likelihood = likelihood
         self.repulsion = repulsion
-        self.schedule = schedule
+        self.strength = strength
         self.ema_decay = ema_decay
-        self.points = points
-        self.compiles_step = compiles_step
-        self.compiled_step: Any = None
+        self.seed = seed
         self.n_steps = 0
-        self.unexplained = 1.0  # running mean of the share that members still get wrong
-        self.average: WeightAverage | None = None  # while training
+        self.relative_loss: Tensor | float = 1.0
+        self.average: WeightAverage | None = None  # It exists while training.
         super().__init__(
             module,
             *args,
-            criterion=criterion,
+            **{"criterion": MixtureLoss, "criterion__likelihood": likelihood, **kwargs},
             dataset=dataset,
             iterator_train=iterator_train,
             iterator_valid=iterator_valid,
             train_split=train_split,
-            predict_nonlinearity=predict_nonlinearity,
             verbose=verbose,
-            **kwargs,
         )
 
     @property
@@ -117,7 +118,7 @@ class ParticleNet(NeuralNet):
             ("epoch_timer", EpochTimer()),
             *(
                 (name, PassthroughScoring(name, on_train=name != "valid_loss"))
-                for name in (*_TRAINING_RECORDS, "valid_loss")
+                for name in (*_RECORDS, "valid_loss")
             ),
         ]
 
@@ -137,31 +138,67 @@ class ParticleNet(NeuralNet):
                 group["weight_decay"] = 0.0
         return self
 
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
+        """Return training rows, and the validation rows that `partial_fit` was given as `valid`."""
+        return self.get_dataset(X, y), fit_params.get("valid")
+
     def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Forget the average of an earlier run that failed."""
         super().on_train_begin(net, *args, **kwargs)
         self.average = None
 
     def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Drop what the average stood in for."""
+        """Drop the weights of the last step, which the average replaces."""
         super().on_train_end(net, *args, **kwargs)
         self.average = None
 
-    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
-        """Run an epoch: of training on the weights that are trained, of validation on the rest."""
-        if training and self.ema_decay and self.average is None:
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run an epoch: train the weights of the last step, and validate their average.
+
+        The figures of training steps stay on the device until the epoch ends.
+
+        Raises
+        ------
+        ValueError
+            If a training loss is not finite.
+        """
+        if not training:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        if self.ema_decay and self.average is None:
             # Not before: callbacks may set the weights when a run begins.
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
-        average = self.average if training else None
-        with nullcontext() if average is None else average.training():
-            super().run_single_epoch(iterator, training, *args, **kwargs)
+        figures = []
+        with nullcontext() if self.average is None else self.average.training():
+            for batch in iterator:
+                self.notify("on_batch_begin", batch=batch, training=True)
+                step = step_fn(batch, **fit_params)
+                figures.append(step["figures"])
+                self.history.record_batch("train_batch_size", get_len(batch[0]))
+                self.notify("on_batch_end", batch=batch, training=True, **step)
+        # The only host–device synchronisation of an epoch.
+        self._record(torch.stack(figures).tolist())
+        self.history.record("train_batch_count", len(figures))
+
+    def _record(self, figures: list[list[float]]) -> None:
+        for batch, (driving_loss, repulsion, relative_loss) in zip(
+            self.history[-1]["batches"], figures, strict=True
+        ):
+            loss = self.module_.n_members * (driving_loss + repulsion)
+            if not math.isfinite(loss):
+                raise ValueError(self.divergence_message("training loss"))
+            values = (loss, driving_loss, repulsion, relative_loss)
+            batch.update(zip(_RECORDS, values, strict=True))
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
         step = super().train_step(batch, **fit_params)
-        unexplained = self.history[-1, "batches", -1, "unexplained"]
-        mean = _UNEXPLAINED_DECAY * self.unexplained + (1 - _UNEXPLAINED_DECAY) * unexplained
-        self.unexplained = min(1.0, mean)
+        latest = step["figures"][-1]
+        latest = latest if latest.device.type == "mps" else latest.double()
+        mean = _RELATIVE_LOSS_DECAY * self.relative_loss + (1 - _RELATIVE_LOSS_DECAY) * latest
+        self.relative_loss = mean.clamp(max=1.0)
         self.n_steps += 1
         if self.average is not None:
             self.average.update()
@@ -173,59 +210,101 @@ class ParticleNet(NeuralNet):
         Returns
         -------
         dict
-            ``loss``: what is descended, summed over members; ``y_pred``: outputs (B, M, C).
+            ``loss``: the objective, summed over members; ``y_pred``: outputs (B, M, C);
+            ``figures``: driving loss, repulsion and relative loss, means over members.
 
         Raises
         ------
         ValueError
-            If the loss is not finite.
+            If the module can't be trained.
         """
         self._set_training(True)
         inputs, y = unpack_data(batch)
-        repulsion = self._repulsion_now(len(inputs["X"]))
-        points = None
-        if repulsion is not None and self.points is not None and not repulsion.is_idle:
-            points = self.points(inputs["X"], repulsion.n_rows(len(inputs["X"])))
-        step = accumulate_gradients(
-            self.module_,
-            inputs["X"],
-            y,
-            inputs.get("sample_weight"),
-            repulsion,
-            likelihood=self.likelihood,
-            points=points,
-            compiled=self._compiled(),
-        )
-        unexplained = self.likelihood.unexplained(
-            step.driving_loss, step.outputs, y, inputs.get("sample_weight")
-        )
-        means = torch.stack([step.driving_loss, step.repulsion, unexplained]).mean(1)
-        driving_loss, repulsion, unexplained = means.tolist()  # the one wait for a GPU
-        loss = self.module_.n_members * (driving_loss + repulsion)
-        if not math.isfinite(loss):
-            raise ValueError(self.divergence_message("training loss"))
-        for name, value in zip(
-            _TRAINING_RECORDS[1:], (driving_loss, repulsion, unexplained), strict=True
-        ):
-            self.history.record_batch(name, value)
-        return {"loss": torch.tensor(loss), "y_pred": batch_first(step.outputs)}
+        X, weight = inputs["X"], inputs.get("sample_weight")
+        repulsion, strength = self._repulsion_now(len(X))
+        extra = inputs.get("extra_inputs")
+        if repulsion is None or extra is None:
+            extra = None
+        else:
+            extra = extra[: repulsion.n_rows(len(X))]
+        try:
+            with self._own_draws():
+                step = accumulate_gradients(
+                    self.module_,
+                    X,
+                    y,
+                    weight,
+                    repulsion=repulsion,
+                    strength=strength,
+                    likelihood=self.likelihood,
+                    extra_inputs=extra,
+                )
+        except RuntimeError as error:
+            self._explain(error)
+            raise
+        relative_loss = self.likelihood.relative_loss(step.driving_loss, step.outputs, y, weight)
+        figures = torch.stack([step.driving_loss, step.repulsion, relative_loss]).mean(1)
+        loss = self.module_.n_members * (figures[0] + figures[1])
+        return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
 
-    def _compiled(self) -> Any:
-        if self.compiles_step and self.compiled_step is None:
-            self.compiled_step = compile_step()
-        return self.compiled_step
-
-    def _repulsion_now(self, n_rows: int) -> Repulsion | None:
-        """Return the repulsion of the step that begins, as strong as it is then."""
+    def _repulsion_now(self, n_rows: int) -> tuple[BuiltRepulsion | None, float | Tensor]:
+        """Return the repulsion of the step that begins, if it acts, and its strength."""
         if self.repulsion is None:
-            return None
+            return None, 0.0
         epoch = len(self.history) - 1
-        factor = self.schedule.factor(epoch, self.n_steps, n_rows, self.unexplained)
-        return replace(self.repulsion, strength=factor * self.repulsion.strength)
+        factor = self.repulsion.factor(epoch, self.n_steps, n_rows, self.relative_loss)
+        is_idle = not self.strength or isinstance(factor, float) and not factor
+        if is_idle and not self.repulsion.mixes_driving_force:
+            return None, 0.0
+        return self.repulsion, factor * self.strength
 
-    def __getstate__(self) -> dict[str, Any]:
-        # An average belongs to the very tensors that it swaps, compiled code to the process.
-        return {**super().__getstate__(), "average": None, "compiled_step": None}
+    def _own_draws(self) -> AbstractContextManager[None]:
+        """Give code of the user's that draws from global generators a seed for this step."""
+        space = None if self.repulsion is None else self.repulsion.space
+        if not (self.module_.draws_globally or isinstance(space, FunctionOfEnsemble)):
+            return nullcontext()
+        return seeded_generators(derived_seed(self.seed, self.n_steps), self.device)
+
+    def _explain(self, error: RuntimeError) -> None:
+        """Raise an error that names the cause if a module fails in its first step."""
+        space = None if self.repulsion is None else self.repulsion.space
+        is_first = len(self.history[-1]["batches"]) == 1
+        if not is_first or isinstance(space, FunctionOfEnsemble):
+            return
+        raise ValueError(
+            f"Got a module that can't be trained ({error}), but expected one whose output can be "
+            "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
+            "'function' need the weights only."
+        ) from error
+
+    def check_module(self, X: Tensor) -> None:
+        """Evaluate the module on two rows, so that one of another shape fails before training.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_rows, ...)
+
+        Raises
+        ------
+        ValueError
+            If the module can't be evaluated, or its outputs have another shape.
+        """
+        rows = X[:2]
+        try:
+            with self._own_draws(), torch.no_grad():
+                shape = tuple(self.module_.eval()(rows).shape[1:])
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} "
+                f"({error}), but expected one that maps them to outputs, and that torch.func.vmap "
+                "can batch over members."
+            ) from error
+        expected = (len(rows), self.likelihood.n_outputs)
+        if shape != expected:
+            raise ValueError(
+                f"Got output of shape {shape} from the module for {len(rows)} rows, but expected "
+                f"{expected}: (n_rows, n_outputs), {self.likelihood.outputs_are}."
+            )
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Mark the epoch as whole: an interrupted one is not."""
@@ -240,7 +319,7 @@ class ParticleNet(NeuralNet):
     def divergence_message(self, what: str) -> str:
         """Say when `what` stopped being finite and what to lower."""
         rate = self.optimizer_.param_groups[0]["lr"]
-        repels = self.repulsion is not None and self.repulsion.strength
+        repels = self.repulsion is not None and self.strength
         repelled = " or repulsion_strength" if repels else ""
         return (
             f"Got a {what} that is not finite (NaN or infinite) in epoch "
@@ -251,7 +330,8 @@ class ParticleNet(NeuralNet):
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         """Evaluate the members on a batch's inputs: outputs (B, M, C)."""
         X = x["X"] if isinstance(x, dict) else x
-        return batch_first(self.module_(to_tensor(X, device=self.device)))
+        outputs: Tensor = self.module_(to_tensor(X, device=self.device))
+        return outputs.transpose(0, 1)
 
     def get_loss(
         self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
@@ -269,38 +349,24 @@ class ParticleNet(NeuralNet):
             raise ValueError(self.divergence_message("validation loss"))
         return loss
 
+    def _get_predict_nonlinearity(self) -> Any:
+        return lambda outputs: self.likelihood.predict(outputs.transpose(0, 1))
 
-class ParticleClassifierNet(ParticleNet, NeuralNetClassifier):
-    """A `ParticleNet` whose `predict_proba` is the ensemble's mean probability.
+    def predict(self, X: Any) -> Any:
+        """Predict classes, from 0 to C − 1, or means, so that callbacks can score them."""
+        predicted = self.predict_proba(X)
+        return predicted.argmax(1) if self.likelihood.kind == "classifier" else predicted
 
-    So skorch's callbacks that score predictions do what they say.
-    """
+    @property
+    def classes_(self) -> Any:
+        """The classes, for scorers of scikit-learn's."""
+        return np.arange(self.likelihood.n_outputs)
 
-    outputs_are = "with a logit for each class"
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = self.likelihood.kind
+        return tags
 
-
-class ParticleRegressorNet(ParticleNet, NeuralNetRegressor):
-    """A `ParticleNet` whose `predict` is the mean of the members' means."""
-
-    outputs_are = "with a mean and what softplus turns into a variance"
-
-    def __init__(
-        self,
-        *args: Any,
-        likelihood: Likelihood = GAUSSIAN,
-        criterion: Any = EnsembleGaussianLoss,
-        predict_nonlinearity: Any = mean_prediction,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            *args,
-            likelihood=likelihood,
-            criterion=criterion,
-            predict_nonlinearity=predict_nonlinearity,
-            **kwargs,
-        )
-
-
-def can_compile(net: ParticleNet) -> bool:
-    """Whether a net's train step can be compiled: nothing in it needs autograd."""
-    return net.module_.compiles and (net.repulsion is None or net.repulsion.space.compiles)
+    def __getstate__(self) -> dict[str, Any]:
+        # An average belongs to the very tensors that it swaps.
+        return {**super().__getstate__(), "average": None}

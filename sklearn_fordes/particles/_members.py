@@ -1,10 +1,12 @@
-"""M members of any torch module as stacked parameters, evaluated in one batched call."""
+"""M members of any torch module as stacked parameters: one batched call, trained by autograd."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from threading import local
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,97 +15,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
+from sklearn_fordes.particles._arrays import to_arrays, to_tensors
+from sklearn_fordes.particles._evaluation import (
+    Evaluation,
+    OutputDerivatives,
+    OutputFunction,
+    autograd_evaluation,
+)
 from sklearn_fordes.particles._random import derived_seed, seeded_generators
 
 MemberFactory = Callable[[], nn.Module]
-OutputFunction = Callable[[Tensor], Tensor]
-Hessian = Callable[[Tensor], Tensor]
-# Gradient with respect to the outputs, and what multiplies by the Hessian; None stands for zero.
-OutputDerivatives = Callable[[Tensor], tuple[Tensor, Hessian | None]]
-
-
-Gradients = list[Tensor | None]
-
-
-class Evaluation(NamedTuple):
-    """An ensemble's outputs at a batch, what its members are compared by, and the way back.
-
-    Parameters
-    ----------
-    outputs : Tensor of shape (M, B, C)
-        Not part of an autograd graph.
-    representation : Tensor of shape (M, n_rows, K) or None
-        Likewise.
-    pullback : callable
-        Takes cotangents of outputs and representation (if there is one), of their shapes, and
-        returns the gradient of the inner products with both: one for each parameter of
-        ``ensemble.stacked``, None for those it does not depend on. May be called once, and what it
-        returns is good until the next pullback.
-    """
-
-    outputs: Tensor
-    representation: Tensor | None
-    pullback: Callable[..., Gradients]
-
-
-def autograd_evaluation(
-    ensemble: Ensemble, outputs: Tensor, representation: Tensor | None = None
-) -> Evaluation:
-    """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
-
-    Parameters
-    ----------
-    ensemble : Ensemble
-        Whose parameters are to have gradients.
-    outputs : Tensor of shape (M, B, C)
-        Part of the autograd graph.
-    representation : Tensor of shape (M, n_rows, K), optional
-        Likewise.
-
-    Returns
-    -------
-    Evaluation
-        The same tensors, detached.
-    """
-    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
-    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
-
-    def pullback(*cotangents: Tensor) -> Gradients:
-        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
-        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
-
-    detached = None if representation is None else representation.detach()
-    return Evaluation(outputs.detach(), detached, pullback)
-
-
-def autograd_derivatives(target: OutputFunction, outputs: Tensor) -> tuple[Tensor, Hessian | None]:
-    """Differentiate a function of outputs twice.
-
-    Parameters
-    ----------
-    target : callable
-        Maps outputs ``(M, n_rows, C)`` to ``(M, n_rows)``.
-    outputs : Tensor of shape (M, n_rows, C)
-
-    Returns
-    -------
-    gradient : Tensor of shape (M, n_rows, C)
-        Of each value with respect to its outputs.
-    hessian : callable or None
-        Multiplies with the second derivative; may be called once. None where that is zero.
-    """
-    followed = outputs.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        values = target(followed).sum()
-        (gradient,) = torch.autograd.grad(values, followed, create_graph=True)
-    if not gradient.requires_grad:
-        return gradient, None
-
-    def hessian(vector: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(gradient, followed, vector)
-        return product
-
-    return gradient.detach(), hessian
 
 
 class Ensemble(nn.Module):
@@ -112,12 +33,12 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     make_member : callable or nn.Module
-        Called without arguments, returns one freshly initialised member. An instance is taken as
-        the architecture only: each member is a copy whose layers are reset.
+        Called without arguments, returns one freshly initialised member. Of an instance only the
+        architecture counts: each member is a copy whose layers are reset.
     n_members : int
         M.
     seed : int, default=0
-        Member i's initial weights depend on `seed` and i alone.
+        Member i's initial weights depend only on `seed` and i.
 
     Attributes
     ----------
@@ -148,9 +69,8 @@ class Ensemble(nn.Module):
     torch.Size([5, 3, 4])
     """
 
-    compiles: ClassVar[bool] = False  # whether training can be, as a whole
-    _template: nn.Module
     _make_member: MemberFactory | nn.Module
+    _templates: local  # One for each thread: a functional call writes into the module.
 
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
@@ -159,12 +79,18 @@ class Ensemble(nn.Module):
         if n_members < 1:
             raise ValueError(f"Got n_members={n_members}, but expected an integer >= 1.")
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
-        self.n_members = n_members
-        self.stacked = _stack(members)
+        self._assemble(make_member, n_members, _stack(members))
         self._check_trainable()
-        # Kept out of the registered modules: the weights of these are never used.
+        self._templates.module = members[0]
+
+    def _assemble(
+        self, make_member: MemberFactory | nn.Module, n_members: int, stacked: nn.Module
+    ) -> None:
+        self.n_members = n_members
+        self.stacked = stacked
+        # Not registered as modules, because their weights are never used.
         self.__dict__["_make_member"] = make_member
-        self.__dict__["_template"] = members[0].train(self.training)
+        self.__dict__["_templates"] = local()
 
     def _check_trainable(self) -> None:
         trainable = [p for p in self.stacked.parameters() if p.requires_grad]
@@ -177,16 +103,37 @@ class Ensemble(nn.Module):
                 "instance each time, or seed the generator itself?"
             )
 
+    @property
+    def _template(self) -> nn.Module:
+        """A member of this thread, whose weights are replaced in each call."""
+        template: nn.Module | None = getattr(self._templates, "module", None)
+        if template is None:
+            template = self._templates.module = _draw_member(self._make_member, 0)
+        if template.training != self.training:
+            template.train(self.training)
+        return template
+
     def __getstate__(self) -> dict[str, Any]:
-        # The template is made anew: it may hold what can't be copied, such as what its last
-        # forward pass left behind.
-        state = self.__dict__.copy()
-        del state["_template"]
-        return state
+        parameters = dict(self.stacked.named_parameters())
+        return {
+            "make_member": self._make_member,
+            "n_members": self.n_members,
+            "training": self.training,
+            "trainable": {name: p.requires_grad for name, p in parameters.items()},
+            "parameters": to_arrays(parameters),
+            "buffers": to_arrays(dict(self.stacked.named_buffers())),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__dict__["_template"] = _draw_member(self._make_member, 0).train(self.training)
+        nn.Module.__init__(self)
+        parameters = to_tensors(state["parameters"])
+        trainable = state["trainable"]
+        stacked = _tree(
+            {name: (values, trainable[name]) for name, values in parameters.items()},
+            to_tensors(state["buffers"]),
+        )
+        self._assemble(state["make_member"], state["n_members"], stacked)
+        self.train(state["training"])
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member.
@@ -250,9 +197,6 @@ class Ensemble(nn.Module):
             outputs = torch.cat([outputs, self(X[n_rows:])], dim=1)
         return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
 
-    def free_memory(self) -> None:
-        """Give back what a step of training keeps for the next one: nothing, here."""
-
     def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate every member, and note what enters its last layer that holds a weight matrix.
 
@@ -315,12 +259,10 @@ class Ensemble(nn.Module):
             )
         return output, entering[-1]
 
-    def train(self, mode: bool = True) -> Ensemble:
-        """Set training mode, in the template too (see `torch.nn.Module.train`)."""
-        if mode != self.training:  # skorch sets it for each batch
-            super().train(mode)
-            self._template.train(mode)
-        return self
+    @property
+    def draws_globally(self) -> bool:
+        """Whether a member may draw from the global generators: it takes no `generator`."""
+        return not _takes_generator(self._make_member)
 
     @property
     def couples_rows(self) -> bool:
@@ -360,17 +302,16 @@ class Ensemble(nn.Module):
         Ensemble
             Of the same class.
         """
-        selected = copy.copy(self)
-        selected._modules = {}
-        selected.n_members = len(members)
         index = list(members)
         parameters = {
             name: (parameter.detach()[index].clone(), parameter.requires_grad)
             for name, parameter in self.stacked.named_parameters()
         }
         buffers = {name: b[index].clone() for name, b in self.stacked.named_buffers()}
-        selected.stacked = _tree(parameters, buffers).train(self.stacked.training)
-        return selected
+        selected = type(self).__new__(type(self))
+        nn.Module.__init__(selected)
+        selected._assemble(self._make_member, len(index), _tree(parameters, buffers))
+        return selected.train(self.training)
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
@@ -393,6 +334,13 @@ def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module
             "torch.nn.Module."
         )
     return member
+
+
+def _takes_generator(make_member: Any) -> bool:
+    try:
+        return "generator" in inspect.signature(make_member).parameters
+    except (TypeError, ValueError):  # Some builtins have no signature.
+        return False
 
 
 def _layers_with_matrices(module: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,247 @@
+"""A fitted ensemble: encoder, members and likelihood, evaluated in chunks of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from torch import Tensor
+
+from sklearn_fordes.particles import (
+    SPACES,
+    Ensemble,
+    Likelihood,
+    ordinary_state,
+)
+
+# Rows encoded at once, so that memory does not grow with the table.
+_ROWS_ENCODED_AT_ONCE = 65_536
+# Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
+_ACTIVATIONS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+
+
+class FittedEnsemble:
+    """What was learnt, and all that prediction needs.
+
+    Parameters
+    ----------
+    encoder : transformer
+        Turns a table into numbers: by its method ``encode``, if it has one for tables that are
+        already checked, else by ``transform``.
+    members : Ensemble
+        In evaluation mode.
+    likelihood : Likelihood
+        What the members' outputs mean.
+    n_inputs : int
+        Number of encoded columns.
+    rows_per_chunk : int, optional
+        Number of rows that the members evaluate at once. By default as many as keep the widest
+        layer in the cache.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        members: Ensemble,
+        likelihood: Likelihood,
+        *,
+        n_inputs: int,
+        rows_per_chunk: int | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.members = members
+        self.likelihood = likelihood
+        self.n_inputs = n_inputs
+        self._rows_per_chunk = rows_per_chunk
+
+    @property
+    def device(self) -> torch.device:
+        """Where the members are."""
+        return next(self.members.stacked.parameters()).device
+
+    def encode(self, X: Any) -> Tensor:
+        """Return the network's inputs for checked rows of a table.
+
+        Parameters
+        ----------
+        X : data frame or ndarray of shape (n_rows, ...)
+
+        Returns
+        -------
+        Tensor of shape (n_rows, ...)
+            On the members' device.
+
+        Raises
+        ------
+        ValueError
+            If the encoder returns another number of columns than for the training rows, or values
+            that are not finite in the network's precision.
+        """
+        encode = getattr(self.encoder, "encode", None) or self.encoder.transform
+        encoded = as_array(encode(X))
+        width = math.prod(encoded.shape[1:])
+        if width != self.n_inputs:
+            raise ValueError(
+                f"Got {width} columns from the encoder, but expected {self.n_inputs}, as for the "
+                "training rows."
+            )
+        return encoded_inputs(encoded, self.members.dtype, self.device)
+
+    def outputs(self, X: Any) -> Iterator[Tensor]:
+        """Yield the members' outputs for successive chunks of rows.
+
+        Parameters
+        ----------
+        X : data frame or ndarray of shape (n_rows, ...)
+            Checked.
+
+        Yields
+        ------
+        Tensor of shape (M, n_rows of the chunk, C)
+            On the CPU.
+
+        Raises
+        ------
+        ValueError
+            If an output is not finite.
+        """
+        for part in _parts(X):
+            inputs = self.encode(part)
+            # A thread may run other code of its own between two chunks.
+            for rows in inputs.split(self.rows_per_chunk):
+                with ordinary_state(grad=False):
+                    outputs = self.members(rows).cpu()
+                if not math.isfinite(outputs.sum(dtype=torch.float64)):
+                    raise ValueError(
+                        "Got X for which the network's output is not finite, but expected the "
+                        "scale of the training rows."
+                    )
+                yield outputs
+
+    def input_gradients(self, X: Any, y: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """Return the members' gradients of the likelihood's target with respect to the inputs.
+
+        Parameters
+        ----------
+        X : data frame or ndarray of shape (n_rows, ...)
+            Checked.
+        y : ndarray of shape (n_rows,), optional
+            Encoded targets. Default: the ensemble's predictions.
+
+        Returns
+        -------
+        ndarray of shape (M, n_rows, n_inputs)
+
+        Raises
+        ------
+        ValueError
+            If the module's output can't be differentiated twice.
+        """
+        inputs = self.encode(X)
+        targets = None if y is None else torch.as_tensor(y, device=inputs.device)
+        # The derivatives of every layer are kept, where outputs need one layer at a time.
+        size = max(1, self.rows_per_chunk // 4)
+        with ordinary_state(grad=True):
+            chunks = [
+                self._gradients_at(inputs[i : i + size], None if y is None else targets[i : i + size])
+                for i in range(0, len(inputs), size)
+            ]
+        return np.concatenate(chunks, axis=1)
+
+    def _gradients_at(self, X: Tensor, y: Tensor | None) -> NDArray[np.float64]:
+        if y is None:
+            with torch.no_grad():
+                y = self.likelihood.guess(self.members(X))
+        space = SPACES["input_gradient"]
+        try:
+            evaluation = space.evaluate(self.members, X, y, len(X), self.likelihood)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Got a module whose output can't be differentiated twice ({error}), but expected "
+                "one that can."
+            ) from error
+        gradients: NDArray[np.float64] = evaluation.representation.cpu().double().numpy()
+        return gradients
+
+    def select(self, members: Sequence[int]) -> FittedEnsemble:
+        """Return an ensemble of some of the members, with copies of their weights."""
+        return self.with_members(self.members.select(members))
+
+    def with_members(
+        self, members: Ensemble, likelihood: Likelihood | None = None
+    ) -> FittedEnsemble:
+        """Return the same with other members, and another likelihood if given."""
+        return FittedEnsemble(
+            self.encoder,
+            members,
+            likelihood or self.likelihood,
+            n_inputs=self.n_inputs,
+            rows_per_chunk=self._rows_per_chunk,
+        )
+
+    @property
+    def rows_per_chunk(self) -> int:
+        """Number of rows that the members evaluate at once."""
+        activations = _ACTIVATIONS_AT_ONCE.get(self.device.type, 1 << 20)
+        return self._rows_per_chunk or self.members.rows_at_a_time(activations)
+
+
+def encoded_inputs(
+    encoded: NDArray[Any], dtype: torch.dtype, device: str | torch.device
+) -> Tensor:
+    """Return encoded rows as a tensor, all of it finite.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or too large for the network's precision.
+    """
+    # A copy protects the caller's array, and takes read-only ones.
+    inputs = torch.tensor(np.asarray(encoded), dtype=dtype, device=device)
+    if not inputs.isfinite().all():
+        raise ValueError(
+            f"Got X with values that are missing, or too large for {dtype}, after encoding, but "
+            "expected finite numbers of the scale of the training rows."
+        )
+    return inputs
+
+
+def as_array(encoded: Any) -> NDArray[Any]:
+    """Return what an encoder gave, a sparse matrix or a frame too, as an array."""
+    return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+
+
+def available_device(device: str | torch.device) -> torch.device:
+    """Return the device named, or for "auto" the CUDA device if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device, or this machine has none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "expected 'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"Got device={device!r}, but {expected}.") from error
+    try:
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"Got device={device!r}, which this machine does not offer to torch, but {expected}."
+        ) from error
+    return found
+
+
+def _parts(X: Any) -> Iterator[Any]:
+    frame = X if isinstance(X, np.ndarray) else nw.from_native(X, eager_only=True)
+    for start in range(0, len(frame), _ROWS_ENCODED_AT_ONCE):
+        yield nw.to_native(frame[start : start + _ROWS_ENCODED_AT_ONCE], pass_through=True)

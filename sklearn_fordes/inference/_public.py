@@ -1,0 +1,10 @@
+"""The public names of `sklearn_fordes.inference`."""
+
+from sklearn_fordes.inference._fitted import (
+    FittedEnsemble,
+    as_array,
+    available_device,
+    encoded_inputs,
+)
+
+__all__ = ["FittedEnsemble", "as_array", "available_device", "encoded_inputs"]

@@ -1,0 +1,44 @@
+"""The seam for members and rows that are spread over processes."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+Number = TypeVar("Number", int, Tensor)
+
+
+class Communicator(Protocol):
+    """What an update needs from other processes.
+
+    Attributes
+    ----------
+    first_member : int
+        Index, among all members, of the first one that this process holds.
+    """
+
+    first_member: int
+
+    def gather(self, representation: Tensor) -> Tensor:
+        """Return the representation of all members: (m, B, K) → (M, B, K), detached."""
+
+    def sum(self, values: Number) -> Number:
+        """Sum over the processes that hold the same members at other rows."""
+
+
+class Local:
+    """One process holds all members and all rows of a batch."""
+
+    first_member = 0
+
+    def gather(self, representation: Tensor) -> Tensor:
+        """Return the representation as it is."""
+        return representation
+
+    def sum(self, values: Number) -> Number:
+        """Return the values as they are."""
+        return values
+
+
+LOCAL = Local()

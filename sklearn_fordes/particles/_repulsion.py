@@ -1,0 +1,362 @@
+"""The repulsion between members, as users describe it and as a training step applies it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from sklearn_fordes.particles._kernel import BANDWIDTHS, Kernel
+from sklearn_fordes.particles._lengthscales import is_identity, make_lengthscale
+from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
+from sklearn_fordes.particles._updates import UPDATES, Update, stein_update, wasserstein_update
+from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
+
+
+@dataclass(frozen=True)
+class BuiltRepulsion:
+    """A repulsion whose parts are chosen: what a training step applies.
+
+    Parameters
+    ----------
+    space : Space, default=SPACES["input_gradient"]
+        What members are compared by.
+    kernel : Kernel, default=Kernel()
+        How distances in that space are measured.
+    update : callable, default=wasserstein_update
+        Maps a representation, the kernel and a communicator to `Forces`.
+    fraction : float, default=1.0
+        Share of a batch's rows at which members are compared, in (0, 1].
+    period, warmup : int, default=1, 0
+        When the repulsion acts (see `Repulsion`).
+    relative : bool, default=False
+        Unit of the strength (see `Repulsion`).
+    """
+
+    space: Space = SPACES["input_gradient"]
+    kernel: Kernel = field(default_factory=Kernel)
+    update: Update = wasserstein_update
+    fraction: float = 1.0
+    period: int = 1
+    warmup: int = 0
+    relative: bool = False
+
+    @property
+    def mixes_driving_force(self) -> bool:
+        """Whether the update changes the driving force too, at a strength of zero as well."""
+        return self.update is stein_update
+
+    def n_rows(self, batch_size: int) -> int:
+        """Return the number of a batch's rows at which members are compared."""
+        return max(1, round(self.fraction * batch_size))
+
+    def factor(self, epoch: int, step: int, n_rows: int, relative_loss: Tensor | float) -> Any:
+        """Return the factor of the potential in a step, for a strength of 1.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Counted from zero.
+        n_rows : int
+            Number of rows in the batch.
+        relative_loss : Tensor or float
+            Running mean of the members' loss as a share of a constant prediction's.
+
+        Returns
+        -------
+        Tensor or float
+            Zero between the steps in which the repulsion acts.
+        """
+        if step % self.period:
+            return 0.0
+        ramp = min(1.0, (epoch + 1) / (self.warmup + 1))
+        return self.period * ramp * (relative_loss if self.relative else 1 / n_rows)
+
+
+class Repulsion:
+    """How the members of an ensemble repel each other.
+
+    Parameters
+    ----------
+    space : {"input_gradient", "weight", "function", "feature", "none"}, callable or Space, \
+            default="input_gradient"
+        The space in which members repel each other: their input gradients, their weights, their
+        predictions at the rows of a batch (as one vector), the inputs of their last layer, or none
+        (a deep ensemble). A function maps ``(ensemble, X, y)``, with the rows compared and their
+        targets as tensors, to a tensor ``(n_members, rows, K)`` that autograd can follow.
+    update : {"wgd", "svgd", "lit"}, default="wgd"
+        Wasserstein gradient descent: each member descends its own loss, and moves away from where
+        the others are dense. Stein variational gradient descent also averages the driving force
+        over near members ("weight" and "function" only). Local independence training makes
+        directions orthogonal ("input_gradient" and functions only).
+    target : {"log_odds", "logit", "log_prob"}, default="log_odds"
+        The output of a classifier whose input gradient is compared: the true class's log-odds, its
+        raw logit (the paper's code) or its log probability (the paper's text). A regressor always
+        compares the gradients of its members' locations.
+    bandwidth : {"auto", "reference", "paper"} or float, default="auto"
+        Bandwidth of the kernel, in units of a squared distance: the median of the distances to each
+        member at each row (the paper's code), or of all pairs at each row (the paper's text), both
+        divided by log n_members, or a fixed number. "auto" is "reference" if directions are
+        compared and "paper" elsewhere.
+    fraction : float, default=0.25
+        Share of a batch's rows at which members are compared, in (0, 1]. The cost of the repulsion
+        is proportional to it.
+    period : int, default=4
+        Apply the repulsion every `period` steps, `period` times as strongly. The average force does
+        not depend on it; the cost of the repulsion falls by this factor.
+    warmup : int, default=0
+        Number of epochs in which the strength rises linearly to its full value.
+    relative : bool, default=True
+        Unit of the strength. If true, the potential is multiplied by the members' relative loss: a
+        running mean over steps of cross-entropy / log(n_classes), or of squared error / variance
+        of y, at most 1; then the strength does not depend on the batch size. If false, the
+        potential is divided by the batch size, as in the paper.
+
+    Notes
+    -----
+    Directions are compared in input-gradient space: each gradient is divided by its norm. With a
+    single input feature a direction is only a sign, and the gradients themselves are compared.
+
+    Parameters are checked where the repulsion is used, as those of scikit-learn's estimators are.
+
+    References
+    ----------
+    T. Trinh, M. Heinonen, L. Acerbi, S. Kaski. Input-gradient space particle inference for neural
+    network ensembles. ICLR 2024.
+
+    Examples
+    --------
+    >>> from sklearn_fordes import FoRDEClassifier, Repulsion
+    >>> model = FoRDEClassifier(repulsion=Repulsion("weight", bandwidth="paper"))
+    >>> model.set_params(repulsion__period=1).repulsion
+    Repulsion(space='weight', bandwidth='paper', period=1)
+    """
+
+    def __init__(
+        self,
+        space: str | Representation | Space = "input_gradient",
+        *,
+        update: str = "wgd",
+        target: str = "log_odds",
+        bandwidth: str | float = "auto",
+        fraction: float = 0.25,
+        period: int = 4,
+        warmup: int = 0,
+        relative: bool = True,
+    ) -> None:
+        self.space = space
+        self.update = update
+        self.target = target
+        self.bandwidth = bandwidth
+        self.fraction = fraction
+        self.period = period
+        self.warmup = warmup
+        self.relative = relative
+
+    @classmethod
+    def paper(cls, space: str | Representation | Space = "input_gradient", **parameters: Any) -> Self:
+        """Make the repulsion of the paper's code.
+
+        Every row, every step, the raw logit, a strength that is divided by the batch size, and in
+        input-gradient space the bandwidth of the reference implementation. Beside it the paper has
+        ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
+
+        Parameters
+        ----------
+        space : {"input_gradient", "weight", "function", "feature"}, callable or Space
+        **parameters
+            Other parameters than the paper's.
+
+        Returns
+        -------
+        Repulsion
+        """
+        recipe = {"target": "logit", "fraction": 1.0, "period": 1, "relative": False}
+        return cls(space, **{**recipe, **parameters})
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters by name, as scikit-learn's `clone` and grid searches do.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Not used.
+
+        Returns
+        -------
+        dict
+        """
+        return dict(vars(self))
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set parameters by name.
+
+        Parameters
+        ----------
+        **parameters
+
+        Returns
+        -------
+        self : Repulsion
+
+        Raises
+        ------
+        ValueError
+            If there is no parameter of that name.
+        """
+        for name, value in parameters.items():
+            if name not in vars(self):
+                raise ValueError(
+                    f"Got parameter {name!r} of Repulsion, but expected one of {list(vars(self))}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        changed = [
+            f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if not (value is defaults[name].default or value == defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def build(self, X: Tensor, lengthscale: Any = "identity") -> BuiltRepulsion | None:
+        """Choose the parts for training inputs.
+
+        Parameters
+        ----------
+        X : Tensor of shape (N, ...)
+            Encoded training inputs.
+        lengthscale : {"identity", "pca"}, float, array-like, Lengthscale or callable, \
+                default="identity"
+            Lengthscale of the input-gradient space (see `FoRDEClassifier`).
+
+        Returns
+        -------
+        BuiltRepulsion or None
+            None for the space "none".
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as expected, or two of them don't fit together.
+        """
+        space = self._space()
+        self._check_parameters()
+        if space is None:
+            return None
+        self._check_update(space, lengthscale)
+        self._check_lengthscale(space, lengthscale)
+        width = X[0].numel()
+        made = make_lengthscale(lengthscale, X)
+        if space.axes_are_inputs and any(len(part) != width for part in made if part is not None):
+            raise ValueError(
+                f"Got a lengthscale of {len(next(p for p in made if p is not None))} features, but "
+                f"expected {width}, those of the encoded inputs."
+            )
+        # A direction in one dimension is only a sign.
+        unit_sphere = space.unit_sphere and width > 1
+        auto = "reference" if unit_sphere else "paper"
+        bandwidth = auto if self.bandwidth == "auto" else self.bandwidth
+        kernel = Kernel(made, bandwidth, unit_sphere)
+        return BuiltRepulsion(
+            space,
+            kernel,
+            UPDATES[self.update],
+            float(self.fraction),
+            int(self.period),
+            int(self.warmup),
+            bool(self.relative),
+        )
+
+    def _space(self) -> Space | None:
+        if isinstance(self.space, Space):
+            return self.space
+        if callable(self.space):
+            return FunctionOfEnsemble(self.space)
+        space: Space | None = _look_up({**SPACES, "none": None}, "repulsion", self.space)
+        return space
+
+    def _check_parameters(self) -> None:
+        _look_up(UPDATES, "update", self.update)
+        _look_up(GRADIENT_TARGETS, "target", self.target)
+        if isinstance(self.bandwidth, str):
+            _look_up(dict.fromkeys(("auto", *BANDWIDTHS)), "bandwidth", self.bandwidth)
+        for name, is_valid, expected in (
+            ("bandwidth", lambda v: isinstance(v, str) or _is_real(v, 0), "a number > 0"),
+            ("fraction", lambda v: _is_real(v, 0) and v <= 1, "a number in (0, 1]"),
+            ("period", lambda v: _is_integer(v, 1), "an integer >= 1"),
+            ("warmup", lambda v: _is_integer(v, 0), "an integer >= 0"),
+            ("relative", lambda v: isinstance(v, bool | np.bool_), "True or False"),
+        ):
+            if not is_valid(getattr(self, name)):
+                raise ValueError(f"Got {name}={getattr(self, name)!r}, but expected {expected}.")
+
+    def _check_update(self, space: Space, lengthscale: Any) -> None:
+        if self.update == "svgd" and not space.supports_svgd:
+            raise ValueError(
+                f"Got update='svgd' with repulsion={self.space!r}, in which there is no driving "
+                "force to smooth, but expected repulsion='weight' or 'function'."
+            )
+        if self.update == "svgd" and self.bandwidth == "reference":
+            raise ValueError(
+                "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
+                "expected 'auto', 'paper' or a number."
+            )
+        if self.update != "lit":
+            return
+        if not (space.unit_sphere or callable(self.space)):
+            raise ValueError(
+                f"Got update='lit' with repulsion={self.space!r}, but expected "
+                "repulsion='input_gradient' or a function: it makes directions orthogonal."
+            )
+        for name, value, default in (
+            ("lengthscale", "identity" if is_identity(lengthscale) else lengthscale, "identity"),
+            ("bandwidth", self.bandwidth, "auto"),
+        ):
+            if not (isinstance(value, str) and value == default):
+                raise ValueError(
+                    f"Got {name}={value!r} with update='lit', which has no kernel, but expected "
+                    f"{default!r}."
+                )
+
+    def _check_lengthscale(self, space: Space, lengthscale: Any) -> None:
+        is_given = not isinstance(lengthscale, str | Real | Callable)
+        if is_identity(lengthscale) or space.axes_are_inputs:
+            return
+        if not (callable(self.space) and is_given):
+            raise ValueError(
+                f"Got lengthscale={lengthscale!r} with repulsion={self.space!r}, whose axes are "
+                "not the input's, but expected 'identity'"
+                + (" or an array." if callable(self.space) else ".")
+            )
+
+
+def as_repulsion(value: str | Representation | Space | Repulsion) -> Repulsion:
+    """Return the repulsion that an estimator's parameter describes."""
+    return value if isinstance(value, Repulsion) else Repulsion(value)
+
+
+def _look_up(registry: Mapping[str, Any], parameter: str, name: Any) -> Any:
+    if not isinstance(name, str) or name not in registry:
+        raise ValueError(f"Got {parameter}={name!r}, but expected one of {list(registry)}.")
+    return registry[name]
+
+
+def _is_real(value: Any, low: float) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and low < float(value) < 1e300
+
+
+def _is_integer(value: Any, low: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low

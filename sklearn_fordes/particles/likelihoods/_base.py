@@ -1,0 +1,206 @@
+"""The interface of a likelihood, and what all likelihoods of a number share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from sklearn_fordes.particles._evaluation import Hessian, autograd_derivatives
+from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
+
+# Halvings of an interval after which its ends are equal in double precision.
+_BISECTIONS = 60
+
+
+class Likelihood(ABC):
+    """What outputs (M, B, C) of M members mean for targets y (B,): a task has one class.
+
+    Attributes
+    ----------
+    n_outputs : int
+        C, the number of outputs of a row.
+    outputs_are : str
+        The outputs in words, for the error about a wrong shape.
+    kind : {"classifier", "regressor"}
+        The task in scikit-learn's words.
+    """
+
+    n_outputs: int
+    outputs_are: str
+    kind: str
+
+    @abstractmethod
+    def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each member's loss of each row, and its gradient.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, B, C)
+        y : Tensor of shape (B,)
+
+        Returns
+        -------
+        losses : Tensor of shape (M, B)
+            In nats, where it is a negative log likelihood.
+        gradient : Tensor of shape (M, B, C)
+            Gradient of each loss with respect to the outputs.
+        """
+
+    @abstractmethod
+    def gradient_target(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the scalars (M, B) whose input gradients are compared."""
+
+    @abstractmethod
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Return what function space compares, (M, B, K)."""
+
+    @abstractmethod
+    def guess(self, outputs: Tensor) -> Tensor:
+        """Return the ensemble's own prediction of y (B,), for rows without a target."""
+
+    @abstractmethod
+    def relative_loss(
+        self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return the members' losses as a share of a constant prediction's loss, (M,)."""
+
+    @abstractmethod
+    def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of the members' equal mixture in each row, (B,)."""
+
+    @abstractmethod
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the prediction of the members' equal mixture in float64, (B, ...)."""
+
+    @abstractmethod
+    def decompose(self, outputs: Tensor) -> Uncertainty:
+        """Split the uncertainty of the mixture; arrays of shape (B,)."""
+
+    def loss(
+        self, outputs: Tensor, y: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return each member's mean loss over the rows, and the gradient of their sum.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, B, C)
+        y : Tensor of shape (B,)
+        weight : Tensor of shape (B,), optional
+            Row weights; the mean divides by B, not by their sum, so that a batch keeps its weight.
+
+        Returns
+        -------
+        loss : Tensor of shape (M,)
+        gradient : Tensor of shape (M, B, C)
+        """
+        losses, gradient = self.row_losses(outputs, y)
+        if weight is not None:
+            losses, gradient = losses * weight, gradient * weight.unsqueeze(-1)
+        return losses.mean(1), gradient / len(y)
+
+    def gradient_target_derivatives(
+        self, outputs: Tensor, y: Tensor
+    ) -> tuple[Tensor, Hessian | None]:
+        """Differentiate `gradient_target` twice (see `autograd_derivatives`)."""
+        return autograd_derivatives(lambda z: self.gradient_target(z, y), outputs)
+
+    def completed(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return targets of all rows: guesses for the first ones, which have no target.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, n_extra + B, C)
+        y : Tensor of shape (B,)
+
+        Returns
+        -------
+        Tensor of shape (n_extra + B,)
+        """
+        n_extra = outputs.shape[1] - len(y)
+        if not n_extra:
+            return y
+        return torch.cat([self.guess(outputs[:, :n_extra].detach()), y])
+
+
+class RealLikelihood(Likelihood):
+    """A distribution of a number with mean 0 and variance 1 over the training rows.
+
+    The first output is the location, whose input gradient is compared. A subclass gives the loss,
+    and the members' moments, quantiles and distribution functions.
+    """
+
+    kind = "regressor"
+
+    @abstractmethod
+    def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of each member's distribution, (..., B) of (..., B, C)."""
+
+    @abstractmethod
+    def member_quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
+        """Return each member's quantiles at levels (L,), of shape (M, B, L)."""
+
+    @abstractmethod
+    def member_cdf(self, outputs: Tensor, values: Tensor) -> Tensor:
+        """Return each member's distribution function at values (B, L), of shape (M, B, L)."""
+
+    def gradient_target(self, outputs: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the members' locations (M, B)."""
+        return outputs[..., 0]
+
+    def gradient_target_derivatives(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, None]:
+        """Return ones for the location, and zeros; there is no second derivative."""
+        gradient = torch.zeros_like(outputs)
+        gradient[..., 0] = 1
+        return gradient, None
+
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Return the members' locations, (M, B, 1)."""
+        return outputs[..., :1]
+
+    def guess(self, outputs: Tensor) -> Tensor:
+        """Return the mean of the members' locations, (B,)."""
+        return outputs[..., 0].mean(0)
+
+    def relative_loss(
+        self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return the squared error of the members' locations, for a variance of one, (M,)."""
+        sq_error = (outputs[..., 0] - y).square()
+        return sq_error.mean(1) if weight is None else sq_error @ weight / weight.sum()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Return the mean of the mixture, (B,)."""
+        return self.moments(outputs.double())[0].mean(0)
+
+    def decompose(self, outputs: Tensor) -> Uncertainty:
+        """Split the variance of the mixture."""
+        return variance_decomposition(*(part.numpy() for part in self.moments(outputs.double())))
+
+    def quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
+        """Return quantiles of the members' equal mixture.
+
+        A quantile of the mixture lies between the smallest and the largest of the members', where
+        bisection finds it to double precision.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, B, C)
+        levels : Tensor of shape (L,)
+            In (0, 1).
+
+        Returns
+        -------
+        Tensor of shape (B, L)
+            In float64, not decreasing along increasing levels.
+        """
+        outputs, (levels, order) = outputs.double(), levels.double().sort()
+        of_members = self.member_quantiles(outputs, levels)
+        low, high = of_members.amin(0), of_members.amax(0)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self.member_cdf(outputs, middle).mean(0) < levels
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        # Rounding must not let two quantiles cross.
+        return high.cummax(-1).values[:, order.argsort()]

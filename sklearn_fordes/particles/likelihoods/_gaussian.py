@@ -1,0 +1,52 @@
+"""Numbers with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklearn_fordes.particles.likelihoods._base import RealLikelihood
+
+# In units of the target's variance.
+_SMALLEST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class GaussianLikelihood(RealLikelihood):
+    """Outputs are a mean and a number that softplus turns into a variance."""
+
+    n_outputs = 2
+    outputs_are = "a mean and what softplus turns into a variance"
+
+    def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of each member's Gaussian, (..., B) of (..., B, 2)."""
+        mean, raw = outputs.unbind(-1)
+        return mean, torch.nn.functional.softplus(raw) + _SMALLEST_VARIANCE
+
+    def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the negative log density in nats (M, B), and its gradient."""
+        mean, variance = self.moments(outputs)
+        residual = mean - y
+        losses = 0.5 * (residual.square() / variance + variance.log() + math.log(2 * math.pi))
+        grad_variance = 0.5 * (1 - residual.square() / variance) / variance
+        grad_raw = grad_variance * outputs[..., 1].sigmoid()
+        return losses, torch.stack([residual / variance, grad_raw], -1)
+
+    def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return ``−log mean_i N(y; i)`` in nats, (B,)."""
+        mean, variance = self.moments(outputs)
+        gaussians = torch.distributions.Normal(mean, variance.sqrt(), validate_args=False)
+        return math.log(len(outputs)) - gaussians.log_prob(y).logsumexp(0)
+
+    def member_quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
+        """Return ``μ + σ Φ⁻¹(level)``, (M, B, L)."""
+        mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
+        return mean + variance.sqrt() * torch.special.ndtri(levels)
+
+    def member_cdf(self, outputs: Tensor, values: Tensor) -> Tensor:
+        """Return ``Φ((value − μ) / σ)``, (M, B, L)."""
+        mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
+        return torch.special.ndtr((values - mean) / variance.sqrt())

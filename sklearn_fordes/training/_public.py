@@ -1,0 +1,32 @@
+"""The public names of `sklearn_fordes.training`."""
+
+from torch.optim import AdamW
+
+from sklearn_fordes.training._averaging import WeightAverage
+from sklearn_fordes.training._callbacks import (
+    BestEpoch,
+    ClipMemberGradients,
+    EpochProgress,
+    copy_callback,
+)
+from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
+from sklearn_fordes.training._loop import keep_freed_memory, train
+from sklearn_fordes.training._net import MixtureLoss, ParticleNet
+from sklearn_fordes.training._state import TrainingState
+
+__all__ = [
+    "AdamW",
+    "BatchIterator",
+    "Batches",
+    "BestEpoch",
+    "ClipMemberGradients",
+    "DeviceDataset",
+    "EpochProgress",
+    "MixtureLoss",
+    "ParticleNet",
+    "TrainingState",
+    "WeightAverage",
+    "copy_callback",
+    "keep_freed_memory",
+    "train",
+]
