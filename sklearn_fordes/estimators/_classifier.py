@@ -98,7 +98,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         taken to be the one the ensemble predicts.
     encoder : "auto", transformer or None, default="auto"
         What makes numbers of the columns: for the default network a
-        `sklearn_fordes.tabular.TabularEncoder`, for a `module` of your own nothing; or a
+        `sklearn_fordes.preprocessing.TabularEncoder`, for a `module` of your own nothing; or a
         transformer, of which a clone is fitted to the training rows; or nothing.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories: those of strings, categories, enumerations and objects that are no

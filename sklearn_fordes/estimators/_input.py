@@ -76,7 +76,7 @@ class TableInput:
         return arrays
 
     def _validate_table(self, X: Any, *, reset: bool, **with_y: Any) -> Any:
-        from sklearn_fordes.tabular import as_table
+        from sklearn_fordes.preprocessing import as_table
 
         X = as_table(X)
         validate_data(self, X, reset=reset, skip_check_array=True)
@@ -119,7 +119,7 @@ class TableInput:
         return self.module is None if is_default else self.encoder is not None
 
     def _make_encoder(self) -> Any:
-        from sklearn_fordes.tabular import TabularEncoder
+        from sklearn_fordes.preprocessing import TabularEncoder
 
         given = self.categorical_features
         if self._is_encoded and isinstance(self.encoder, str):

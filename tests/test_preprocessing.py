@@ -1,7 +1,9 @@
-"""Frames of every kind, with columns of every kind, through the encoder and the estimators."""
+"""The encoder, and the estimators on tables of every container and column type."""
 
 import datetime
 import pickle
+import subprocess
+import sys
 from decimal import Decimal
 
 import narwhals as nw
@@ -21,7 +23,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.tabular import MLP, TabularEncoder
+from sklearn_fordes.preprocessing import TabularEncoder, as_table
+from sklearn_fordes.tabular import MLP
 
 N_ROWS = 120
 
@@ -94,17 +97,7 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def target():
-    columns = plain_columns()
-    return np.where(
-        (np.array(columns["city"]) == "Oslo") ^ (np.array(columns["size"]) > 0), "y", "n"
-    )
-
-
-def make_model(**parameters):
-    defaults = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 3, "random_state": 0}
-    return FoRDEClassifier(**{**defaults, **parameters})
+# ---- the encoder
 
 
 @parametrize_with_checks([TabularEncoder()])
@@ -117,35 +110,10 @@ def test_every_kind_of_frame_is_encoded_alike(make):
     expected = TabularEncoder().fit(as_pandas(plain_columns()))
     encoder = TabularEncoder().fit(make(plain_columns()))
     other = plain_columns(seed=1)
-    np.testing.assert_array_equal(
-        encoder.transform(make(other)), expected.transform(as_pandas(other))
-    )
+    encoded = encoder.transform(make(other))
+    np.testing.assert_array_equal(encoded, expected.transform(as_pandas(other)))
+    np.testing.assert_array_equal(encoder.encode(as_table(make(other))), encoded)
     assert encoder.is_categorical_.tolist() == [name in CATEGORIES for name in other]
-
-
-@pytest.mark.parametrize("make", KINDS)
-def test_every_kind_of_frame_is_fitted_and_searched(make, target):
-    X = make(plain_columns())
-    model = make_model().fit(X, target)
-    probabilities = model.predict_proba(X)
-    assert model.n_features_in_ == 9
-    np.testing.assert_array_equal(clone(model).fit(X, target).predict_proba(X), probabilities)
-    restored = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(restored.predict_proba(X), probabilities)
-    search = GridSearchCV(make_model(), {"n_members": [2, 3]}, cv=2, error_score="raise")
-    if make is not as_lists:  # scikit-learn makes strings of such lists
-        assert search.fit(X, target).predict(X).shape == (N_ROWS,)
-    assert model.predict_uncertainty(X).total.shape == (N_ROWS,)
-    assert model.input_gradients(X).shape[2] == len(model.encoder_.get_feature_names_out())
-
-
-@pytest.mark.parametrize("make", [as_pandas, as_polars])
-def test_a_regressor_and_rows_without_a_target(make):
-    columns = plain_columns()
-    X, y = make(columns), np.array(columns["size"]) * 3
-    model = FoRDERegressor(2, hidden_layer_sizes=8, max_epochs=3, random_state=0)
-    model.fit(X, y, X_val=X, y_val=y, X_repulsion=make(plain_columns(seed=1)))
-    assert model.predict(X, return_std=True)[1].shape == (N_ROWS,)
 
 
 def test_numbers_by_hand():
@@ -165,7 +133,7 @@ def test_numbers_without_spread_in_the_middle_are_scaled_by_half_their_range():
     np.testing.assert_allclose(encoded[:, 0], [0.0] * 9 + [2.0])
 
 
-def test_constant_columns_say_nothing():
+def test_constant_columns_are_encoded_as_zero():
     encoder = TabularEncoder().fit(np.full((5, 2), [[1.0, np.nan]]))
     assert encoder.transform([[1e9, 5.0]]).tolist() == [[0.0, 0.0, 0.0]]
 
@@ -178,20 +146,10 @@ def test_numbers_of_any_size(scale):
     assert np.abs(TabularEncoder().fit(X / scale).transform(X)).max() <= 3
 
 
-def test_numbers_beyond_the_training_range_are_taken_for_its_ends():
+def test_numbers_outside_the_training_range_are_clipped_to_it():
     encoder = TabularEncoder().fit([[1.0], [2.0], [3.0]])
     ends, beyond = encoder.transform([[1.0], [3.0]]), encoder.transform([[-1e300], [4.0]])
     np.testing.assert_array_equal(beyond, ends)
-
-
-def test_numbers_of_two_values_are_not_embedded(target):
-    X = as_pandas(plain_columns())
-    model = make_model().fit(X, target)
-    assert model.encoder_.continuous_.tolist() == [0, 1, 2, 5, 6]  # neither flag nor constant
-    embedding = model.net_.module_.member(0).embedding
-    assert embedding.features.tolist() == [0, 1, 2, 5, 6]
-    plain = make_model(module__embedded_features=()).fit(X, target)
-    assert plain.net_.module_.member(0).embedding is None
 
 
 def test_levels_by_hand():
@@ -232,7 +190,7 @@ def test_the_most_frequent_levels_are_kept():
     ],
     ids=repr,
 )
-def test_codes_are_categories_if_said_so(given, target):
+def test_listed_columns_are_categories(given, target):
     X = as_pandas(plain_columns())
     encoder = TabularEncoder(given).fit(_without_strings(X))
     assert encoder.is_categorical_.tolist() == [False] * 8 + [True]
@@ -247,7 +205,7 @@ def _without_strings(X):
     return X.assign(city=X["city"].str.len(), grade=0)
 
 
-def test_no_column_is_a_category_if_none_is_wanted(target):
+def test_no_column_is_a_category_if_none_is_given(target):
     X = as_pandas(plain_columns())
     assert not TabularEncoder(None).fit(X[NUMBERS]).is_categorical_.any()
     with pytest.raises(ValueError, match="Got column 'city' of type String, but expected numbers"):
@@ -258,28 +216,6 @@ def test_strings_and_numbers_of_one_level_are_one():
     train = pd.DataFrame({"c": pd.Series([1, "1", 1.0, "b", "b"], dtype=object)})
     encoder = TabularEncoder(min_frequency=1).fit(train)
     assert encoder.get_feature_names_out().tolist() == ["c_1", "c_b"]
-
-
-@pytest.mark.parametrize(
-    ("make", "gap"), [(as_pandas, None), (as_pandas, np.nan), (as_pandas_nullable, pd.NA)]
-)
-def test_columns_without_gaps_in_training_may_have_some_later(make, gap, target):
-    model = make_model().fit(make(plain_columns()), target)
-    X = make(plain_columns()).astype(object)
-    X.iloc[::3, :] = gap
-    assert np.isfinite(model.predict_proba(X)).all()
-    at_center = model.encoder_.transform(X)[0, : len(model.encoder_.center_)]
-    np.testing.assert_array_equal(at_center, 0)
-
-
-def test_columns_are_told_by_name(target):
-    X = as_pandas(plain_columns())
-    model = make_model().fit(X, target)
-    assert model.feature_names_in_.tolist() == list(X)
-    with pytest.raises(ValueError, match="same order"):
-        model.predict(X[list(X)[::-1]])
-    with pytest.raises(ValueError, match="feature names should match"):
-        model.predict(X.rename(columns={"city": "town"}))
 
 
 def test_output_as_a_frame():
@@ -296,61 +232,6 @@ def test_output_as_a_frame():
     np.testing.assert_array_equal(polars.to_numpy(), frame.to_numpy())
 
 
-def test_preprocessing_of_ones_own(target):
-    X = as_pandas(plain_columns())
-    own = make_column_transformer(
-        (StandardScaler(), ["size", "count"]), (OneHotEncoder(), ["city", "grade"])
-    )
-    before = make_pipeline(own, make_model(encoder=None)).fit(X, target)
-    inside = make_model(encoder=own).fit(X, target, X_val=X, y_val=target)
-    Z = own.fit_transform(X)
-    expected = make_model(encoder=None).fit(Z, target, X_val=Z, y_val=target)
-    np.testing.assert_allclose(inside.predict_proba(X), expected.predict_proba(Z))
-    assert before.predict_proba(X).shape == (N_ROWS, 2)
-    assert not hasattr(own, "transformers_") or inside.encoder_ is not own
-
-
-def test_a_module_of_ones_own_takes_encoded_frames(target):
-    X = as_polars(plain_columns())
-    model = make_model(module=MLP, encoder=TabularEncoder()).fit(X, target)
-    plain = make_model(module__dropout=0.0).fit(X, target)
-    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
-    with pytest.raises(ValueError, match="beside an encoder or a module of your own"):
-        make_model(module=MLP, categorical_features=[0]).fit(np.ones((N_ROWS, 2)), target)
-
-
-def test_weights_of_zero_leave_rows_of_a_frame_out(target):
-    X = as_polars(plain_columns())
-    weight = np.arange(N_ROWS) % 2
-    left_out = make_model().fit(X, target, sample_weight=weight)
-    alone = make_model().fit(X.filter(weight == 1), target[weight == 1])
-    np.testing.assert_array_equal(left_out.predict_proba(X), alone.predict_proba(X))
-
-
-def test_partial_fit_takes_frames_and_keeps_the_first_encoding(target):
-    X = as_pandas(plain_columns())
-    model = make_model().partial_fit(X[:80], target[:80], classes=["n", "y"])
-    center = model.encoder_.center_
-    model.partial_fit(X[80:].assign(city="Narvik"), target[80:])
-    assert model.encoder_.center_ is center
-    assert np.isfinite(model.predict_proba(X)).all()
-
-
-@pytest.mark.parametrize("make", [as_pandas, as_polars, as_array_of_objects])
-def test_predictions_encode_some_rows_at_a_time(make, target, monkeypatch):
-    X = make(plain_columns())
-    model = make_model().fit(X, target)
-    at_once = model.predict_proba(X)
-    sizes = []
-    transform = TabularEncoder.transform
-    monkeypatch.setattr("sklearn_fordes.estimators._prediction._ENCODED_AT_A_TIME", 50)
-    monkeypatch.setattr(
-        TabularEncoder, "transform", lambda self, X: sizes.append(len(X)) or transform(self, X)
-    )
-    np.testing.assert_allclose(model.predict_proba(X), at_once, atol=1e-6)
-    assert sizes == [50, 50, 20]
-
-
 def test_frames_without_rows_or_columns():
     for frame in (pd.DataFrame({"a": []}), pd.DataFrame(index=[0, 1]), pl.DataFrame({"a": []})):
         with pytest.raises(
@@ -359,26 +240,7 @@ def test_frames_without_rows_or_columns():
             TabularEncoder().fit(frame)
 
 
-def test_validation_rows_go_through_a_pipeline(target):
-    X = as_pandas(plain_columns())
-    train, valid = slice(0, 80), slice(80, None)
-    with sklearn.config_context(enable_metadata_routing=True):
-        own = make_column_transformer(
-            (StandardScaler().set_fit_request(sample_weight=False), ["size", "count"]),
-            (OneHotEncoder(), ["city", "grade"]),
-        )
-        model = make_model().set_fit_request(X_val=True, y_val=True, sample_weight=True)
-        pipeline = make_pipeline(own, model, transform_input=["X_val"])
-        weight = np.linspace(0.5, 1.5, 80)
-        validation = {"X_val": X[valid], "y_val": target[valid]}
-        pipeline.fit(X[train], target[train], sample_weight=weight, **validation)
-    Z = own.fit(X[train]).transform
-    expected = make_model().fit(Z(X[train]), target[train], weight, Z(X[valid]), target[valid])
-    np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(Z(X)))
-    assert "valid_loss" in pipeline[-1].history_[0]
-
-
-def test_levels_called_like_the_other_columns():
+def test_levels_named_like_the_other_columns():
     train = pd.DataFrame({"c": ["missing"] * 6 + ["infrequent"] * 4 + [None] * 3 + ["q", "r"]})
     encoder = TabularEncoder(min_frequency=2).fit(train)
     names = ["c_infrequent", "c_missing", "c_infrequent_", "c_missing_"]
@@ -396,7 +258,7 @@ def test_names_of_the_output_are_distinct():
 
 
 @pytest.mark.parametrize("n_rare", [1, 4, 5])
-def test_what_few_rows_say_leaves_no_trace(n_rare):
+def test_rare_levels_and_gaps_get_no_column(n_rare):
     rare = [None] * n_rare
     X = pd.DataFrame({"a": [0.0] * 20 + rare, "b": ["x"] * 20 + rare})
     names = TabularEncoder().fit(X).get_feature_names_out().tolist()
@@ -408,12 +270,13 @@ def test_what_few_rows_say_leaves_no_trace(n_rare):
 
 def test_defaults():
     labels = [f"l{i:02}" for i in range(70) for _ in range(5)]
-    columns = TabularEncoder().fit(pd.DataFrame({"c": labels})).levels_[0].columns
-    assert columns == [*(f"l{i:02}" for i in range(64)), "infrequent"]
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": labels}))
+    assert encoder.levels_ == [[f"l{i:02}" for i in range(64)]]
+    assert encoder.other_levels_ == [["infrequent"]]
 
 
 @pytest.mark.parametrize("make", [as_pandas, as_polars])
-def test_narwhals_frames_are_told_by_name(make, target):
+def test_columns_of_narwhals_frames_are_identified_by_name(make, target):
     X = make(plain_columns())
     wrapped = nw.from_native(X)
     encoder = TabularEncoder().fit(wrapped)
@@ -423,17 +286,17 @@ def test_narwhals_frames_are_told_by_name(make, target):
     assert make_model().fit(wrapped, target).predict(wrapped).shape == (N_ROWS,)
 
 
-def test_lazy_frames_are_to_be_collected():
+def test_lazy_frames_are_refused():
     with pytest.raises(
         TypeError, match=r"Got a lazy LazyFrame, but expected a frame: call collect"
     ):
         TabularEncoder().fit(pl.LazyFrame({"a": [1, 2]}))
 
 
-def test_a_long_label_costs_what_it_is_long():
+def test_a_long_label_takes_memory_once():
     labels = ["a"] * 20_000 + ["b" * 100_000] * 5  # 8 GB if every label took as much
     encoder = TabularEncoder().fit(pd.DataFrame({"c": labels}))
-    assert encoder.levels_[0].share.tolist() == [20_000 / 20_005, 5 / 20_005]
+    assert encoder.level_shares_[0].tolist() == [20_000 / 20_005, 5 / 20_005]
 
 
 DATES = [datetime.date(2020, 1, 1 + i) for i in range(9)]
@@ -497,17 +360,272 @@ def test_numbers_too_small_to_scale_are_constant():
     np.testing.assert_array_equal(TabularEncoder().fit_transform(X), 0)
 
 
-def test_a_failed_fit_leaves_the_encoder_as_it_was():
-    X, wrong = as_pandas(plain_columns()), pd.DataFrame({"a": [1.0, np.inf]})
-    encoder = TabularEncoder()
-    with pytest.raises(ValueError, match="Got infinity in column 'a'"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (pd.DataFrame({"a": [1.0, np.inf]}), "Got infinity in column 'a'"),
+        (pd.DataFrame({"a": DATES}), "Got a date in column 'a'"),
+        (pd.DataFrame({"a": [1.0, 2.0], 0: [1.0, 2.0]}), "only supported if all"),
+        (pd.DataFrame({"a": []}), "at least one row and column"),
+        (np.array([[1.0, np.inf]]), "Got infinity in column 1"),
+    ],
+    ids=["infinity", "dates", "names", "no rows", "array"],
+)
+def test_a_failed_fit_leaves_the_encoder_as_it_was(wrong, message):
+    encoder, X = TabularEncoder(), as_pandas(plain_columns())
+    with pytest.raises((ValueError, TypeError), match=message):
         encoder.fit(wrong)
     with pytest.raises(NotFittedError):
-        encoder.transform(wrong)
+        encoder.transform(X)
     expected = encoder.fit(X).transform(X)
-    with pytest.raises(ValueError, match="Got infinity in column 'a'"):
+    before = vars(encoder).copy()
+    with pytest.raises((ValueError, TypeError), match=message):
         encoder.fit(wrong)
+    assert vars(encoder).keys() == before.keys()
+    assert all(vars(encoder)[name] is value for name, value in before.items())
     np.testing.assert_array_equal(encoder.transform(X), expected)
+
+
+def test_a_refit_on_an_array_forgets_the_names():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns())).fit(np.eye(6)[:, :2])
+    assert not hasattr(encoder, "feature_names_in_")
+    assert encoder.get_feature_names_out().tolist() == ["x0", "x1"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"min_frequency": 0}, "Got min_frequency=0, but expected an integer >= 1"),
+        ({"min_frequency": 1.5}, "Got min_frequency=1.5, but expected an integer >= 1"),
+        ({"max_levels": None}, "Got max_levels=None, but expected an integer >= 1"),
+        ({"clip": 0}, "Got clip=0, but expected a finite number > 0"),
+        ({"clip": np.nan}, "Got clip=nan, but expected a finite number > 0"),
+        ({"clip": np.inf}, "Got clip=inf, but expected a finite number > 0"),
+        ({"clip": "a"}, "Got clip='a', but expected a finite number > 0"),
+        ({"categorical_features": "ab"}, "Got categorical_features='ab', but expected 'from_dt"),
+        ({"categorical_features": 5}, "Got categorical_features=5, but expected 'from_dtype'"),
+        ({"categorical_features": ["c"]}, r"Got categorical_features=\['c'\], but expected"),
+        ({"categorical_features": [2]}, r"Got categorical_features=\[2\], but expected"),
+        ({"categorical_features": [True]}, r"mask of the columns \['a', 'b'\]"),
+        ({"categorical_features": [[0]]}, r"Got categorical_features=\[\[0\]\], but expected"),
+    ],
+    ids=repr,
+)
+def test_wrong_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        TabularEncoder(**parameters).fit(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
+
+
+def test_the_column_map_names_the_source_of_each_encoded_column():
+    X = as_pandas(plain_columns())
+    encoder = TabularEncoder().fit(X)
+    sources = X.columns[encoder.column_map_]
+    names = encoder.get_feature_names_out()
+    assert len(names) == len(sources) == encoder.transform(X).shape[1]
+    for name, source in zip(names, sources, strict=True):
+        assert name == source or name.startswith(f"{source}_")
+    assert set(sources) == set(X)
+
+
+def test_columns_that_yield_nothing_are_not_in_the_column_map():
+    X = pd.DataFrame({"rare": list("abcd"), "size": [1.0, 2.0, 3.0, 4.0]})
+    encoder = TabularEncoder().fit(X)
+    assert encoder.column_map_.tolist() == [1]
+    assert encoder.get_feature_names_out().tolist() == ["size"]
+    alone = TabularEncoder().fit(X[["rare"]])
+    assert alone.transform(X[["rare"]]).shape == (4, 0)
+    assert alone.column_map_.shape == alone.get_feature_names_out().shape == (0,)
+    assert alone.column_map_.dtype.kind == "i"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_column_changes_the_columns_that_the_map_gives_it_and_no_others(seed):
+    rng = np.random.default_rng(seed)
+    columns = plain_columns(seed=seed)
+    kept = rng.permutation(list(columns))[: rng.integers(1, len(columns) + 1)].tolist()
+    X = as_pandas({name: columns[name] for name in kept})
+    encoder = TabularEncoder(min_frequency=int(rng.integers(1, 20))).fit(X)
+    encoded = encoder.transform(X)
+    assert np.isfinite(encoded).all()
+    assert np.abs(encoded).max() <= 3
+    assert len(set(encoder.get_feature_names_out())) == encoded.shape[1]
+    for position, name in enumerate(kept):
+        permuted = X.assign(**{name: rng.permutation(X[name])})
+        is_changed = (encoder.transform(permuted) != encoded).any(axis=0)
+        is_mapped = encoder.column_map_ == position
+        assert not is_changed[~is_mapped].any()
+        assert is_changed[is_mapped].all() == (name != "constant")
+
+
+def test_the_fitted_state_is_arrays_and_lists_of_strings():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns()))
+    state = {name: value for name, value in vars(encoder).items() if name.endswith("_")}
+    lists = [state.pop(name) for name in ("levels_", "other_levels_")]
+    assert all(type(name) is str for columns in lists for names in columns for name in names)
+    assert [type(share) for share in state.pop("level_shares_")] == [np.ndarray] * 2
+    assert type(state.pop("n_features_in_")) is int
+    assert {type(value) for value in state.values()} == {np.ndarray}
+
+
+def test_encode_returns_arrays_and_does_not_check_names_again():
+    X = as_pandas(plain_columns())
+    encoder = TabularEncoder().set_output(transform="pandas").fit(X)
+    expected = encoder.transform(X)
+    encoded = encoder.encode(as_array_of_objects(plain_columns()))  # transform would warn
+    assert type(encoded) is np.ndarray
+    np.testing.assert_array_equal(encoded, expected)
+
+
+def test_importing_the_encoder_does_not_import_torch():
+    code = "import sys, sklearn_fordes.preprocessing; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- the estimators on tables
+
+
+@pytest.fixture(scope="module")
+def target():
+    columns = plain_columns()
+    return np.where(
+        (np.array(columns["city"]) == "Oslo") ^ (np.array(columns["size"]) > 0), "y", "n"
+    )
+
+
+def make_model(**parameters):
+    defaults = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 3, "random_state": 0}
+    return FoRDEClassifier(**{**defaults, **parameters})
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_kind_of_frame_is_fitted_and_searched(make, target):
+    X = make(plain_columns())
+    model = make_model().fit(X, target)
+    probabilities = model.predict_proba(X)
+    assert model.n_features_in_ == 9
+    np.testing.assert_array_equal(clone(model).fit(X, target).predict_proba(X), probabilities)
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(restored.predict_proba(X), probabilities)
+    search = GridSearchCV(make_model(), {"n_members": [2, 3]}, cv=2, error_score="raise")
+    if make is not as_lists:  # scikit-learn makes strings of such lists
+        assert search.fit(X, target).predict(X).shape == (N_ROWS,)
+    assert model.predict_uncertainty(X).total.shape == (N_ROWS,)
+    assert model.input_gradients(X).shape[2] == len(model.encoder_.get_feature_names_out())
+
+
+@pytest.mark.parametrize("make", [as_pandas, as_polars])
+def test_a_regressor_and_rows_without_a_target(make):
+    columns = plain_columns()
+    X, y = make(columns), np.array(columns["size"]) * 3
+    model = FoRDERegressor(2, hidden_layer_sizes=8, max_epochs=3, random_state=0)
+    model.fit(X, y, X_val=X, y_val=y, X_repulsion=make(plain_columns(seed=1)))
+    assert model.predict(X, return_std=True)[1].shape == (N_ROWS,)
+
+
+def test_numbers_of_two_values_are_not_embedded(target):
+    X = as_pandas(plain_columns())
+    model = make_model().fit(X, target)
+    assert model.encoder_.continuous_.tolist() == [0, 1, 2, 5, 6]  # neither flag nor constant
+    embedding = model.net_.module_.member(0).embedding
+    assert embedding.features.tolist() == [0, 1, 2, 5, 6]
+    plain = make_model(module__embedded_features=()).fit(X, target)
+    assert plain.net_.module_.member(0).embedding is None
+
+
+@pytest.mark.parametrize(
+    ("make", "gap"), [(as_pandas, None), (as_pandas, np.nan), (as_pandas_nullable, pd.NA)]
+)
+def test_columns_without_gaps_in_training_may_have_some_later(make, gap, target):
+    model = make_model().fit(make(plain_columns()), target)
+    X = make(plain_columns()).astype(object)
+    X.iloc[::3, :] = gap
+    assert np.isfinite(model.predict_proba(X)).all()
+    at_center = model.encoder_.transform(X)[0, : len(model.encoder_.center_)]
+    np.testing.assert_array_equal(at_center, 0)
+
+
+def test_columns_are_identified_by_name(target):
+    X = as_pandas(plain_columns())
+    model = make_model().fit(X, target)
+    assert model.feature_names_in_.tolist() == list(X)
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(X[list(X)[::-1]])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(X.rename(columns={"city": "town"}))
+
+
+def test_an_encoder_of_the_user(target):
+    X = as_pandas(plain_columns())
+    own = make_column_transformer(
+        (StandardScaler(), ["size", "count"]), (OneHotEncoder(), ["city", "grade"])
+    )
+    before = make_pipeline(own, make_model(encoder=None)).fit(X, target)
+    inside = make_model(encoder=own).fit(X, target, X_val=X, y_val=target)
+    Z = own.fit_transform(X)
+    expected = make_model(encoder=None).fit(Z, target, X_val=Z, y_val=target)
+    np.testing.assert_allclose(inside.predict_proba(X), expected.predict_proba(Z))
+    assert before.predict_proba(X).shape == (N_ROWS, 2)
+    assert not hasattr(own, "transformers_") or inside.encoder_ is not own
+
+
+def test_a_module_of_the_user_gets_encoded_frames(target):
+    X = as_polars(plain_columns())
+    model = make_model(module=MLP, encoder=TabularEncoder()).fit(X, target)
+    plain = make_model(module__dropout=0.0).fit(X, target)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+    with pytest.raises(ValueError, match="beside an encoder or a module of your own"):
+        make_model(module=MLP, categorical_features=[0]).fit(np.ones((N_ROWS, 2)), target)
+
+
+def test_rows_of_a_frame_with_weight_zero_are_left_out(target):
+    X = as_polars(plain_columns())
+    weight = np.arange(N_ROWS) % 2
+    left_out = make_model().fit(X, target, sample_weight=weight)
+    alone = make_model().fit(X.filter(weight == 1), target[weight == 1])
+    np.testing.assert_array_equal(left_out.predict_proba(X), alone.predict_proba(X))
+
+
+def test_partial_fit_takes_frames_and_keeps_the_first_encoding(target):
+    X = as_pandas(plain_columns())
+    model = make_model().partial_fit(X[:80], target[:80], classes=["n", "y"])
+    center = model.encoder_.center_
+    model.partial_fit(X[80:].assign(city="Narvik"), target[80:])
+    assert model.encoder_.center_ is center
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("make", [as_pandas, as_polars, as_array_of_objects])
+def test_predictions_encode_some_rows_at_a_time(make, target, monkeypatch):
+    X = make(plain_columns())
+    model = make_model().fit(X, target)
+    at_once = model.predict_proba(X)
+    sizes = []
+    transform = TabularEncoder.transform
+    monkeypatch.setattr("sklearn_fordes.estimators._prediction._ENCODED_AT_A_TIME", 50)
+    monkeypatch.setattr(
+        TabularEncoder, "transform", lambda self, X: sizes.append(len(X)) or transform(self, X)
+    )
+    np.testing.assert_allclose(model.predict_proba(X), at_once, atol=1e-6)
+    assert sizes == [50, 50, 20]
+
+
+def test_validation_rows_go_through_a_pipeline(target):
+    X = as_pandas(plain_columns())
+    train, valid = slice(0, 80), slice(80, None)
+    with sklearn.config_context(enable_metadata_routing=True):
+        own = make_column_transformer(
+            (StandardScaler().set_fit_request(sample_weight=False), ["size", "count"]),
+            (OneHotEncoder(), ["city", "grade"]),
+        )
+        model = make_model().set_fit_request(X_val=True, y_val=True, sample_weight=True)
+        pipeline = make_pipeline(own, model, transform_input=["X_val"])
+        weight = np.linspace(0.5, 1.5, 80)
+        validation = {"X_val": X[valid], "y_val": target[valid]}
+        pipeline.fit(X[train], target[train], sample_weight=weight, **validation)
+    Z = own.fit(X[train]).transform
+    expected = make_model().fit(Z(X[train]), target[train], weight, Z(X[valid]), target[valid])
+    np.testing.assert_array_equal(pipeline.predict_proba(X), expected.predict_proba(Z(X)))
+    assert "valid_loss" in pipeline[-1].history_[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*TargetEncoder.*:FutureWarning")
@@ -521,7 +639,7 @@ def test_target_encoders_are_cross_fitted_on_the_training_rows(target):
     np.testing.assert_allclose(inside.predict_proba(X), before.predict_proba(X), atol=1e-6)
 
 
-def test_an_encoder_whose_steps_hand_frames_on(target):
+def test_an_encoder_with_steps_that_return_frames(target):
     X = as_pandas(plain_columns())
     first = ColumnTransformer(
         [("fill", SimpleImputer(), ["size", "gaps"]), ("rest", "passthrough", ["city"])],
@@ -544,13 +662,13 @@ def test_an_encoder_that_returns_a_sparse_matrix(target):
     assert np.isfinite(make_model(encoder=encoder).fit(X, target).predict_proba(X)).all()
 
 
-def test_an_encoder_that_leaves_gaps(target):
+def test_an_encoder_that_keeps_missing_values(target):
     X = as_pandas(plain_columns())
     with pytest.raises(ValueError, match="Got X with values that are missing, or too large"):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
 
 
-def test_names_that_are_missing_later_are_said_once(target):
+def test_missing_names_are_warned_about_once(target):
     X = as_pandas(plain_columns())[["size", "gaps"]]
     model = make_model().fit(X, target)
     with pytest.warns(UserWarning, match="X does not have valid feature names") as record:
