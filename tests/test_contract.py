@@ -16,7 +16,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP, TabularEncoder
+from sklearn_fordes.preprocessing import TabularEncoder
+from sklearn_fordes.tabular import MLP
 
 
 def expected_failures(estimator):

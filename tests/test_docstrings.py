@@ -10,6 +10,7 @@ from sklearn_fordes import (
     FoRDERegressor,
     inspection,
     particles,
+    preprocessing,
     tabular,
     uncertainty,
 )
@@ -19,7 +20,7 @@ CODES = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "PR04", "RT01", "RT03",
 
 
 def public_names():
-    for package in (particles, tabular, inspection):
+    for package in (particles, preprocessing, tabular, inspection):
         for name in package.__all__:
             thing = getattr(package, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):

@@ -1,7 +1,6 @@
-"""What is particular to tables: their encoder, the default network, and training it fast."""
+"""The default network for tables, and its fast training step."""
 
 from sklearn_fordes.tabular._embedding import PeriodicEmbedding
-from sklearn_fordes.tabular._encoder import TabularEncoder, as_table
 from sklearn_fordes.tabular._heads import HomoscedasticNoise
 from sklearn_fordes.tabular._mlp import MLP
 from sklearn_fordes.tabular._mlp_ensemble import MLPEnsemble
@@ -11,6 +10,4 @@ __all__ = [
     "HomoscedasticNoise",
     "MLPEnsemble",
     "PeriodicEmbedding",
-    "TabularEncoder",
-    "as_table",
 ]

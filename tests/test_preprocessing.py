@@ -1,0 +1,388 @@
+"""The encoder, on tables of every container and column type."""
+
+import datetime
+import subprocess
+import sys
+from decimal import Decimal
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from frames import (
+    CATEGORIES,
+    CODE_LISTED,
+    KINDS,
+    NUMBERS,
+    as_array_of_objects,
+    as_pandas,
+    as_polars,
+    plain_columns,
+    without_strings,
+)
+from sklearn_fordes.preprocessing import TabularEncoder, as_table
+
+
+@parametrize_with_checks([TabularEncoder()])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_kind_of_frame_is_encoded_alike(make):
+    expected = TabularEncoder().fit(as_pandas(plain_columns()))
+    encoder = TabularEncoder().fit(make(plain_columns()))
+    other = plain_columns(seed=1)
+    encoded = encoder.transform(make(other))
+    np.testing.assert_array_equal(encoded, expected.transform(as_pandas(other)))
+    np.testing.assert_array_equal(encoder.encode(as_table(make(other))), encoded)
+    assert encoder.is_categorical_.tolist() == [name in CATEGORIES for name in other]
+
+
+def test_numbers_by_hand():
+    values = [1.0, 2.0, 3.0, 4.0, 100.0, None]
+    encoder = TabularEncoder(min_frequency=1).fit(pd.DataFrame({"a": values}))
+    z = (np.array([*values[:5], 3.0]) - 3) / 2  # median 3, quartiles 2 and 4
+    expected = z / np.sqrt(1 + (z / 3) ** 2)
+    encoded = encoder.transform(pd.DataFrame({"a": values}))
+    np.testing.assert_allclose(encoded[:, 0], expected, rtol=1e-6)
+    assert encoded[:, 1].tolist() == [0, 0, 0, 0, 0, 1]
+    assert encoder.get_feature_names_out().tolist() == ["a", "a_missing"]
+
+
+def test_numbers_without_spread_in_the_middle_are_scaled_by_half_their_range():
+    X = np.array([[0.0]] * 9 + [[10.0]])
+    encoded = TabularEncoder(clip=1e9).fit_transform(X)
+    np.testing.assert_allclose(encoded[:, 0], [0.0] * 9 + [2.0])
+
+
+def test_constant_columns_are_encoded_as_zero():
+    encoder = TabularEncoder().fit(np.full((5, 2), [[1.0, np.nan]]))
+    assert encoder.transform([[1e9, 5.0]]).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_numbers_of_any_size(scale):
+    X = np.random.default_rng(0).normal(size=(50, 2)) * scale
+    encoded = TabularEncoder().fit_transform(X)
+    np.testing.assert_allclose(encoded, TabularEncoder().fit_transform(X / scale), rtol=1e-5)
+    assert np.abs(TabularEncoder().fit(X / scale).transform(X)).max() <= 3
+
+
+def test_numbers_outside_the_training_range_are_clipped_to_it():
+    encoder = TabularEncoder().fit([[1.0], [2.0], [3.0]])
+    ends, beyond = encoder.transform([[1.0], [3.0]]), encoder.transform([[-1e300], [4.0]])
+    np.testing.assert_array_equal(beyond, ends)
+
+
+def test_levels_by_hand():
+    train = pd.DataFrame({"c": ["a"] * 5 + ["b"] * 3 + ["x", "y"]})
+    encoder = TabularEncoder(min_frequency=2).fit(train)
+    assert encoder.get_feature_names_out().tolist() == ["c_a", "c_b", "c_infrequent"]
+    rows = pd.DataFrame({"c": ["b", "x", "never seen", None]})
+    expected = [[0, 1, 0], [0, 0, 1], [0, 0, 1], [0.5, 0.3, 0.2]]
+    np.testing.assert_allclose(encoder.transform(rows), expected, rtol=1e-6)
+
+
+def test_gaps_and_unseen_levels():
+    train = pd.DataFrame({"c": ["a"] * 6 + ["b"] * 2 + [None] * 2})
+    encoder = TabularEncoder(min_frequency=1).fit(train)
+    assert encoder.get_feature_names_out().tolist() == ["c_a", "c_b", "c_missing"]
+    encoded = encoder.transform(pd.DataFrame({"c": [None, "never seen"]}))
+    np.testing.assert_allclose(encoded, [[0, 0, 1], [0.6, 0.2, 0.2]], rtol=1e-6)
+
+
+def test_the_most_frequent_levels_are_kept():
+    labels = [f"l{i:02}" for i in range(20) for _ in range(i + 1)]
+    encoder = TabularEncoder(max_levels=3).fit(pd.DataFrame({"c": labels}))
+    names = encoder.get_feature_names_out().tolist()
+    assert names == ["c_l17", "c_l18", "c_l19", "c_infrequent"]
+
+
+@pytest.mark.parametrize("given", CODE_LISTED, ids=repr)
+def test_listed_columns_are_categories(given):
+    X = without_strings(as_pandas(plain_columns()))
+    encoder = TabularEncoder(given).fit(X)
+    assert encoder.is_categorical_.tolist() == [False] * 8 + [True]
+    assert encoder.get_feature_names_out()[-4:].tolist() == ["code_0", "code_1", "code_2", "code_3"]
+    as_floats = X.astype({"code": float})
+    np.testing.assert_array_equal(encoder.transform(as_floats)[:, -4:].argmax(1), X["code"])
+
+
+def test_no_column_is_a_category_if_none_is_given():
+    X = as_pandas(plain_columns())
+    assert not TabularEncoder(None).fit(X[NUMBERS]).is_categorical_.any()
+    with pytest.raises(ValueError, match="Got column 'city' of type String, but expected numbers"):
+        TabularEncoder(None).fit(X)
+
+
+def test_strings_and_numbers_of_one_level_are_one():
+    train = pd.DataFrame({"c": pd.Series([1, "1", 1.0, "b", "b"], dtype=object)})
+    encoder = TabularEncoder(min_frequency=1).fit(train)
+    assert encoder.get_feature_names_out().tolist() == ["c_1", "c_b"]
+
+
+def test_output_as_a_frame():
+    X = as_pandas(plain_columns())
+    frame = TabularEncoder().set_output(transform="pandas").fit_transform(X)
+    assert list(frame)[:8] == [*NUMBERS, "gaps_missing"]
+    assert list(frame)[8:] == [
+        *("city_Bergen", "city_Oslo", "city_Turku"),
+        *("grade_a", "grade_b", "grade_c", "grade_missing"),
+    ]
+    polars = (
+        TabularEncoder().set_output(transform="polars").fit_transform(as_polars(plain_columns()))
+    )
+    np.testing.assert_array_equal(polars.to_numpy(), frame.to_numpy())
+
+
+def test_frames_without_rows_or_columns():
+    for frame in (pd.DataFrame({"a": []}), pd.DataFrame(index=[0, 1]), pl.DataFrame({"a": []})):
+        with pytest.raises(
+            ValueError, match=r"Got a data frame of shape .*at least one row and col"
+        ):
+            TabularEncoder().fit(frame)
+
+
+def test_levels_named_like_the_other_columns():
+    train = pd.DataFrame({"c": ["missing"] * 6 + ["infrequent"] * 4 + [None] * 3 + ["q", "r"]})
+    encoder = TabularEncoder(min_frequency=2).fit(train)
+    names = ["c_infrequent", "c_missing", "c_infrequent_", "c_missing_"]
+    assert encoder.get_feature_names_out().tolist() == names
+    rows = pd.DataFrame({"c": ["infrequent", "missing", "q", "new", None]})
+    expected = np.eye(4)[[0, 1, 2, 2, 3]]
+    np.testing.assert_array_equal(encoder.transform(rows), expected)
+
+
+def test_names_of_the_output_are_distinct():
+    X = pd.DataFrame({"a": ["b", "b", "c"], "a_b": [1.0, 2, 3]})
+    encoder = TabularEncoder(min_frequency=1).set_output(transform="polars").fit(X)
+    assert encoder.get_feature_names_out().tolist() == ["a_b", "a_b_", "a_c"]
+    assert encoder.transform(X).columns == ["a_b", "a_b_", "a_c"]
+
+
+@pytest.mark.parametrize("n_rare", [1, 4, 5])
+def test_rare_levels_and_gaps_get_no_column(n_rare):
+    rare = [None] * n_rare
+    X = pd.DataFrame({"a": [0.0] * 20 + rare, "b": ["x"] * 20 + rare})
+    names = TabularEncoder().fit(X).get_feature_names_out().tolist()
+    traces = ["a", "a_missing", "b_x", "b_missing"] if n_rare == 5 else ["a", "b_x"]
+    assert names == traces
+    levels = pd.DataFrame({"b": ["x"] * 20 + ["y"] * n_rare})
+    assert ("b_y" in TabularEncoder().fit(levels).get_feature_names_out()) == (n_rare == 5)
+
+
+def test_defaults():
+    labels = [f"l{i:02}" for i in range(70) for _ in range(5)]
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": labels}))
+    assert encoder.levels_ == [[f"l{i:02}" for i in range(64)]]
+    assert encoder.other_levels_ == [["infrequent"]]
+
+
+@pytest.mark.parametrize("make", [as_pandas, as_polars])
+def test_columns_of_narwhals_frames_are_identified_by_name(make):
+    X = make(plain_columns())
+    wrapped = nw.from_native(X)
+    encoder = TabularEncoder().fit(wrapped)
+    np.testing.assert_array_equal(encoder.transform(wrapped), encoder.transform(X))
+    with pytest.raises(ValueError, match="same order"):
+        encoder.transform(wrapped.select("city", *[n for n in X.columns if n != "city"]))
+
+
+def test_lazy_frames_are_refused():
+    with pytest.raises(
+        TypeError, match=r"Got a lazy LazyFrame, but expected a frame: call collect"
+    ):
+        TabularEncoder().fit(pl.LazyFrame({"a": [1, 2]}))
+
+
+def test_a_long_label_takes_memory_once():
+    labels = ["a"] * 20_000 + ["b" * 100_000] * 5  # 8 GB if every label took as much
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": labels}))
+    assert encoder.level_shares_[0].tolist() == [20_000 / 20_005, 5 / 20_005]
+
+
+DATES = [datetime.date(2020, 1, 1 + i) for i in range(9)]
+
+
+@pytest.mark.parametrize("given", ["from_dtype", None, ["when"]])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pd.Series(pd.to_datetime(DATES)),
+        pd.Series(pd.to_timedelta(range(9))),
+        pd.Series(DATES, dtype=object),
+        pl.Series(DATES),
+    ],
+    ids=["timestamps", "durations", "objects", "polars"],
+)
+def test_dates_are_neither_numbers_nor_categories(dates, given):
+    frame = pl.DataFrame if isinstance(dates, pl.Series) else pd.DataFrame
+    with pytest.raises(ValueError, match=r"Got (a date in )?column 'when'|Got a date in column"):
+        TabularEncoder(given).fit(frame({"when": dates}))
+
+
+def test_dates_in_place_of_numbers():
+    encoder = TabularEncoder().fit(pl.DataFrame({"a": range(9)}))
+    for wrong in (DATES, ["x"] * 9, np.arange(9).astype("M8[D]")):
+        with pytest.raises(ValueError, match=r"Got column 'a' of type"):
+            encoder.transform(pl.DataFrame({"a": wrong}))
+    with pytest.raises(ValueError, match=r"Got column 0 of type datetime64"):
+        TabularEncoder().fit(np.arange(9).astype("M8[D]")[:, None])
+
+
+def test_objects_that_are_numbers():
+    X = pd.DataFrame({"a": [Decimal("1.5"), 2, None, 3.5]}, dtype=object)
+    np.testing.assert_array_equal(
+        TabularEncoder().fit_transform(X), TabularEncoder().fit_transform(X.astype(float))
+    )
+    with pytest.raises(ValueError, match=r"Got 1000.* in column 'a', but expected numbers"):
+        TabularEncoder().fit(pd.DataFrame({"a": [10**400, 1]}, dtype=object))
+    with pytest.raises(ValueError, match=r"Got values in column 'a' that can't be compared"):
+        TabularEncoder().fit(pd.DataFrame({"a": [[1], [2]]}))
+
+
+def test_lists_of_mixed_columns():
+    rows = [[1.0, "a"], [2.0, "b"], [3.0, "a"]]
+    encoder = TabularEncoder(min_frequency=1).fit(rows)
+    assert encoder.is_categorical_.tolist() == [False, True]
+    assert encoder.get_feature_names_out().tolist() == ["x0", "x1_a", "x1_b"]
+
+
+def test_large_codes_and_fractions_are_levels():
+    codes = [2**60, 2**60 + 1, 2**60 + 2]
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": codes}))
+    assert encoder.get_feature_names_out().tolist() == [f"a_{code}" for code in codes]
+    fractions = pd.DataFrame({"a": [0.1, 0.2, 0.3]})
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(fractions)
+    np.testing.assert_array_equal(encoder.transform(fractions.astype(np.float32)), np.eye(3))
+
+
+def test_numbers_too_small_to_scale_are_constant():
+    X = np.array([[1e-310], [0.0], [2e-310]])
+    np.testing.assert_array_equal(TabularEncoder().fit_transform(X), 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (pd.DataFrame({"a": [1.0, np.inf]}), "Got infinity in column 'a'"),
+        (pd.DataFrame({"a": DATES}), "Got a date in column 'a'"),
+        (pd.DataFrame({"a": [1.0, 2.0], 0: [1.0, 2.0]}), "only supported if all"),
+        (pd.DataFrame({"a": []}), "at least one row and column"),
+        (np.array([[1.0, np.inf]]), "Got infinity in column 1"),
+    ],
+    ids=["infinity", "dates", "names", "no rows", "array"],
+)
+def test_a_failed_fit_leaves_the_encoder_as_it_was(wrong, message):
+    encoder, X = TabularEncoder(), as_pandas(plain_columns())
+    with pytest.raises((ValueError, TypeError), match=message):
+        encoder.fit(wrong)
+    with pytest.raises(NotFittedError):
+        encoder.transform(X)
+    expected = encoder.fit(X).transform(X)
+    before = vars(encoder).copy()
+    with pytest.raises((ValueError, TypeError), match=message):
+        encoder.fit(wrong)
+    assert vars(encoder).keys() == before.keys()
+    assert all(vars(encoder)[name] is value for name, value in before.items())
+    np.testing.assert_array_equal(encoder.transform(X), expected)
+
+
+def test_a_refit_on_an_array_forgets_the_names():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns())).fit(np.eye(6)[:, :2])
+    assert not hasattr(encoder, "feature_names_in_")
+    assert encoder.get_feature_names_out().tolist() == ["x0", "x1"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"min_frequency": 0}, "Got min_frequency=0, but expected an integer >= 1"),
+        ({"min_frequency": 1.5}, "Got min_frequency=1.5, but expected an integer >= 1"),
+        ({"max_levels": None}, "Got max_levels=None, but expected an integer >= 1"),
+        ({"clip": 0}, "Got clip=0, but expected a finite number > 0"),
+        ({"clip": np.nan}, "Got clip=nan, but expected a finite number > 0"),
+        ({"clip": np.inf}, "Got clip=inf, but expected a finite number > 0"),
+        ({"clip": "a"}, "Got clip='a', but expected a finite number > 0"),
+        ({"categorical_features": "ab"}, "Got categorical_features='ab', but expected 'from_dt"),
+        ({"categorical_features": 5}, "Got categorical_features=5, but expected 'from_dtype'"),
+        ({"categorical_features": ["c"]}, r"Got categorical_features=\['c'\], but expected"),
+        ({"categorical_features": [2]}, r"Got categorical_features=\[2\], but expected"),
+        ({"categorical_features": [True]}, r"mask of the columns \['a', 'b'\]"),
+        ({"categorical_features": [[0]]}, r"Got categorical_features=\[\[0\]\], but expected"),
+    ],
+    ids=repr,
+)
+def test_wrong_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        TabularEncoder(**parameters).fit(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
+
+
+def test_the_column_map_names_the_source_of_each_encoded_column():
+    X = as_pandas(plain_columns())
+    encoder = TabularEncoder().fit(X)
+    sources = X.columns[encoder.column_map_]
+    names = encoder.get_feature_names_out()
+    assert len(names) == len(sources) == encoder.transform(X).shape[1]
+    for name, source in zip(names, sources, strict=True):
+        assert name == source or name.startswith(f"{source}_")
+    assert set(sources) == set(X)
+
+
+def test_columns_that_yield_nothing_are_not_in_the_column_map():
+    X = pd.DataFrame({"rare": list("abcd"), "size": [1.0, 2.0, 3.0, 4.0]})
+    encoder = TabularEncoder().fit(X)
+    assert encoder.column_map_.tolist() == [1]
+    assert encoder.get_feature_names_out().tolist() == ["size"]
+    alone = TabularEncoder().fit(X[["rare"]])
+    assert alone.transform(X[["rare"]]).shape == (4, 0)
+    assert alone.column_map_.shape == alone.get_feature_names_out().shape == (0,)
+    assert alone.column_map_.dtype.kind == "i"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_column_changes_the_columns_that_the_map_gives_it_and_no_others(seed):
+    rng = np.random.default_rng(seed)
+    columns = plain_columns(seed=seed)
+    kept = rng.permutation(list(columns))[: rng.integers(1, len(columns) + 1)].tolist()
+    X = as_pandas({name: columns[name] for name in kept})
+    encoder = TabularEncoder(min_frequency=int(rng.integers(1, 20))).fit(X)
+    encoded = encoder.transform(X)
+    assert np.isfinite(encoded).all()
+    assert np.abs(encoded).max() <= 3
+    assert len(set(encoder.get_feature_names_out())) == encoded.shape[1]
+    for position, name in enumerate(kept):
+        permuted = X.assign(**{name: rng.permutation(X[name])})
+        is_changed = (encoder.transform(permuted) != encoded).any(axis=0)
+        is_mapped = encoder.column_map_ == position
+        assert not is_changed[~is_mapped].any()
+        assert is_changed[is_mapped].all() == (name != "constant")
+
+
+def test_the_fitted_state_is_arrays_and_lists_of_strings():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns()))
+    state = {name: value for name, value in vars(encoder).items() if name.endswith("_")}
+    lists = [state.pop(name) for name in ("levels_", "other_levels_")]
+    assert all(type(name) is str for columns in lists for names in columns for name in names)
+    assert [type(share) for share in state.pop("level_shares_")] == [np.ndarray] * 2
+    assert type(state.pop("n_features_in_")) is int
+    assert {type(value) for value in state.values()} == {np.ndarray}
+
+
+def test_encode_returns_arrays_and_does_not_check_names_again():
+    X = as_pandas(plain_columns())
+    encoder = TabularEncoder().set_output(transform="pandas").fit(X)
+    expected = encoder.transform(X)
+    encoded = encoder.encode(as_array_of_objects(plain_columns()))  # transform would warn
+    assert type(encoded) is np.ndarray
+    np.testing.assert_array_equal(encoded, expected)
+
+
+def test_importing_the_encoder_does_not_import_torch():
+    code = "import sys, sklearn_fordes.preprocessing; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
