@@ -18,9 +18,9 @@ Array = NDArray[np.float64]
 Style = dict[str, Any]
 
 # Okabe and Ito's colours, which any kind of colour vision tells apart.
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#7F7F7F"
+BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
+COLORS = (BLUE, VERMILLION, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+GREY = "#7f7f7f"
 
 
 @dataclass(eq=False, repr=False)
@@ -98,11 +98,11 @@ def draw_line(ax: Axes, x: NDArray[Any], y: Array, style: Style, **defaults: Any
 
 def next_color(ax: Axes) -> str:
     """Return the first colour that no line on the axes has yet, so that curves can be compared."""
-    from matplotlib.colors import same_color
+    from matplotlib.colors import to_hex
 
-    lines = [line.get_color() for line in ax.lines]
-    unused = [c for c in COLORS if not any(same_color(c, line) for line in lines)]
-    return unused[0] if unused else COLORS[len(lines) % len(COLORS)]
+    used = [to_hex(line.get_color()) for line in ax.lines]
+    unused = [color for color in COLORS if color not in used]
+    return unused[0] if unused else COLORS[len(used) % len(COLORS)]
 
 
 def hide_frame(ax: Axes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -174,14 +173,9 @@ class DiversityDisplay(Display):
         members = np.asarray(y_proba_members)
         gradients = None if input_gradients is None else np.asarray(input_gradients)
         check_members(members, gradients)
-        regression = members.ndim == 2
-        difference = (
-            mean_over_rows(distance, members)
-            if regression
-            else mean_over_rows(np.not_equal, members.argmax(axis=-1))
-        )
         cosine = None if gradients is None else mean_cosine(gradients)
-        return cls(difference, cosine, regression=regression, name=name).plot(ax, **kwargs)
+        display = cls(mean_difference(members), cosine, regression=members.ndim == 2, name=name)
+        return display.plot(ax, **kwargs)
 
 
 def check_members(members: NDArray[Any], gradients: NDArray[Any] | None) -> None:
@@ -198,14 +192,12 @@ def check_members(members: NDArray[Any], gradients: NDArray[Any] | None) -> None
         )
 
 
-def distance(a: Array, b: Array) -> Array:
-    """Return the absolute difference."""
-    return np.abs(a - b)
-
-
-def mean_over_rows(compare: Callable[..., Array], members: NDArray[Any]) -> Array:
-    """Return the mean over rows of a comparison of two members, (M, M), from (M, N)."""
-    return np.stack([compare(members, member).mean(axis=1) for member in members])
+def mean_difference(members: NDArray[Any]) -> Array:
+    """Return the share of rows with other classes, or the mean |difference| of numbers, (M, M)."""
+    if members.ndim == 2:
+        return np.stack([np.abs(members - member).mean(axis=1) for member in members])
+    classes = members.argmax(axis=-1)
+    return np.stack([(classes != member).mean(axis=1) for member in classes])
 
 
 def mean_cosine(gradients: Array) -> Array:
