@@ -24,8 +24,8 @@ class DiversityDisplay(Display):
     The first is the share of rows on which two members predict different classes (of a regressor:
     the mean absolute difference of their predictions), the second the mean cosine of their input
     gradients, 1 where two members rest on the same features in the same proportion. Make it with
-    `from_estimator` or `from_predictions`. Their `ax` is an array-like of axes for each heat map,
-    or axes in whose place both are put. Further keyword arguments go to matplotlib's `imshow`.
+    `from_estimator` or `from_predictions`. `ax` is one axes for each heat map, or a single one that
+    is replaced by two. Further keyword arguments go to matplotlib's `imshow` for both.
 
     Parameters
     ----------
@@ -207,9 +207,10 @@ def mean_cosine(gradients: Array) -> Array:
     NaN if no row remains.
     """
     flat = gradients.reshape(*gradients.shape[:2], -1).astype(np.float64)
+    norm = np.linalg.norm(flat, axis=-1, keepdims=True)
+    unit = np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 0)
+    rows = (norm[..., 0] > 0).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        unit = np.nan_to_num(flat / np.linalg.norm(flat, axis=-1, keepdims=True))
-        rows = unit.any(axis=-1).astype(np.float64)
         cosine = np.einsum("ind,jnd->ij", unit, unit, optimize=True) / (rows @ rows.T)
     return np.asarray(cosine)
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.collections import PolyCollection
     from matplotlib.lines import Line2D
 
+LINES = {
+    "clean": {"color": BLUE, "linestyle": "-", "marker": "o"},
+    "corrupted": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
+}
 SCORE_NAMES = {"neg_log_loss": "negative log loss (nats)"}
 
 
@@ -85,18 +89,19 @@ class LengthscaleTradeoffDisplay(Display):
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         self.lines_: dict[str, Line2D] = {}
         self.bands_: dict[str, PolyCollection] = {}
-        self._draw_scores(ax, "clean", style, color=BLUE, linestyle="-", marker="o")
-        self._draw_scores(ax, "corrupted", style, color=VERMILLION, linestyle="--", marker="s")
+        for key in LINES:
+            self._draw_scores(ax, key, style)
         ax.set(xlabel="lengthscale α (0: identity, 1: pca)", ylabel=self.score_name or "score")
         ax.legend(frameon=False)
         hide_frame(ax)
         if name:
             ax.set_title(name)
 
-    def _draw_scores(self, ax: Axes, key: str, given: Style, **style: Any) -> None:
+    def _draw_scores(self, ax: Axes, key: str, style: Style) -> None:
+        """Draw the mean over seeds, and one standard deviation around it."""
         scores = getattr(self, key).reshape(len(self.alphas), -1)
         mean = scores.mean(axis=1)
-        line = draw_line(ax, self.alphas, mean, given, label=key, markersize=5, **style)
+        line = draw_line(ax, self.alphas, mean, style, label=key, markersize=5, **LINES[key])
         self.lines_[key] = line
         if scores.shape[1] > 1:
             std = scores.std(axis=1, ddof=1)

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
+LINES = {
+    "driving_loss": {"color": BLUE, "linestyle": "-", "label": "driving loss (mean of members)"},
+    "valid_loss": {"color": VERMILLION, "linestyle": "--", "label": "validation loss (ensemble)"},
+    "repulsion": {"color": GREEN, "linestyle": ":", "label": "repulsion (mean of members)"},
+}
+
+
 @dataclass(eq=False, repr=False)
 class TrainingHistoryDisplay(Display):
     """Driving loss, validation loss and repulsion over epochs.
@@ -95,10 +102,12 @@ class TrainingHistoryDisplay(Display):
 
         self.lines_: dict[str, Line2D] = {}
         self.repulsion_ax_: Axes | None = None
-        label = "driving loss (mean of members)"
-        self._draw_line(ax, "driving_loss", style, color=BLUE, label=label)
+        self._draw_line(ax, "driving_loss", style)
         if self.valid_loss is not None:
-            self._draw_valid_loss(ax, self.valid_loss, style)
+            self._draw_line(ax, "valid_loss", style)
+            lowest, label = np.nanargmin(self.valid_loss), f"lowest at epoch {self.best_epoch}"
+            x, y = self.epoch[lowest], self.valid_loss[lowest]
+            ax.plot(x, y, "o", color=VERMILLION, label=label)
         ax.set(
             xlabel="epoch", ylabel=f"loss per row ({self.unit})" if self.unit else "loss per row"
         )
@@ -113,38 +122,23 @@ class TrainingHistoryDisplay(Display):
         if name:
             ax.set_title(name)
 
-    def _draw_valid_loss(self, ax: Axes, valid_loss: Array, style: Style) -> None:
-        """Draw the loss of the ensemble on validation rows, and mark where it is lowest."""
-        line = {"color": VERMILLION, "linestyle": "--", "label": "validation loss (ensemble)"}
-        self._draw_line(ax, "valid_loss", style, **line)
-        label = f"lowest at epoch {self.best_epoch}"
-        lowest = np.nanargmin(valid_loss)
-        ax.plot(self.epoch[lowest], valid_loss[lowest], "o", color=VERMILLION, label=label)
-
     def _draw_repulsion(self, ax: Axes, style: Style) -> Axes:
         """Draw on a second axis, because loss and repulsion differ in unit and origin."""
         twin = ax.twinx()
-        line = {"color": GREEN, "linestyle": ":", "label": "repulsion (mean of members)"}
-        self._draw_line(twin, "repulsion", style, **line)
+        self._draw_line(twin, "repulsion", style)
         twin.set_ylabel("repulsion")
         twin.spines["top"].set_visible(False)
         return twin
 
-    def _draw_line(self, ax: Axes, key: str, style: Style, **defaults: Any) -> None:
+    def _draw_line(self, ax: Axes, key: str, style: Style) -> None:
         # A line through one epoch is invisible.
         marker = "o" if len(self.epoch) == 1 else ""
-        self.lines_[key] = draw_line(
-            ax, self.epoch, getattr(self, key), style, marker=marker, **defaults
-        )
+        values = getattr(self, key)
+        self.lines_[key] = draw_line(ax, self.epoch, values, style, marker=marker, **LINES[key])
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        *,
-        ax: Axes | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        cls, estimator: Any, *, ax: Axes | None = None, name: str | None = None, **kwargs: Any
     ) -> Self:
         """Draw the training of an ensemble.
 

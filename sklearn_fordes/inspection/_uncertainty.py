@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
     from matplotlib.colorbar import Colorbar
 
+SURFACES = (*MEASURES, "decision")
+
 
 @dataclass(eq=False, repr=False)
 class UncertaintyDisplay(Display):
@@ -200,7 +202,7 @@ class UncertaintyDisplay(Display):
             The display, drawn.
         """
         cls._require_matplotlib("from_estimator")
-        check_measure(measure, (*MEASURES, "decision"))
+        check_measure(measure, SURFACES)
         check_grid(features, grid_resolution, eps)
         check_is_fitted(estimator)
         columns = columns_of(X)
@@ -267,7 +269,7 @@ class UncertaintyDisplay(Display):
         display : UncertaintyDisplay
             The display, drawn.
         """
-        check_measure(measure, (*MEASURES, "decision"))
+        check_measure(measure, SURFACES)
         grid = [np.asarray(xx) for xx in (xx0, xx1, response)]
         shapes = [xx.shape for xx in grid]
         if len(set(shapes)) > 1 or grid[0].ndim != 2:
