@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from itertools import permutations
 from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -22,7 +23,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -116,12 +117,6 @@ LOGISTIC = LogisticRegression().fit(X, Y)
 LINEAR = LinearRegression().fit(X, X[:, 0])
 PIPELINE = make_pipeline(StandardScaler(), FakeClassifier()).fit(X, Y)
 SCALED = PIPELINE[:-1].transform(X)  # rows as the last step of the pipeline gets them
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(legend):
@@ -291,14 +286,13 @@ def test_reliability_agrees_with_a_loop_over_bins():
     y_proba = RNG.dirichlet(np.ones(3), size=200)
     y_true = RNG.integers(3, size=200)
     display = reliability(y_true, y_proba)
+    confidence, correct = y_proba.max(axis=1), y_proba.argmax(axis=1) == y_true
     ece = 0
     for b in range(15):
-        rows = [i for i in range(200) if b / 15 <= y_proba[i].max() < (b + 1) / 15]
-        if rows:
-            confidence = np.mean([y_proba[i].max() for i in rows])
-            accuracy = np.mean([y_proba[i].argmax() == y_true[i] for i in rows])
-            ece += len(rows) / 200 * abs(confidence - accuracy)
-            assert_allclose(display.accuracy[b], accuracy)
+        rows = (b / 15 <= confidence) & (confidence < (b + 1) / 15)
+        if rows.any():
+            assert_allclose(display.accuracy[b], correct[rows].mean())
+            ece += rows.mean() * abs(confidence[rows].mean() - correct[rows].mean())
     assert display.ece == pytest.approx(ece)
 
 
@@ -365,25 +359,18 @@ def test_diversity_of_a_pipeline_is_that_of_its_last_step():
     assert_allclose(display.cosine, unit @ unit.T)
 
 
-def test_labels_are_passed_to_input_gradients(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        FakeClassifier,
-        "input_gradients",
-        lambda self, X, y=None: seen.append(y) or FakeEnsemble.input_gradients(self, X),
-    )
+def test_input_gradients_are_those_of_the_given_labels(monkeypatch):
+    gradients = Mock(return_value=np.ones((4, 40, 3)))
+    monkeypatch.setattr(FakeClassifier, "input_gradients", gradients)
     DiversityDisplay.from_estimator(CLASSIFIER, X)
     DiversityDisplay.from_estimator(CLASSIFIER, X, Y)
-    assert seen[0] is None
-    assert seen[1] is Y
+    assert gradients.call_args_list == [call(X), call(X, Y)]
 
 
-def test_diversity_of_a_regressor_and_of_one_without_gradients(monkeypatch):
-    display = DiversityDisplay.from_estimator(REGRESSOR, X, X[:, 0])
-    assert display.regression
-    assert len(display.axes_) == 2
+def test_an_ensemble_without_input_gradients_has_one_heat_map(monkeypatch):
+    assert len(DiversityDisplay.from_estimator(REGRESSOR, X, X[:, 0]).axes_) == 2
     monkeypatch.delattr(FakeEnsemble, "input_gradients")
-    assert DiversityDisplay.from_estimator(CLASSIFIER, X).cosine is None
+    assert len(DiversityDisplay.from_estimator(CLASSIFIER, X).axes_) == 1
 
 
 def test_diversity_takes_two_axes_or_splits_one():
@@ -643,11 +630,7 @@ def test_tradeoff_fits_a_clone_for_each_lengthscale(scoring, in_pipeline):
     for position, alpha in enumerate((0, 1)):
         model = FakeClassifier(lengthscale=alpha).fit(X, Y)
 
-        def score(rows, model=model):
-            if scoring == "accuracy":
-                return accuracy_score(Y, model.predict(rows))
-            return -log_loss(Y, model.predict_proba(rows))
-
+        score = partial(get_scorer(scoring), model, y_true=Y)
         assert_allclose(display.clean[position], score(X))
         assert_allclose(display.corrupted[position], np.mean([*map(score, copies)]))
     assert str(estimator.get_params()) == before
@@ -720,10 +703,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("call", "arguments", "options", "message"), BAD)
-def test_bad_input_raises_before_a_figure_is_made(call, arguments, options, message):
+@pytest.mark.parametrize(("method", "arguments", "options", "message"), BAD)
+def test_bad_input_raises_before_a_figure_is_made(method, arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        call(*arguments, **options)
+        method(*arguments, **options)
     assert not plt.get_fignums()
 
 
@@ -749,14 +732,8 @@ def test_an_estimator_without_what_a_display_needs_raises(display, model, error,
 # ---- FoRDE's estimators
 
 
-@pytest.fixture(scope="module")
-def frame_of_binary(binary):
-    X, y = binary
-    return pd.DataFrame(X, columns=list("abcdef")), np.array(["no", "yes"])[y]
-
-
-def test_every_display_of_a_fitted_classifier_in_a_pipeline(small, frame_of_binary):
-    X, y = frame_of_binary
+def test_every_display_of_a_fitted_classifier_in_a_pipeline(small, binary):
+    X, y = pd.DataFrame(binary[0], columns=list("abcdef")), np.array(["no", "yes"])[binary[1]]
     scaler = StandardScaler().set_output(transform="pandas")
     model = make_pipeline(scaler, small()).fit(X, y)
     rows = model[:-1].transform(X)
@@ -779,17 +756,9 @@ def test_every_display_of_a_fitted_classifier_in_a_pipeline(small, frame_of_bina
     unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
     expected = np.einsum("nd,nd->n", unit[0], unit[1]).mean()
     assert_allclose(compared.cosine[0, 1], expected, atol=1e-6)
-
-
-def test_tradeoff_of_a_classifier_that_is_fitted(small, frame_of_binary):
-    X, y = frame_of_binary
-    model = make_pipeline(StandardScaler(), small(max_epochs=2))
-    display = LengthscaleTradeoffDisplay.from_estimator(
-        model, X, y, X, y, [X + 1, X * 2], alphas=(0, 1)
-    )
-    assert display.clean.shape == display.corrupted.shape == (2,)
-    assert np.isfinite(display.clean).all()
-    assert display.clean[0] != display.clean[1]
+    scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, [X + 1, X], alphas=(0, 1))
+    assert np.isfinite(scores.corrupted).all()
+    assert scores.clean[0] != scores.clean[1]
 
 
 def test_every_display_of_a_fitted_regressor():
