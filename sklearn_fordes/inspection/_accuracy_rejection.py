@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from sklearn_fordes.inspection._drawing import get_axes, hide_frame, line_style, next_color
-from sklearn_fordes.inspection._responses import (
+from sklearn_fordes.inspection._display import (
+    Array,
+    Display,
+    Style,
+    draw_line,
+    hide_frame,
+    next_color,
+)
+from sklearn_fordes.inspection._evaluation import (
     check_classifier,
     check_measure,
     name_of,
@@ -19,16 +26,16 @@ from sklearn_fordes.inspection._responses import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-    from matplotlib.lines import Line2D
 
 
-class AccuracyRejectionDisplay:
+@dataclass(eq=False, repr=False)
+class AccuracyRejectionDisplay(Display):
     """Accuracy of the rows kept against the share of rows rejected.
 
     Rows are rejected in order of decreasing uncertainty. If uncertainty finds the wrong
     predictions, the curve rises to 1; if it is blind to them, the curve stays level. Make it with
     `from_estimator` or `from_predictions`; draw several models on the same axes to compare them.
+    Further keyword arguments go to matplotlib's `plot`.
 
     Parameters
     ----------
@@ -45,10 +52,8 @@ class AccuracyRejectionDisplay:
         Area under the curve, between 0 and 1: mean of the accuracy over all numbers of rows kept.
     line_ : matplotlib Line2D
         The curve.
-    ax_ : matplotlib Axes
-        The axes drawn on.
-    figure_ : matplotlib Figure
-        Their figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     See Also
     --------
@@ -69,55 +74,24 @@ class AccuracyRejectionDisplay:
     array([0.75, 1.  , 1.  , 1.  ])
     """
 
-    ax_: Axes
-    figure_: Figure | SubFigure
-    line_: Line2D
-
-    def __init__(
-        self,
-        rejected: NDArray[np.float64],
-        accuracy: NDArray[np.float64],
-        *,
-        name: str | None = None,
-    ) -> None:
-        self.rejected = rejected
-        self.accuracy = accuracy
-        self.name = name
+    rejected: Array
+    accuracy: Array
 
     @property
     def area(self) -> float:
         """Mean of the accuracy over all numbers of rows kept."""
         return float(self.accuracy.mean())
 
-    def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
-        """Draw the curve.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the legend. None is the one given before.
-        **kwargs
-            Passed to matplotlib's `plot`.
-
-        Returns
-        -------
-        self : AccuracyRejectionDisplay
-            The display itself.
-        """
-        ax = get_axes(self, ax)
-        name = self.name if name is None else name
+    def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         area = f"area = {self.area:.3f}"
         label = f"{name} ({area})" if name else area
-        style = line_style(kwargs, color=next_color(ax), linewidth=1.5, label=label)
-        (self.line_,) = ax.plot(self.rejected, self.accuracy, **style)
+        self.line_ = draw_line(
+            ax, self.rejected, self.accuracy, style, color=next_color(ax), label=label
+        )
         ax.set(xlim=(0, 1), xlabel="share of rows rejected, most uncertain first")
         ax.set_ylabel("accuracy of the rows kept")
         ax.legend(loc="lower right", frameon=False)
         hide_frame(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
     @classmethod
     def from_estimator(
@@ -136,29 +110,24 @@ class AccuracyRejectionDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted classifier with `predict_uncertainty`, or a pipeline that ends in one. Of other
-            classifiers the entropy of `predict_proba` is taken as the total.
+            A fitted classifier with `predict_uncertainty`, or a pipeline that ends in one. The
+            total of other classifiers is the entropy of `predict_proba`.
         X : array-like or data frame of shape (n_samples, n_features)
             Rows that it wasn't trained on.
         y : array-like of shape (n_samples,)
             Their labels.
         measure : {"total", "aleatoric", "epistemic"}, default="total"
             The uncertainty to reject by.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the legend. None is its class name.
-        **kwargs
-            Passed to matplotlib's `plot`.
+        ax, name, **kwargs : optional
+            As in `plot`. The name of the model is that of its class by default.
 
         Returns
         -------
         display : AccuracyRejectionDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        cls._require_matplotlib("from_estimator")
         check_measure(measure)
-        check_is_fitted(estimator)
         check_classifier(estimator)
         uncertainty = uncertainty_of(estimator, X, measure)
         name = name_of(estimator) if name is None else name
@@ -187,29 +156,22 @@ class AccuracyRejectionDisplay:
             Predicted labels.
         uncertainty : array-like of shape (n_samples,)
             Any number that is larger where a prediction is less certain.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the legend.
-        **kwargs
-            Passed to matplotlib's `plot`.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
         display : AccuracyRejectionDisplay
             The display, drawn.
         """
-        labels, predicted = column_or_1d(y_true), column_or_1d(y_pred)
-        values = column_or_1d(uncertainty)
+        labels, predicted, values = map(column_or_1d, (y_true, y_pred, uncertainty))
         check_consistent_length(labels, predicted, values)
         if not np.isfinite(values).all():
             raise ValueError("Got uncertainty with NaN or infinity, but expected finite numbers.")
         return cls(*rejection_curve(labels == predicted, values), name=name).plot(ax, **kwargs)
 
 
-def rejection_curve(
-    correct: NDArray[np.bool_], uncertainty: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rejection_curve(correct: NDArray[np.bool_], uncertainty: Array) -> tuple[Array, Array]:
     """Return share rejected and expected accuracy on the rows kept, from all kept to one kept."""
     # In random order, each row of a tie group is correct with the group's accuracy.
     _, group = np.unique(uncertainty, return_inverse=True)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_fordes.inspection._drawing import get_axes
-from sklearn_fordes.inspection._responses import final_step, name_of, respond
+from sklearn_fordes.inspection._display import Array, Display, Style
+from sklearn_fordes.inspection._evaluation import final_step, lacks, respond
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
     from matplotlib.image import AxesImage
 
 
-class DiversityDisplay:
+@dataclass(eq=False, repr=False)
+class DiversityDisplay(Display):
     """Two heat maps over pairs of members: their predictions, and their input gradients.
 
     The first is the share of rows on which two members predict different classes (of a regressor:
     the mean absolute difference of their predictions), the second the mean cosine of their input
     gradients, 1 where two members rest on the same features in the same proportion. Make it with
-    `from_estimator` or `from_predictions`.
+    `from_estimator` or `from_predictions`. `ax` is one axes for each heat map, or a single one that
+    is replaced by two. Further keyword arguments go to matplotlib's `imshow` for both.
 
     Parameters
     ----------
@@ -32,10 +33,10 @@ class DiversityDisplay:
         Share of rows with different classes, or mean absolute difference of predictions.
     cosine : ndarray of shape (n_members, n_members), default=None
         Mean cosine of input gradients. None leaves the second heat map out.
-    regression : bool, default=False
-        Whether `disagreement` is a difference in units of the target.
     name : str, default=None
         Name of the model, for the titles.
+    regression : bool, default=False
+        Whether `disagreement` is a difference in units of the target.
 
     Attributes
     ----------
@@ -43,10 +44,8 @@ class DiversityDisplay:
         The heat maps.
     axes_ : ndarray of matplotlib Axes, of shape (n_panels,)
         The axes drawn on.
-    ax_ : matplotlib Axes
-        The first of them.
-    figure_ : matplotlib Figure
-        Their figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The first of the axes, and their figure.
 
     See Also
     --------
@@ -61,68 +60,45 @@ class DiversityDisplay:
            [0.5, 0. ]])
     """
 
-    ax_: Axes
-    axes_: NDArray[Any]
-    figure_: Figure | SubFigure
-    images_: list[AxesImage]
+    disagreement: Array
+    cosine: Array | None = None
+    _: KW_ONLY
+    regression: bool = False
 
-    def __init__(
-        self,
-        disagreement: NDArray[np.float64],
-        cosine: NDArray[np.float64] | None = None,
-        *,
-        regression: bool = False,
-        name: str | None = None,
-    ) -> None:
-        self.disagreement = disagreement
-        self.cosine = cosine
-        self.regression = regression
-        self.name = name
+    def _prepare_axes(self, ax: Any) -> Axes:
+        """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
+        import matplotlib.pyplot as plt
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
-        """Draw the heat maps.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw: axes for each heat map, or one in whose place they are put side by side.
-            None is a new figure.
-        name : str, default=None
-            Name of the model, for the titles. None is the one given before.
-        **kwargs
-            Passed to matplotlib's `imshow` for both heat maps.
-
-        Returns
-        -------
-        self : DiversityDisplay
-            The display itself.
-        """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
         n_panels = 1 if self.cosine is None else 2
-        self.axes_ = panels(self, ax, n_panels)
-        self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
-        name = self.name if name is None else name
-        self.images_ = [self._draw_disagreement(self.axes_[0], name, kwargs)]
-        if self.cosine is not None:
-            self.images_.append(self._draw_cosine(self.axes_[1], self.cosine, name, kwargs))
-        return self
+        if ax is None:
+            _, ax = plt.subplots(1, n_panels, figsize=(5 * n_panels, 4), layout="constrained")
+        axes = np.asarray(ax, dtype=object).ravel()
+        for one in axes:
+            super()._prepare_axes(one)
+        if axes.size == 1 and n_panels == 2:
+            axes = split(axes[0])
+        if axes.size != n_panels:
+            raise ValueError(f"Got {axes.size} axes, but expected {n_panels} or one to be split.")
+        self.axes_: NDArray[Any] = axes
+        first: Axes = axes[0]
+        return first
 
-    def _draw_disagreement(self, ax: Axes, name: str | None, style: dict[str, Any]) -> AxesImage:
+    def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        prefix = f"{name}: " if name else ""
         title, label = "disagreement", "share of rows that differ"
         if self.regression:
             title, label = "difference", "mean |difference| (units of the target)"
-        top = self.disagreement.max() or 1.0
-        style = {"cmap": "viridis", "vmin": 0.0, "vmax": top, **style}
-        return heat_map(ax, self.disagreement, titled(name, title), label, style)
-
-    @staticmethod
-    def _draw_cosine(
-        ax: Axes, cosine: NDArray[np.float64], name: str | None, style: dict[str, Any]
-    ) -> AxesImage:
+        limits = {"cmap": "viridis", "vmin": 0.0, "vmax": self.disagreement.max() or 1.0}
+        image = heat_map(ax, self.disagreement, prefix + title, label, limits | style)
+        self.images_ = [image]
+        if self.cosine is None:
+            return
         # As in the other heat map, dark is alike. The range is fixed, so that two models compare.
-        bottom = -1.0 if (cosine < 0).any() else 0.0
-        style = {"cmap": "viridis_r", "vmin": bottom, "vmax": 1.0, **style}
-        return heat_map(ax, cosine, titled(name, "input gradients"), "mean cosine", style)
+        bottom = -1.0 if (self.cosine < 0).any() else 0.0
+        limits = {"cmap": "viridis_r", "vmin": bottom, "vmax": 1.0}
+        title = f"{prefix}input gradients"
+        image = heat_map(self.axes_[1], self.cosine, title, "mean cosine", limits | style)
+        self.images_.append(image)
 
     @classmethod
     def from_estimator(
@@ -147,28 +123,20 @@ class DiversityDisplay:
         y : array-like of shape (n_samples,), default=None
             The classes whose input gradients are compared. None is the predicted ones; not used
             for a regressor.
-        ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw: axes for each heat map, or one in whose place they are put side by side.
-            None is a new figure.
-        name : str, default=None
-            Name of the model, for the titles.
-        **kwargs
-            Passed to matplotlib's `imshow` for both heat maps.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
         display : DiversityDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        cls._require_matplotlib("from_estimator")
         check_is_fitted(estimator)
         ensemble = final_step(estimator)
         methods = [m for m in ("predict_proba_members", "predict_members") if hasattr(ensemble, m)]
         if not methods:
-            raise TypeError(
-                f"Got {name_of(estimator)}, but expected an estimator with the method "
-                "predict_proba_members or predict_members, or a pipeline that ends in one."
-            )
+            raise lacks(estimator, "the method predict_proba_members or predict_members")
         members = respond(estimator, methods[0], X)
         gradients = None
         if hasattr(ensemble, "input_gradients"):
@@ -194,13 +162,8 @@ class DiversityDisplay:
             Each member's probabilities; or (n_members, n_samples), a regressor's predictions.
         input_gradients : array-like of shape (n_members, n_samples, n_features), default=None
             Each member's input gradients. None leaves the second heat map out.
-        ax : matplotlib Axes or array-like of Axes, default=None
-            Where to draw: axes for each heat map, or one in whose place they are put side by side.
-            None is a new figure.
-        name : str, default=None
-            Name of the model, for the titles.
-        **kwargs
-            Passed to matplotlib's `imshow` for both heat maps.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
@@ -210,10 +173,9 @@ class DiversityDisplay:
         members = np.asarray(y_proba_members)
         gradients = None if input_gradients is None else np.asarray(input_gradients)
         check_members(members, gradients)
-        regression = members.ndim == 2
-        pairwise = mean_difference(members) if regression else disagreement(members.argmax(axis=-1))
         cosine = None if gradients is None else mean_cosine(gradients)
-        return cls(pairwise, cosine, regression=regression, name=name).plot(ax, **kwargs)
+        display = cls(mean_difference(members), cosine, regression=members.ndim == 2, name=name)
+        return display.plot(ax, **kwargs)
 
 
 def check_members(members: NDArray[Any], gradients: NDArray[Any] | None) -> None:
@@ -230,17 +192,15 @@ def check_members(members: NDArray[Any], gradients: NDArray[Any] | None) -> None
         )
 
 
-def disagreement(classes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of rows on which two members differ, (M, M), from (M, N)."""
-    return np.stack([(classes != of_member).mean(axis=1) for of_member in classes])
+def mean_difference(members: NDArray[Any]) -> Array:
+    """Return the share of rows with other classes, or the mean |difference| of numbers, (M, M)."""
+    if members.ndim == 2:
+        return np.stack([np.abs(members - member).mean(axis=1) for member in members])
+    classes = members.argmax(axis=-1)
+    return np.stack([(classes != member).mean(axis=1) for member in classes])
 
 
-def mean_difference(predictions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean absolute difference of two members, (M, M), from (M, N)."""
-    return np.stack([np.abs(predictions - of_member).mean(axis=1) for of_member in predictions])
-
-
-def mean_cosine(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_cosine(gradients: Array) -> Array:
     """Return the mean over rows of two members' cosine, (M, M), from (M, N, …).
 
     Rows at which one of the two has no gradient, and so no direction, are left out of their mean;
@@ -250,26 +210,9 @@ def mean_cosine(gradients: NDArray[np.float64]) -> NDArray[np.float64]:
     norm = np.linalg.norm(flat, axis=-1, keepdims=True)
     unit = np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 0)
     rows = (norm[..., 0] > 0).astype(np.float64)
-    total = np.einsum("ind,jnd->ij", unit, unit, optimize=True)
-    count = rows @ rows.T
-    return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
-def panels(display: Any, ax: Any, n_panels: int) -> NDArray[Any]:
-    """Return axes for each heat map: those given, or axes made in the place of the one given."""
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        size = (5.0 * n_panels, 4.0)
-        _, ax = plt.subplots(1, n_panels, figsize=size, layout="constrained", squeeze=False)
-    axes = np.asarray(ax, dtype=object).ravel()
-    for one in axes:
-        get_axes(display, one)
-    if axes.size == 1 and n_panels == 2:
-        axes = split(axes[0])
-    if axes.size != n_panels:
-        raise ValueError(f"Got {axes.size} axes, but expected {n_panels} or one to be split.")
-    return axes
+    with np.errstate(invalid="ignore"):
+        cosine = np.einsum("ind,jnd->ij", unit, unit, optimize=True) / (rows @ rows.T)
+    return np.asarray(cosine)
 
 
 def split(ax: Axes) -> NDArray[Any]:
@@ -285,9 +228,7 @@ def split(ax: Axes) -> NDArray[Any]:
     return np.array([ax.figure.add_subplot(places[0, i]) for i in range(2)], dtype=object)
 
 
-def heat_map(
-    ax: Axes, matrix: NDArray[np.float64], title: str, label: str, style: dict[str, Any]
-) -> AxesImage:
+def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> AxesImage:
     """Draw a matrix over pairs of members, with its mean over different members in the title."""
     from matplotlib.ticker import MaxNLocator
 
@@ -298,8 +239,3 @@ def heat_map(
         axis.set_major_locator(MaxNLocator(integer=True))
     ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.04)
     return image
-
-
-def titled(name: str | None, title: str) -> str:
-    """Put the name of the model, if there is one, before a title."""
-    return f"{name}: {title}" if name else title

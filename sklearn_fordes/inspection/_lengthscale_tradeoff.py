@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,25 +11,38 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_fordes.inspection._drawing import BLUE, VERMILLION, get_axes, hide_frame, line_style
+from sklearn_fordes.inspection._display import (
+    BLUE,
+    VERMILLION,
+    Array,
+    Display,
+    Style,
+    draw_line,
+    hide_frame,
+)
+from sklearn_fordes.inspection._evaluation import lacks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
-    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
 
+LINES = {
+    "clean": {"color": BLUE, "linestyle": "-", "marker": "o"},
+    "corrupted": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
+}
 SCORE_NAMES = {"neg_log_loss": "negative log loss (nats)"}
 
 
-class LengthscaleTradeoffDisplay:
+@dataclass(eq=False, repr=False)
+class LengthscaleTradeoffDisplay(Display):
     """Clean and corrupted score against the lengthscale α.
 
     A float `lengthscale` α between 0 (the identity) and 1 (PCA) repels members more and more along
     the directions in which the training inputs vary. It tends to trade clean score for robustness;
-    the picture shows at what rate. Make it with `from_estimator` or `from_predictions`.
+    the picture shows at what rate. Make it with `from_estimator` or `from_predictions`. Further
+    keyword arguments go to matplotlib's `plot` for both lines.
 
     Parameters
     ----------
@@ -38,10 +52,10 @@ class LengthscaleTradeoffDisplay:
         Score on clean rows.
     corrupted : ndarray of shape (n_alphas,) or (n_alphas, n_seeds)
         Score on corrupted rows.
-    score_name : str, default=None
-        Name of the score, for the label.
     name : str, default=None
         Name of the model, for the title.
+    score_name : str, default=None
+        Name of the score, for the label.
 
     Attributes
     ----------
@@ -49,10 +63,8 @@ class LengthscaleTradeoffDisplay:
         The lines "clean" and "corrupted".
     bands_ : dict of str to matplotlib PolyCollection
         One standard deviation over seeds around each; empty with one seed.
-    ax_ : matplotlib Axes
-        The axes drawn on.
-    figure_ : matplotlib Figure
-        Their figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     See Also
     --------
@@ -68,60 +80,28 @@ class LengthscaleTradeoffDisplay:
     ['clean', 'corrupted']
     """
 
-    ax_: Axes
-    figure_: Figure | SubFigure
-    lines_: dict[str, Line2D]
-    bands_: dict[str, PolyCollection]
+    alphas: Array
+    clean: Array
+    corrupted: Array
+    _: KW_ONLY
+    score_name: str | None = None
 
-    def __init__(
-        self,
-        alphas: NDArray[np.float64],
-        clean: NDArray[np.float64],
-        corrupted: NDArray[np.float64],
-        *,
-        score_name: str | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.alphas = alphas
-        self.clean = clean
-        self.corrupted = corrupted
-        self.score_name = score_name
-        self.name = name
-
-    def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
-        """Draw the two lines.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title. None is the one given before.
-        **kwargs
-            Passed to matplotlib's `plot` for both lines.
-
-        Returns
-        -------
-        self : LengthscaleTradeoffDisplay
-            The display itself.
-        """
-        ax = get_axes(self, ax)
-        self.ax_, self.figure_, self.lines_, self.bands_ = ax, ax.figure, {}, {}
-        self._draw(ax, "clean", {"color": BLUE, "linestyle": "-", "marker": "o"}, kwargs)
-        self._draw(ax, "corrupted", {"color": VERMILLION, "linestyle": "--", "marker": "s"}, kwargs)
+    def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        self.lines_: dict[str, Line2D] = {}
+        self.bands_: dict[str, PolyCollection] = {}
+        for key in LINES:
+            self._draw_scores(ax, key, style)
         ax.set(xlabel="lengthscale α (0: identity, 1: pca)", ylabel=self.score_name or "score")
         ax.legend(frameon=False)
         hide_frame(ax)
-        name = self.name if name is None else name
         if name:
             ax.set_title(name)
-        return self
 
-    def _draw(self, ax: Axes, key: str, style: dict[str, Any], given: dict[str, Any]) -> None:
+    def _draw_scores(self, ax: Axes, key: str, style: Style) -> None:
+        """Draw the mean over seeds, and one standard deviation around it."""
         scores = getattr(self, key).reshape(len(self.alphas), -1)
         mean = scores.mean(axis=1)
-        style = line_style(given, label=key, markersize=5, linewidth=1.5, **style)
-        (line,) = ax.plot(self.alphas, mean, **style)
+        line = draw_line(ax, self.alphas, mean, style, label=key, markersize=5, **LINES[key])
         self.lines_[key] = line
         if scores.shape[1] > 1:
             std = scores.std(axis=1, ddof=1)
@@ -167,19 +147,15 @@ class LengthscaleTradeoffDisplay:
         scoring : str or callable, default=None
             As in `sklearn.model_selection.cross_validate`. None is "neg_log_loss" for a
             classifier and "r2" for a regressor.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title.
-        **kwargs
-            Passed to matplotlib's `plot` for both lines.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
         display : LengthscaleTradeoffDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        cls._require_matplotlib("from_estimator")
         check_alphas(np.asarray(alphas))
         parameter = parameter_name(estimator, "lengthscale")
         if scoring is None:
@@ -189,8 +165,8 @@ class LengthscaleTradeoffDisplay:
         scores = []
         for alpha in alphas:
             model = clone(estimator).set_params(**{parameter: float(alpha)}).fit(X, y)
-            corrupted = np.mean([scorer(model, copy, y_test) for copy in copies])
-            scores.append((scorer(model, X_test, y_test), corrupted))
+            clean, *corrupted = [scorer(model, rows, y_test) for rows in (X_test, *copies)]
+            scores.append((clean, np.mean(corrupted)))
         clean, corrupted = np.array(scores).T
         return cls.from_predictions(
             alphas, clean, corrupted, score_name=score_name_of(scoring), ax=ax, name=name, **kwargs
@@ -220,12 +196,8 @@ class LengthscaleTradeoffDisplay:
             Score on corrupted rows.
         score_name : str, default=None
             Name of the score, for the label.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title.
-        **kwargs
-            Passed to matplotlib's `plot` for both lines.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
@@ -256,10 +228,7 @@ def parameter_name(estimator: Any, name: str) -> str:
         step, last = estimator.steps[-1]
         return f"{step}__{parameter_name(last, name)}"
     if not hasattr(estimator, "get_params") or name not in estimator.get_params():
-        raise TypeError(
-            f"Got {type(estimator).__name__}, but expected an estimator with the parameter "
-            f"{name}, or a pipeline that ends in one."
-        )
+        raise lacks(estimator, f"the parameter {name}")
     return name
 
 

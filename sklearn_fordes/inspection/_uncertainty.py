@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from sklearn_fordes.inspection._drawing import class_colors, get_axes
-from sklearn_fordes.inspection._grid import axis_of, columns_of, find_feature, numbers, table_at
-from sklearn_fordes.inspection._responses import (
+from sklearn_fordes.inspection._display import COLORS, Array, Display, Style
+from sklearn_fordes.inspection._evaluation import (
     MEASURES,
     check_measure,
     class_indices,
+    columns_of,
+    find_feature,
+    grid_axis,
+    grid_table,
+    numbers,
     respond,
     uncertainty_of,
 )
@@ -25,13 +29,16 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PathCollection
     from matplotlib.colorbar import Colorbar
-    from matplotlib.figure import Figure, SubFigure
+
+SURFACES = (*MEASURES, "decision")
 
 
-class UncertaintyDisplay:
+@dataclass(eq=False, repr=False)
+class UncertaintyDisplay(Display):
     """Uncertainty of an ensemble, or its decision, over two features.
 
-    Make it with `from_estimator` or `from_predictions`.
+    Make it with `from_estimator` or `from_predictions`. Further keyword arguments go to
+    matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision.
 
     Parameters
     ----------
@@ -40,6 +47,8 @@ class UncertaintyDisplay:
     response : ndarray of shape (n_rows, n_columns)
         The uncertainty there; for ``measure="decision"`` the index of the predicted class, or the
         mean a regressor predicts.
+    name : str, default=None
+        Name of the model, for the title.
     measure : {"total", "aleatoric", "epistemic", "decision"}, default="epistemic"
         What the response is.
     classes : ndarray of shape (n_classes,), default=None
@@ -50,8 +59,6 @@ class UncertaintyDisplay:
         Labels or targets to colour them by.
     xlabel, ylabel : str, default=None
         Names of the features.
-    name : str, default=None
-        Name of the model, for the title.
 
     Attributes
     ----------
@@ -61,10 +68,8 @@ class UncertaintyDisplay:
         The rows drawn, one entry per class.
     colorbar_ : matplotlib Colorbar or None
         The scale of the surface. None for a classifier's decision, which has a legend.
-    ax_ : matplotlib Axes
-        The axes drawn on.
-    figure_ : matplotlib Figure
-        Their figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
 
     See Also
     --------
@@ -81,74 +86,37 @@ class UncertaintyDisplay:
     'feature 0'
     """
 
-    ax_: Axes
-    figure_: Figure | SubFigure
-    surface_: ScalarMappable
-    scatter_: list[PathCollection]
-    colorbar_: Colorbar | None
+    xx0: Array
+    xx1: Array
+    response: Array
+    _: KW_ONLY
+    measure: str = "epistemic"
+    classes: NDArray[Any] | None = None
+    points: Array | None = None
+    y: NDArray[Any] | None = None
+    xlabel: str | None = None
+    ylabel: str | None = None
 
-    def __init__(
-        self,
-        xx0: NDArray[np.float64],
-        xx1: NDArray[np.float64],
-        response: NDArray[np.float64],
-        *,
-        measure: str = "epistemic",
-        classes: NDArray[Any] | None = None,
-        points: NDArray[np.float64] | None = None,
-        y: NDArray[Any] | None = None,
-        xlabel: str | None = None,
-        ylabel: str | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.xx0 = xx0
-        self.xx1 = xx1
-        self.response = response
-        self.measure = measure
-        self.classes = classes
-        self.points = points
-        self.y = y
-        self.xlabel = xlabel
-        self.ylabel = ylabel
-        self.name = name
-
-    def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
-        """Draw the surface and the rows.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title. None is the one given before.
-        **kwargs
-            Passed to matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision.
-
-        Returns
-        -------
-        self : UncertaintyDisplay
-            The display itself.
-        """
-        ax = get_axes(self, ax)
-        self.ax_, self.figure_, self.scatter_ = ax, ax.figure, []
+    def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        self.scatter_: list[PathCollection] = []
+        self.colorbar_: Colorbar | None = None
         if self.measure == "decision" and self.classes is not None:
-            self._draw_areas(ax, self.classes, kwargs)
+            self.surface_: ScalarMappable = self._draw_areas(ax, self.classes, style)
         else:
-            self._draw_contours(ax, kwargs)
+            self.surface_ = self._draw_contours(ax, style)
+            label = self._surface_label()
+            self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
         if self.points is not None and self.y is not None:
             self._draw_points(ax, self.points, self.y)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
-        name = self.name if name is None else name
         if name:
             ax.set_title(name)
-        return self
 
-    def _draw_contours(self, ax: Axes, given: dict[str, Any]) -> None:
+    def _draw_contours(self, ax: Axes, style: Style) -> ScalarMappable:
         # Light where the model is sure, so that rows drawn on top are seen.
         cmap = "viridis" if self.measure == "decision" else "Greys"
-        style = {"levels": 10, "cmap": cmap, **given}
-        self.surface_ = ax.contourf(self.xx0, self.xx1, self.response, **style)
-        self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=self._surface_label())
+        merged: Style = {"levels": 10, "cmap": cmap, **style}
+        return ax.contourf(self.xx0, self.xx1, self.response, **merged)
 
     def _surface_label(self) -> str:
         if self.measure == "decision":
@@ -157,38 +125,35 @@ class UncertaintyDisplay:
             return f"{self.measure} variance (squared units of the target)"
         return f"{self.measure} uncertainty (nats)"
 
-    def _draw_areas(self, ax: Axes, classes: NDArray[Any], given: dict[str, Any]) -> None:
+    def _draw_areas(self, ax: Axes, classes: NDArray[Any], style: Style) -> ScalarMappable:
         """Draw a patch for each grid point: contours between 0 and 2 would pass through 1."""
         from matplotlib.colors import ListedColormap
         from matplotlib.patches import Patch
 
-        n_classes, colors = len(classes), class_colors(len(classes))
-        style: dict[str, Any] = {"cmap": ListedColormap(colors), "alpha": 0.4, "rasterized": True}
-        style |= {"vmin": -0.5, "vmax": n_classes - 0.5, "shading": "nearest", **given}
-        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **style)
-        self.colorbar_ = None
+        colors = class_colors(len(classes))
+        merged: Style = {"cmap": ListedColormap(colors), "alpha": 0.4, "rasterized": True}
+        merged |= {"vmin": -0.5, "vmax": len(classes) - 0.5, "shading": "nearest", **style}
         if self.y is None:
             pairs = zip(colors, classes, strict=True)
             patches = [Patch(color=c, alpha=0.4, label=str(label)) for c, label in pairs]
             ax.legend(handles=patches, title="predicted class", loc="upper right")
+        return ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
 
-    def _draw_points(self, ax: Axes, points: NDArray[np.float64], y: NDArray[Any]) -> None:
-        style: dict[str, Any] = {"s": 18, "edgecolors": "white", "linewidths": 0.6}
+    def _draw_points(self, ax: Axes, points: Array, y: NDArray[Any]) -> None:
+        style: Style = {"s": 18, "edgecolors": "white", "linewidths": 0.6}
         if self.classes is None:
-            # The decision's own scale, so that a row of the surface's colour is predicted well.
+            # A row in the colour of the surface around it is predicted well.
             norm: Any = self.surface_.norm if self.measure == "decision" else None
-            scatter = ax.scatter(
-                points[:, 0], points[:, 1], c=y, cmap="viridis", norm=norm, **style
-            )
+            style |= {"c": y, "cmap": "viridis", "norm": norm}
+            scatter = ax.scatter(points[:, 0], points[:, 1], **style)
             self.scatter_ = [scatter]
             if norm is None:
                 ax.figure.colorbar(scatter, ax=ax, label="y")
             return
         indices = class_indices(y, self.classes)
         for index, color in enumerate(class_colors(len(self.classes))):
-            label, rows = str(self.classes[index]), points[indices == index]
-            scatter = ax.scatter(rows[:, 0], rows[:, 1], color=color, label=label, **style)
-            self.scatter_.append(scatter)
+            rows, label = points[indices == index], str(self.classes[index])
+            self.scatter_.append(ax.scatter(*rows.T, color=color, label=label, **style))
         ax.legend(title="class", loc="upper right")
 
     @classmethod
@@ -228,33 +193,29 @@ class UncertaintyDisplay:
             How far the grid reaches beyond the rows, in standard deviations of each feature.
         y : array-like of shape (n_samples,), default=None
             Labels or targets. If given, the rows of X are drawn in their colours.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title.
-        **kwargs
-            Passed to matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
         display : UncertaintyDisplay
             The display, drawn.
         """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        check_measure(measure, (*MEASURES, "decision"))
+        cls._require_matplotlib("from_estimator")
+        check_measure(measure, SURFACES)
         check_grid(features, grid_resolution, eps)
         check_is_fitted(estimator)
         columns = columns_of(X)
         keys = [find_feature(columns, feature) for feature in features]
         if keys[0] == keys[1]:
             raise ValueError(f"Got features={features!r}, which are one, but expected two.")
-        xx0, xx1 = np.meshgrid(*(axis_of(columns[key], grid_resolution, eps) for key in keys))
-        values = {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()}
-        response = response_of(estimator, table_at(X, columns, values, xx0.size), measure)
+        xx0, xx1 = np.meshgrid(*(grid_axis(columns[key], grid_resolution, eps) for key in keys))
+        table = grid_table(X, columns, {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
+        response = response_of(estimator, table, measure).reshape(xx0.shape)
         return cls.from_predictions(
             xx0,
             xx1,
-            response.reshape(xx0.shape),
+            response,
             measure=measure,
             classes=getattr(estimator, "classes_", None),
             points=None if y is None else np.stack([numbers(columns[k]) for k in keys], axis=1),
@@ -300,19 +261,15 @@ class UncertaintyDisplay:
             Labels or targets to colour them by.
         feature_names : sequence of two str, default=("feature 0", "feature 1")
             Names of the features, for the labels.
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
-        name : str, default=None
-            Name of the model, for the title.
-        **kwargs
-            Passed to matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision.
+        ax, name, **kwargs : optional
+            As in `plot`.
 
         Returns
         -------
         display : UncertaintyDisplay
             The display, drawn.
         """
-        check_measure(measure, (*MEASURES, "decision"))
+        check_measure(measure, SURFACES)
         grid = [np.asarray(xx) for xx in (xx0, xx1, response)]
         shapes = [xx.shape for xx in grid]
         if len(set(shapes)) > 1 or grid[0].ndim != 2:
@@ -345,7 +302,7 @@ def check_grid(features: Sequence[Any], grid_resolution: int, eps: float) -> Non
         raise ValueError(f"Got eps={eps}, but expected a number >= 0.")
 
 
-def response_of(estimator: Any, X: Any, measure: str) -> NDArray[np.float64]:
+def response_of(estimator: Any, X: Any, measure: str) -> Array:
     """Return an uncertainty, the index of the predicted class or the mean, (n_samples,)."""
     if measure != "decision":
         return uncertainty_of(estimator, X, measure)
@@ -353,3 +310,12 @@ def response_of(estimator: Any, X: Any, measure: str) -> NDArray[np.float64]:
     if hasattr(estimator, "classes_"):
         predicted = class_indices(predicted, estimator.classes_)
     return np.asarray(predicted, dtype=np.float64)
+
+
+def class_colors(n_classes: int) -> list[Any]:
+    """Return a colour for each class."""
+    import matplotlib as mpl
+
+    if n_classes <= len(COLORS):
+        return list(COLORS[:n_classes])
+    return list(mpl.colormaps["viridis"](np.linspace(0, 1, n_classes)))
