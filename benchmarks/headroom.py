@@ -8,9 +8,7 @@ told.
 
 from __future__ import annotations
 
-import argparse
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 
+from benchmarks._harness import describe_environment, make_parser, save_report
 from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import REPORTING_SETS
-from benchmarks.environment import describe_environment
 from benchmarks.peers import deep_ensemble, fordes
 from benchmarks.summaries import DEEP_ENSEMBLE, conditions_of, log_ratios
-from benchmarks.tables import RESULTS, run
+from benchmarks.table_scores import run_tables
 
 INFORMED = "informed deep ensemble"
 
@@ -73,16 +71,13 @@ def report(results: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "headroom")
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, "headroom", seeds=3).parse_args()
     warnings.filterwarnings("ignore")
-    path = arguments.output.with_suffix(".csv")
-    run(path, REPORTING_SETS, METHODS, seeds=arguments.seeds, max_train=2000, max_test=3000)
-    text = f"{describe_environment()}\n{report(pd.read_csv(path))}"
-    print(text)
-    arguments.output.with_suffix(".txt").write_text(text)
+    path, limits = arguments.output, {"max_train": 2000, "max_test": 3000}
+    results = run_tables(
+        path.with_suffix(".csv"), REPORTING_SETS, METHODS, seeds=arguments.seeds, **limits
+    )
+    save_report(path.with_suffix(".txt"), describe_environment(), report(results))
 
 
 if __name__ == "__main__":

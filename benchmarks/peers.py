@@ -178,10 +178,3 @@ PEERS: dict[str, Callable[[int], Any]] = {
     "RealMLP-TD": real_mlp,
     "TabM-D": tabm,
 }
-
-
-def classes_aligned(probabilities: Any, classes: Any, n_classes: int) -> np.ndarray:
-    """Put probabilities in the columns of classes 0 to n_classes − 1."""
-    aligned = np.zeros((len(probabilities), n_classes))
-    aligned[:, np.asarray(classes, dtype=int)] = probabilities
-    return aligned
