@@ -27,11 +27,11 @@ def make_parser(description: str | None, name: str, **numbers: int) -> argparse.
     return parser
 
 
-def describe_environment(packages: Iterable[str] = PACKAGES) -> str:
+def describe_environment() -> str:
     """Return one line with versions, processor and threads."""
     import torch
 
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"Python {platform.python_version()}, {versions}; {platform.machine()}, "
@@ -65,24 +65,13 @@ def run_missing(
     *,
     float_format: str | None = None,
 ) -> pd.DataFrame:
-    """Run the units that a results file lacks, and return all that it has then.
+    """Run the units that a results file (csv) lacks, and return all that it has then.
 
-    Parameters
-    ----------
-    path : Path
-        The results, as csv. Delete it after changing a setting.
-    key : list of str
-        The columns that name a unit.
-    units : iterable of tuple
-        The values of `key` for each unit.
-    run : callable
-        Function from these values to the unit's rows, which lack the columns of `key`.
-    float_format : str, default=None
-        As in `pandas.DataFrame.to_csv`. None keeps every digit.
+    A unit is a tuple of values for the columns `key`. `run` takes them, and returns the unit's
+    rows without these columns. After changing a setting, delete the file.
     """
-    done: set[tuple[Any, ...]] = set()
-    if has_rows(path):
-        done = set(pd.read_csv(path)[key].itertuples(index=False, name=None))
+    known = read_results(path).reindex(columns=key)
+    done = set(known.itertuples(index=False, name=None))
     for unit in units:
         if unit not in done:
             start = time.perf_counter()
@@ -92,20 +81,20 @@ def run_missing(
     return pd.read_csv(path)
 
 
-def has_rows(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+def read_results(path: Path) -> pd.DataFrame:
+    """Return the results so far; a file that is missing or empty has no columns."""
+    return pd.read_csv(path) if path.exists() and path.stat().st_size else pd.DataFrame()
 
 
-def append(path: Path, rows: list[dict[str, Any]], float_format: str | None = None) -> None:
+def append(path: Path, rows: list[dict[str, Any]], float_format: str | None) -> None:
     """Write a unit's rows in one go, so that a run that is stopped leaves whole units."""
-    table, is_new = pd.DataFrame(rows), not has_rows(path)
-    if not is_new:
-        columns = pd.read_csv(path, nrows=0).columns
-        if set(columns) != set(table):
-            raise ValueError(f"Got columns {list(table)} for {path}, but expected {list(columns)}.")
-        table = table[columns]
+    table, known = pd.DataFrame(rows), read_results(path)
+    is_new = known.columns.empty
+    if not is_new and set(known) != set(table):
+        raise ValueError(f"Got columns {[*table]} for {path}, but expected {[*known]}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = table.to_csv(index=False, header=is_new, float_format=float_format)
+    columns = [*table] if is_new else [*known]
+    text = table[columns].to_csv(index=False, header=is_new, float_format=float_format)
     with path.open("ab", buffering=0) as file:
         file.write(text.encode())
 
@@ -115,9 +104,10 @@ def fixed(table: pd.DataFrame | pd.Series, digits: int) -> str:
     return table.to_string(float_format=f"{{:.{digits}f}}".format)
 
 
-def save_report(path: Path, *parts: str) -> None:
-    """Print lines or blocks of lines, and write them."""
-    report = "\n".join(parts).rstrip("\n")
+def save_report(path: Path, *parts: str, title: str | None = None) -> None:
+    """Print and write a title, versions and machine, and blocks of lines."""
+    first = [] if title is None else [title]
+    report = "\n".join([*first, describe_environment(), *parts]).rstrip("\n")
     print(report)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(report + "\n")

@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import make_classification
 
-from benchmarks._harness import (
-    describe_environment,
-    fixed,
-    interleaved_medians,
-    make_parser,
-    save_report,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks.peers import N_THREADS, PEERS
 
 METHODS = ("FoRDE", "deep ensemble", "RealMLP-TD", "TabM-D", "HistGradientBoosting")
@@ -46,7 +40,6 @@ def main() -> None:
     table = pd.DataFrame({"seconds": seconds, "relative to FoRDE": seconds / seconds["FoRDE"]})
     save_report(
         arguments.output,
-        describe_environment(),
         f"{n_rows} rows x {n_columns} numbers, medians of {repeats} interleaved fits",
         fixed(table, 2),
     )

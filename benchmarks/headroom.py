@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 
-from benchmarks._harness import describe_environment, make_parser, save_report
+from benchmarks._harness import make_parser, save_report
 from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import REPORTING_SETS
 from benchmarks.peers import deep_ensemble, fordes
@@ -77,7 +77,7 @@ def main() -> None:
     results = run_tables(
         path.with_suffix(".csv"), REPORTING_SETS, METHODS, seeds=arguments.seeds, **limits
     )
-    save_report(path.with_suffix(".txt"), describe_environment(), report(results))
+    save_report(path.with_suffix(".txt"), report(results))
 
 
 if __name__ == "__main__":

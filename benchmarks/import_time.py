@@ -11,13 +11,7 @@ from functools import partial
 
 import pandas as pd
 
-from benchmarks._harness import (
-    describe_environment,
-    fixed,
-    interleaved_medians,
-    make_parser,
-    save_report,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 
 STATEMENTS = {
     "nothing": "pass",
@@ -37,13 +31,8 @@ def main() -> None:
     arguments = make_parser(__doc__, "import_time", repeats=9).parse_args()
     calls = {name: partial(run, statement) for name, statement in STATEMENTS.items()}
     seconds = pd.Series(interleaved_medians(calls, arguments.repeats))
-    save_report(
-        arguments.output,
-        f"medians of {arguments.repeats} interleaved processes",
-        describe_environment(),
-        "",
-        fixed(seconds, 3),
-    )
+    title = f"medians of {arguments.repeats} interleaved processes"
+    save_report(arguments.output, "", fixed(seconds, 3), title=title)
 
 
 if __name__ == "__main__":

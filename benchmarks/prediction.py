@@ -18,13 +18,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 
-from benchmarks._harness import (
-    describe_environment,
-    fixed,
-    interleaved_medians,
-    make_parser,
-    save_report,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks._steps import use_threads
 from sklearn_fordes import FoRDEClassifier
 
@@ -102,13 +96,8 @@ def main() -> None:
     n_rows, repeats = arguments.rows, arguments.repeats
     X = np.random.default_rng(0).normal(size=(n_rows, 30)).astype(np.float32)
     table = {name: measure(parameters, X, repeats) for name, parameters in MODELS.items()}
-    save_report(
-        arguments.output,
-        f"{n_rows} × 30 rows, 10 members, medians of {repeats} interleaved calls",
-        describe_environment(),
-        "",
-        fixed(pd.DataFrame(table), 2),
-    )
+    title = f"{n_rows} × 30 rows, 10 members, medians of {repeats} interleaved calls"
+    save_report(arguments.output, "", fixed(pd.DataFrame(table), 2), title=title)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._harness import describe_environment, make_parser, save_report
+from benchmarks._harness import make_parser, save_report
 from benchmarks.datasets import DEVELOPMENT_SETS
+from benchmarks.peers import fordes
 from benchmarks.summaries import describe, ratio_table, report, write_generated
 from benchmarks.systems import NO_REPULSION, repelling
 from benchmarks.table_scores import run_tables
-from sklearn_fordes import FoRDEClassifier
 
 PAGE = Path("docs/method.md")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -42,10 +42,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_model(seed: int, **parameters: Any) -> FoRDEClassifier:
-    return FoRDEClassifier(random_state=seed, **parameters)
-
-
 def main() -> None:
     parser = make_parser(__doc__, "recipe", seeds=3)
     parser.add_argument("--page", action="store_true", help="write docs/method.md's table")
@@ -54,12 +50,12 @@ def main() -> None:
     results = run_tables(
         arguments.output.with_suffix(".csv"),
         DEVELOPMENT_SETS,
-        {name: partial(make_model, **parameters) for name, parameters in CONFIGURATIONS.items()},
+        {name: partial(fordes, **parameters) for name, parameters in CONFIGURATIONS.items()},
         seeds=arguments.seeds,
         max_train=1500,
         max_test=1500,
     )
-    save_report(arguments.output.with_suffix(".txt"), describe_environment(), report(results))
+    save_report(arguments.output.with_suffix(".txt"), report(results))
     if arguments.page:
         write_generated(PAGE, "recipe", f"{describe(results)}\n\n{ratio_table(results)}")
 

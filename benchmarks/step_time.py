@@ -16,13 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks._harness import (
-    describe_environment,
-    fixed,
-    interleaved_medians,
-    make_parser,
-    save_report,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks._steps import A_QUARTER, EVERY_ROW, PERIOD, make_member, make_step, use_threads
 from sklearn_fordes.particles import Ensemble, Kernel, Repulsion, wasserstein
 from sklearn_fordes.tabular import MLP, MLPEnsemble
@@ -76,37 +70,26 @@ def particle_steps(
     return run
 
 
-def autograd_steps(shape: Shape) -> Steps:
-    """Make steps of a deep ensemble as stacked layers that autograd differentiates."""
-    ensemble = FAST(shape.member, shape.n_members).train()
-    optimizer = optimizer_of(ensemble.parameters())
+def autograd_steps(shape: Shape, modules: list[nn.Module]) -> Steps:
+    """Make steps of modules one by one: members, or all of them as one of stacked layers."""
+    optimizers = [optimizer_of(module.train().parameters()) for module in modules]
     X, y = shape.batch()
-    labels = y.repeat(shape.n_members)
+    labels = y.repeat(shape.n_members // len(modules))
 
     def run(n_steps: int) -> None:
         for _ in range(n_steps):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(ensemble(X).flatten(0, 1), labels)
-            (shape.n_members * loss).backward()
-            optimizer.step()
+            for module, optimizer in zip(modules, optimizers, strict=True):
+                optimizer.zero_grad()
+                logits = module(X).flatten(0, -2)
+                loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+                (loss / len(y)).backward()
+                optimizer.step()
 
     return run
 
 
 def loop_steps(shape: Shape) -> Steps:
-    """Make steps of members one by one."""
-    members = [shape.member().train() for _ in range(shape.n_members)]
-    optimizers = [optimizer_of(member.parameters()) for member in members]
-    X, y = shape.batch()
-
-    def run(n_steps: int) -> None:
-        for _ in range(n_steps):
-            for member, optimizer in zip(members, optimizers, strict=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(member(X), y).backward()
-                optimizer.step()
-
-    return run
+    return autograd_steps(shape, [shape.member() for _ in range(shape.n_members)])
 
 
 def jax_steps(shape: Shape) -> dict[str, Steps]:
@@ -144,7 +127,7 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     steps = our_steps(shape)
     steps |= {f"general path, {name}": run for name, run in our_steps(shape, GENERAL).items()}
     steps["members one by one"] = loop_steps(shape)
-    steps["deep ensemble, autograd"] = autograd_steps(shape)
+    steps["deep ensemble, autograd"] = autograd_steps(shape, [FAST(shape.member, shape.n_members)])
     if not shape.is_default:
         steps |= jax_steps(shape)
     milliseconds = measure(steps, repeats)
@@ -208,12 +191,7 @@ def main() -> None:
     arguments = make_parser(__doc__, "step_time", repeats=15, threads=2).parse_args()
     use_threads(arguments.threads)
     repeats, fewer = arguments.repeats, max(3, arguments.repeats // 3)
-    parts = [
-        f"Medians of {repeats} interleaved calls of {N_STEPS} steps, seed 0",
-        describe_environment(),
-        "",
-        thousand_members(fewer),
-    ]
+    parts = ["", thousand_members(fewer)]
     plain = [Shape((256, 256, 256)), Shape((128, 128))]
     default = Shape((128, 128), batch_size=128, is_default=True)
     for shape in (*plain, default):
@@ -229,7 +207,8 @@ def main() -> None:
         *(one._replace(hidden_layer_sizes=(n, n)) for n in (32, 512)),
     ]
     parts += ["", "Relative to the deep ensemble", fixed(scaling(shapes, fewer), 2)]
-    save_report(arguments.output, *parts)
+    title = f"Medians of {repeats} interleaved calls of {N_STEPS} steps, seed 0"
+    save_report(arguments.output, *parts, title=title)
 
 
 if __name__ == "__main__":

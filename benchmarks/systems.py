@@ -1,6 +1,6 @@
 """The systems that the paper compares, by name, as parameters of the classifier.
 
-Only this module names the classifier's parameters for a repulsion, but for strength and lengthscale.
+Only here are a repulsion's settings turned into the classifier's parameters.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def main() -> None:
         max_train=arguments.max_train,
         max_test=arguments.max_test,
     )
-    save_report(arguments.output.with_suffix(".txt"), describe_environment(), report(results))
+    save_report(arguments.output.with_suffix(".txt"), report(results))
     if arguments.page:
         write_page(results)
 

@@ -22,18 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from skorch import NeuralNetClassifier
 
-from benchmarks._harness import (
-    describe_environment,
-    fixed,
-    interleaved_medians,
-    make_parser,
-    save_report,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks._steps import A_QUARTER, PERIOD, make_member, make_step
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 N_MEMBERS, LR = 10, 1e-3
+REPULSIONS = ("none", "input_gradient")
 SHAPES = [  # hidden layer sizes, batch size, whether it is the default recipe
     ((64, 64), 128, False),
     ((32,), 128, False),
@@ -127,32 +122,32 @@ def fit_scikit_learn(task: Task) -> None:
         ).fit(task.X, task.y)
 
 
+def ratios(seconds: dict[str, float], repulsion: str) -> dict[str, float]:
+    """Compare the estimator with the plain loop where there is one, and with nets one by one."""
+    ours, plain = f"estimator, {repulsion}", f"plain torch, {repulsion}"
+    pairs = {f"estimator / {plain}": (ours, plain)} if plain in seconds else {}
+    for others in ("ten nets in skorch", "ten MLPClassifiers"):
+        pairs[f"{others} / {ours}"] = others, f"validated {ours}"
+    return {f"ratio: {name}": seconds[a] / seconds[b] for name, (a, b) in pairs.items()}
+
+
 def measure(task: Task, repeats: int) -> dict[str, float]:
     """Return seconds of each contestant and the ratios."""
     contestants = {
         "ten nets in skorch": partial(fit_plain_skorch, task),
         "ten MLPClassifiers": partial(fit_scikit_learn, task),
     }
-    for repulsion in ("none", "input_gradient"):
+    for repulsion in REPULSIONS:
         fit = partial(fit_estimator, task, repulsion)
         contestants[f"estimator, {repulsion}"] = partial(fit, validate=False)
         if not task.is_default:
             contestants[f"plain torch, {repulsion}"] = partial(fit_plain_torch, task, repulsion)
         contestants[f"validated estimator, {repulsion}"] = partial(fit, validate=True)
     seconds = interleaved_medians(contestants, repeats)
-    ratios = {}
-    for repulsion in ("none", "input_gradient"):
-        if not task.is_default:
-            ratios[f"estimator / plain torch, {repulsion}"] = (
-                seconds[f"estimator, {repulsion}"] / seconds[f"plain torch, {repulsion}"]
-            )
-        for others in ("ten nets in skorch", "ten MLPClassifiers"):
-            ratios[f"{others} / estimator, {repulsion}"] = (
-                seconds[others] / seconds[f"validated estimator, {repulsion}"]
-            )
-    return {f"seconds: {name}": value for name, value in seconds.items()} | {
-        f"ratio: {name}": value for name, value in ratios.items()
-    }
+    table = {f"seconds: {name}": value for name, value in seconds.items()}
+    for repulsion in REPULSIONS:
+        table |= ratios(seconds, repulsion)
+    return table
 
 
 def main() -> None:
@@ -166,13 +161,8 @@ def main() -> None:
         name = f"{'default ' * is_default}{'x'.join(map(str, sizes))}, batch {batch_size}"
         task = Task(X.astype(np.float32), y, sizes, batch_size, epochs, is_default)
         table[name] = measure(task, repeats)
-    save_report(
-        arguments.output,
-        f"{epochs} epochs, medians of {repeats} interleaved fits, seed 0",
-        describe_environment(),
-        "",
-        fixed(pd.DataFrame(table), 3),
-    )
+    title = f"{epochs} epochs, medians of {repeats} interleaved fits, seed 0"
+    save_report(arguments.output, "", fixed(pd.DataFrame(table), 3), title=title)
 
 
 if __name__ == "__main__":
