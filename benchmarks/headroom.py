@@ -9,53 +9,46 @@ told.
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 
 from benchmarks._harness import make_parser, save_report
 from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import REPORTING_SETS
 from benchmarks.peers import deep_ensemble, fordes
-from benchmarks.summaries import DEEP_ENSEMBLE, conditions_of, log_ratios
+from benchmarks.scores import Labels
+from benchmarks.summaries import conditions_of, log_ratios
+from benchmarks.systems import DEEP_ENSEMBLE
 from benchmarks.table_scores import run_tables
+from sklearn_fordes import FoRDEClassifier
 
 INFORMED = "informed deep ensemble"
 
 
-class Informed(BaseEstimator):
-    """Deep ensemble trained on clean and on corrupted rows.
+class Informed(FoRDEClassifier):
+    """Deep ensemble trained on clean and on corrupted rows."""
 
-    Parameters
-    ----------
-    seed : int
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def fit(self, X: pd.DataFrame, y: Any) -> Informed:
+    def fit(self, X: pd.DataFrame, y: Labels) -> Informed:
+        seed = self.random_state
         train, valid = train_test_split(
-            np.arange(len(y)), test_size=0.1, stratify=y, random_state=self.seed
+            np.arange(len(y)), test_size=0.1, stratify=y, random_state=seed
         )
         parts = []
         for rows in (train, valid):
             # Draws of their own: the test rows' copies come from the same function.
-            copies = corrupted_copies(X.iloc[rows], X.iloc[train], 1000 + self.seed)
+            copies = corrupted_copies(X.iloc[rows], X.iloc[train], 1000 + seed)
             parts += [pd.concat([X.iloc[rows], *copies.values()], ignore_index=True)]
             parts += [np.tile(y[rows], 1 + len(copies))]
-        self.model_ = deep_ensemble(self.seed).fit(*parts[:2], X_val=parts[2], y_val=parts[3])
-        self.classes_ = self.model_.classes_
-        return self
-
-    def predict_proba(self, X: pd.DataFrame) -> Any:
-        return self.model_.predict_proba(X)
+        return super().fit(*parts[:2], X_val=parts[2], y_val=parts[3])
 
 
-METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: Informed}
+def informed(seed: int) -> Informed:
+    return Informed(repulsion="none", random_state=seed)
+
+
+METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: informed}
 
 
 def report(results: pd.DataFrame) -> str:

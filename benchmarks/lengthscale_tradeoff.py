@@ -15,8 +15,7 @@ accuracy has levelled off and its clean loss does not rise again; severities und
 accuracy falls gradually (rotation was made milder after that look). FoRDE with PCA was run three
 times on seed 100, for its time; nothing was set by its scores.
 
-Each finished run is a line of a table beside the output, and is not run again: delete the table
-after changing a setting. Run ``python -m benchmarks.lengthscale_tradeoff``.
+Run ``python -m benchmarks.lengthscale_tradeoff``; it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -166,11 +165,10 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 def accuracies_by_corruption(rows: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy by severity and by kind for the deep ensemble and FoRDE's extremes."""
-    chosen = [label(*pair) for pair in product((IDENTITY, PCA), STRENGTHS)]
-    groups = [*(f"severity {s + 1}" for s in range(N_SEVERITIES)), *(f"kind {k}" for k in KINDS)]
-    means = rows.groupby("label", sort=False)[[f"accuracy {group}" for group in groups]].mean()
-    means.columns = [group.removeprefix("kind ") for group in groups]
-    return means.loc[[DEEP_ENSEMBLE, *(name for name in means.index if name in chosen)]]
+    means = rows.filter(regex="^accuracy (severity|kind)").groupby("label").mean()
+    means.columns = means.columns.str.replace("^accuracy (kind )?", "", regex=True)
+    extremes = [label(system, strength) for strength in STRENGTHS for system in (IDENTITY, PCA)]
+    return means.loc[[DEEP_ENSEMBLE, *extremes]]
 
 
 def compare(accuracies: pd.Series, one: str, sign: str, other: str) -> str:

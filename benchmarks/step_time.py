@@ -136,30 +136,21 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     return pd.DataFrame({"ms": milliseconds, "/ fastest deep ensemble": milliseconds / fastest})
 
 
+def kernel_steps(gradients: Tensor, n_steps: int) -> None:
+    for _ in range(n_steps):
+        wasserstein(gradients, Kernel())
+
+
 def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
     """Return the share of kernel and force in a step, with every row and with a quarter."""
-    n_rows = A_QUARTER.n_rows(shape.batch_size)
     gradients = torch.randn(shape.n_members, shape.batch_size, shape.n_features)
-    some, kernel = gradients[:, :n_rows].contiguous(), Kernel()
-    make = partial(particle_steps, shape, FAST)
-
-    def kernel_alone(rows: Tensor, n_steps: int) -> None:
-        for _ in range(n_steps):
-            wasserstein(rows, kernel)
-
-    ms = measure(
-        {
-            "all": make(EVERY_ROW),
-            "all, kernel": partial(kernel_alone, gradients),
-            "some": make(A_QUARTER),
-            "some, kernel": partial(kernel_alone, some),
-        },
-        repeats,
-    )
-    return {
-        "every row": ms["all, kernel"] / ms["all"],
-        "a quarter": ms["some, kernel"] / ms["some"],
-    }
+    steps, repulsions = {}, {"every row": EVERY_ROW, "a quarter": A_QUARTER}
+    for name, repulsion in repulsions.items():
+        rows = gradients[:, : repulsion.n_rows(shape.batch_size)].contiguous()
+        steps[name] = particle_steps(shape, FAST, repulsion)
+        steps[f"{name}, kernel"] = partial(kernel_steps, rows)
+    ms = measure(steps, repeats)
+    return {name: ms[f"{name}, kernel"] / ms[name] for name in repulsions}
 
 
 def thousand_members(repeats: int) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-DEEP_ENSEMBLE = "deep ensemble"
+from benchmarks.systems import DEEP_ENSEMBLE
+
 CONDITIONS = ["clean", "shifted", "natural shift"]
 SCORES = ["nll", "accuracy", "ece", "brier"]
 LARGER_IS_BETTER = {"accuracy"}
