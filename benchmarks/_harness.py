@@ -100,7 +100,7 @@ def append(path: Path, rows: list[dict[str, Any]], float_format: str | None) -> 
 
 
 def fixed(table: pd.DataFrame | pd.Series, digits: int) -> str:
-    """Return a table as text, with so many digits after the point."""
+    """Return a table as text, with `digits` digits after the point."""
     return table.to_string(float_format=f"{{:.{digits}f}}".format)
 
 

@@ -1,9 +1,9 @@
-"""How much a model could gain under corrupted input: a deep ensemble that was told what comes.
+"""How much a model could gain under corrupted input: a deep ensemble that knows what comes.
 
 Run ``python -m benchmarks.headroom``; it goes on where it stopped. The informed deep ensemble is
 trained on the rows and on copies of them under each corruption of the test rows. It bounds,
-roughly, what is lost with the information and what for want of robustness. Not a peer: nobody is
-told.
+roughly, what is lost with the information and what for want of robustness. It is not a peer: no
+user knows the corruptions beforehand.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class Informed(FoRDEClassifier):
         )
         parts = []
         for rows in (train, valid):
-            # Draws of their own: the test rows' copies come from the same function.
+            # The test rows' copies come from the same function, so the seed is another.
             copies = corrupted_copies(X.iloc[rows], X.iloc[train], 1000 + seed)
             parts += [pd.concat([X.iloc[rows], *copies.values()], ignore_index=True)]
             parts += [np.tile(y[rows], 1 + len(copies))]
-        return super().fit(*parts[:2], X_val=parts[2], y_val=parts[3])
+        X_train, y_train, X_valid, y_valid = parts
+        return super().fit(X_train, y_train, X_val=X_valid, y_val=y_valid)
 
 
 def informed(seed: int) -> Informed:

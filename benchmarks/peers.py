@@ -34,7 +34,7 @@ class Categories(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     fill : bool, default=False
-        Whether gaps become the median, or a category of their own.
+        Whether gaps become the median, or another category.
     as_strings : bool, default=False
         Whether categories stay strings.
     """

@@ -51,7 +51,7 @@ def peak_beyond(call: Callable[[], NDArray[Any]]) -> float:
 
 
 def matrix_products(model: FoRDEClassifier, X: NDArray[Any], n_rows: int) -> None:
-    """Multiply as the layers with weights do, so many rows at a time, and nothing else."""
+    """Multiply as the layers with weights do, `n_rows` at a time, and nothing else."""
     parameters = dict(model.net_.module_.named_parameters())
     weights = [p.detach() for name, p in parameters.items() if p.ndim == 3 and "weight" in name]
     n_members, _, width = weights[0].shape

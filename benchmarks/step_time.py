@@ -137,8 +137,9 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
 
 
 def kernel_steps(gradients: Tensor, n_steps: int) -> None:
+    kernel = Kernel()
     for _ in range(n_steps):
-        wasserstein(gradients, Kernel())
+        wasserstein(gradients, kernel)
 
 
 def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:

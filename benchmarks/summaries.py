@@ -144,7 +144,7 @@ def ratio_table(results: pd.DataFrame) -> str:
 
 
 def write_generated(path: Path, name: str, text: str) -> None:
-    """Replace what stands between two marks of this name in a page."""
+    """Replace the text between two marks of this name in a page."""
     mark = GENERATED.format(name)
     page = path.read_text()
     if page.count(mark) != 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 # The paper's repulsion acts at every step, and its strength is not relative.
-PAPER = {"fraction": 0.25, "period": 1, "relative": False}
+PAPER: dict[str, Any] = {"fraction": 0.25, "period": 1, "relative": False}
 PARAMETERS = {
     "update": "update",
     "target": "gradient_target",
