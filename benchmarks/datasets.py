@@ -1,7 +1,7 @@
 """Tables that install with pip, raw: which are for choosing defaults, and which for reporting.
 
 Both lists were fixed before the first run of the benchmark. No value was chosen on the second
-(docs/benchmark.md says what its first results led to).
+(docs/benchmark.md tells what its first results led to).
 """
 
 from __future__ import annotations

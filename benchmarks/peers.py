@@ -7,9 +7,9 @@ usual way: gaps are filled and categories coded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -34,7 +34,7 @@ class Categories(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     fill : bool, default=False
-        Whether gaps become the median, or a category of their own.
+        Whether gaps become the median, or another category.
     as_strings : bool, default=False
         Whether categories stay strings.
     """
@@ -140,48 +140,29 @@ def xgboost(seed: int) -> Any:
     )
 
 
-def real_mlp(seed: int) -> Any:
-    from pytabkit import RealMLP_TD_Classifier
+def from_pytabkit(name: str, seed: int) -> Any:
+    import pytabkit
 
-    model = RealMLP_TD_Classifier(random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0)
+    model = getattr(pytabkit, name)(
+        random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0
+    )
     return make_pipeline(Categories(fill=True), model)
 
 
-def tabm(seed: int) -> Any:
-    from pytabkit import TabM_D_Classifier
-
-    model = TabM_D_Classifier(random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0)
-    return make_pipeline(Categories(fill=True), model)
+def fordes(seed: int, **parameters: Any) -> FoRDEClassifier:
+    return FoRDEClassifier(random_state=seed, **parameters)
 
 
-def fordes(seed: int) -> Any:
-    return FoRDEClassifier(random_state=seed)
-
-
-def deep_ensemble(seed: int) -> Any:
-    return FoRDEClassifier(repulsion="none", random_state=seed)
-
-
-def deep_ensemble_of_30(seed: int) -> Any:
-    return FoRDEClassifier(30, repulsion="none", random_state=seed)
-
-
+deep_ensemble = partial(fordes, repulsion="none")
 PEERS: dict[str, Callable[[int], Any]] = {
     "FoRDE": fordes,
     "deep ensemble": deep_ensemble,
-    "deep ensemble, 30": deep_ensemble_of_30,
+    "deep ensemble, 30": partial(deep_ensemble, n_members=30),
     "random forest": random_forest,
     "HistGradientBoosting": hist_gradient_boosting,
     "XGBoost": xgboost,
     "ten MLPs": ten_mlps,
     "CatBoost": catboost,
-    "RealMLP-TD": real_mlp,
-    "TabM-D": tabm,
+    "RealMLP-TD": partial(from_pytabkit, "RealMLP_TD_Classifier"),
+    "TabM-D": partial(from_pytabkit, "TabM_D_Classifier"),
 }
-
-
-def classes_aligned(probabilities: Any, classes: Any, n_classes: int) -> np.ndarray:
-    """Put probabilities in the columns of classes 0 to n_classes − 1."""
-    aligned = np.zeros((len(probabilities), n_classes))
-    aligned[:, np.asarray(classes, dtype=int)] = probabilities
-    return aligned

@@ -6,7 +6,6 @@ Run ``python -m benchmarks.prediction``.
 
 from __future__ import annotations
 
-import argparse
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -19,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 
-from benchmarks.environment import describe_environment
-from benchmarks.timing import interleaved_medians
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
+from benchmarks._steps import use_threads
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.training import keep_freed_memory
 
 CHUNKS = (256, 512, 1024)
 MODELS: dict[str, dict[str, Any]] = {
@@ -53,7 +51,7 @@ def peak_beyond(call: Callable[[], NDArray[Any]]) -> float:
 
 
 def matrix_products(model: FoRDEClassifier, X: NDArray[Any], n_rows: int) -> None:
-    """Multiply as the layers with weights do, so many rows at a time, and nothing else."""
+    """Multiply as the layers with weights do, `n_rows` at a time, and nothing else."""
     parameters = dict(model.net_.module_.named_parameters())
     weights = [p.detach() for name, p in parameters.items() if p.ndim == 3 and "weight" in name]
     n_members, _, width = weights[0].shape
@@ -70,47 +68,36 @@ def matrix_products(model: FoRDEClassifier, X: NDArray[Any], n_rows: int) -> Non
             h = torch.bmm(h, weight.mT, out=out)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/prediction.txt"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+def measure(parameters: dict[str, Any], X: NDArray[Any], repeats: int) -> dict[str, float]:
+    """Return a model's times and memory; its networks are hardly trained."""
+    X_train, y = make_classification(2000, X.shape[1], n_informative=15, random_state=0)
+    model = FoRDEClassifier(max_epochs=2, random_state=0, **parameters).fit(X_train, y)
+    calls = {
+        "predict_proba": partial(model.predict_proba, X),
+        **{n: partial(matrix_products, model, X, n) for n in CHUNKS},
+        "encoder": partial(model.encoder_.transform, X),
+    }
+    seconds = interleaved_medians(calls, repeats)
+    products = min(seconds[n] for n in CHUNKS)
+    return {
+        "predict_proba, s": seconds["predict_proba"],
+        "matrix products, s": products,
+        "ratio": seconds["predict_proba"] / products,
+        "encoder, s": seconds["encoder"],
+        "rows at a time": model.net_.iterator_valid__batch_size,
+        "memory beyond input and output, MB": peak_beyond(calls["predict_proba"]),
+    }
 
-    X_train, y = make_classification(2000, 30, n_informative=15, random_state=0)
-    X = np.random.default_rng(0).normal(size=(arguments.rows, 30)).astype(np.float32)
-    table = {}
-    for name, parameters in MODELS.items():
-        model = FoRDEClassifier(max_epochs=2, random_state=0, **parameters).fit(X_train, y)
-        calls = {
-            "predict_proba": partial(model.predict_proba, X),
-            **{n: partial(matrix_products, model, X, n) for n in CHUNKS},
-            "encoder": partial(model.encoder_.transform, X),
-        }
-        seconds = interleaved_medians(calls, arguments.repeats)
-        products = min(seconds[n] for n in CHUNKS)
-        table[name] = {
-            "predict_proba, s": seconds["predict_proba"],
-            "matrix products, s": products,
-            "ratio": seconds["predict_proba"] / products,
-            "encoder, s": seconds["encoder"],
-            "rows at a time": model.net_.iterator_valid__batch_size,
-            "memory beyond input and output, MB": peak_beyond(calls["predict_proba"]),
-        }
-    report = "\n".join(
-        [
-            f"{arguments.rows} × 30 rows, 10 members, medians of {arguments.repeats} interleaved "
-            "calls",
-            describe_environment(),
-            "",
-            pd.DataFrame(table).to_string(float_format="{:.2f}".format),
-        ]
-    )
-    print(report)
-    arguments.output.write_text(report + "\n")
+
+def main() -> None:
+    parser = make_parser(__doc__, "prediction", rows=1_000_000, repeats=3, threads=2)
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
+    n_rows, repeats = arguments.rows, arguments.repeats
+    X = np.random.default_rng(0).normal(size=(n_rows, 30)).astype(np.float32)
+    table = {name: measure(parameters, X, repeats) for name, parameters in MODELS.items()}
+    title = f"{n_rows} × 30 rows, 10 members, medians of {repeats} interleaved calls"
+    save_report(arguments.output, "", fixed(pd.DataFrame(table), 2), title=title)
 
 
 if __name__ == "__main__":

@@ -7,36 +7,22 @@ the extra ``bench``.
 
 from __future__ import annotations
 
-import argparse
 import resource
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import describe_environment
-from benchmarks.timing import interleaved_medians
-from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.particles import (
-    Ensemble,
-    Kernel,
-    Repulsion,
-    accumulate_gradients,
-    compile_step,
-    wasserstein,
-)
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
+from benchmarks._steps import A_QUARTER, EVERY_ROW, PERIOD, make_member, make_step, use_threads
+from sklearn_fordes.particles import Ensemble, Kernel, Repulsion, wasserstein
 from sklearn_fordes.tabular import MLP, MLPEnsemble
-from sklearn_fordes.training import keep_freed_memory
 
-RESULTS = Path("benchmarks/results")
+FAST, GENERAL = MLPEnsemble, Ensemble
 N_STEPS = 20  # of a call, a multiple of the default period
-DEFAULTS = FoRDEClassifier().get_params()
-EVERY_ROW = Repulsion()
-A_QUARTER = Repulsion(fraction=DEFAULTS["repulsion_fraction"])
 
 Steps = Callable[[int], None]
 
@@ -52,12 +38,8 @@ class Shape(NamedTuple):
     is_default: bool = False  # with embedded columns and dropout
 
     def member(self) -> MLP:
-        extra: dict[str, Any] = {}
-        if self.is_default:
-            extra = {"embedded_features": range(self.n_features), "dropout": 0.1}
-        return MLP(
-            self.n_features, self.n_outputs, hidden_layer_sizes=self.hidden_layer_sizes, **extra
-        )
+        sizes = self.hidden_layer_sizes
+        return make_member(self.n_features, self.n_outputs, sizes, is_default=self.is_default)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -75,64 +57,39 @@ def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
 
 
 def particle_steps(
-    shape: Shape,
-    kind: type[Ensemble],
-    repulsion: Repulsion | None,
-    *,
-    period: int = 1,
-    compiles: bool = False,
+    shape: Shape, kind: type[Ensemble], repulsion: Repulsion | None, *, period: int = 1
 ) -> Steps:
     ensemble = kind(shape.member, shape.n_members).train()
     optimizer = optimizer_of(ensemble.parameters())
     X, y = shape.batch()
-    compiled = compile_step() if compiles else None
 
     def run(n_steps: int) -> None:
         for step in range(n_steps):
-            optimizer.zero_grad()
-            now = repulsion if step % period == 0 else None
-            accumulate_gradients(ensemble, X, y, repulsion=now, compiled=compiled)
-            optimizer.step()
+            make_step(ensemble, optimizer, X, y, repulsion if step % period == 0 else None)
 
     return run
 
 
-def autograd_steps(shape: Shape, *, compiles: bool) -> Steps:
-    """Make steps of a deep ensemble as stacked layers that autograd differentiates."""
-    ensemble = MLPEnsemble(shape.member, shape.n_members).train()
-    optimizer = optimizer_of(ensemble.parameters())
+def autograd_steps(shape: Shape, modules: list[nn.Module]) -> Steps:
+    """Make steps of modules one by one: members, or all of them as one of stacked layers."""
+    optimizers = [optimizer_of(module.train().parameters()) for module in modules]
     X, y = shape.batch()
-    labels = y.repeat(shape.n_members)
-
-    def loss() -> Tensor:
-        logits = ensemble(X).flatten(0, 1)
-        return shape.n_members * nn.functional.cross_entropy(logits, labels)
-
-    evaluate = torch.compile(loss) if compiles else loss
+    labels = y.repeat(shape.n_members // len(modules))
 
     def run(n_steps: int) -> None:
         for _ in range(n_steps):
-            optimizer.zero_grad()
-            evaluate().backward()
-            optimizer.step()
+            for module, optimizer in zip(modules, optimizers, strict=True):
+                optimizer.zero_grad()
+                logits = module(X).flatten(0, -2)
+                loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+                (loss / len(y)).backward()
+                optimizer.step()
 
     return run
 
 
 def loop_steps(shape: Shape) -> Steps:
-    """Make steps of members one by one."""
-    members = [shape.member().train() for _ in range(shape.n_members)]
-    optimizers = [optimizer_of(member.parameters()) for member in members]
-    X, y = shape.batch()
-
-    def run(n_steps: int) -> None:
-        for _ in range(n_steps):
-            for member, optimizer in zip(members, optimizers, strict=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(member(X), y).backward()
-                optimizer.step()
-
-    return run
+    return autograd_steps(shape, [shape.member() for _ in range(shape.n_members)])
 
 
 def jax_steps(shape: Shape) -> dict[str, Steps]:
@@ -150,13 +107,13 @@ def jax_steps(shape: Shape) -> dict[str, Steps]:
     return steps
 
 
-def our_steps(shape: Shape, kind: type[Ensemble] = MLPEnsemble) -> dict[str, Steps]:
+def our_steps(shape: Shape, kind: type[Ensemble] = FAST) -> dict[str, Steps]:
     make = partial(particle_steps, shape, kind)
     return {
         "deep ensemble": make(None),
         "FoRDE, every row": make(EVERY_ROW),
         "FoRDE, a quarter of the rows": make(A_QUARTER),
-        "FoRDE, default": make(A_QUARTER, period=DEFAULTS["repulsion_period"]),
+        "FoRDE, default": make(A_QUARTER, period=PERIOD),
     }
 
 
@@ -168,15 +125,10 @@ def measure(steps: dict[str, Steps], repeats: int, n_steps: int = N_STEPS) -> pd
 
 def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     steps = our_steps(shape)
-    steps |= {f"general path, {name}": run for name, run in our_steps(shape, Ensemble).items()}
-    compiled = partial(particle_steps, shape, MLPEnsemble, compiles=True)
-    steps["deep ensemble, compiled"] = compiled(None)
-    steps["FoRDE, every row, compiled"] = compiled(EVERY_ROW)
-    steps["FoRDE, default, compiled"] = compiled(A_QUARTER, period=DEFAULTS["repulsion_period"])
+    steps |= {f"general path, {name}": run for name, run in our_steps(shape, GENERAL).items()}
     steps["members one by one"] = loop_steps(shape)
-    steps["deep ensemble, autograd"] = autograd_steps(shape, compiles=False)
+    steps["deep ensemble, autograd"] = autograd_steps(shape, [FAST(shape.member, shape.n_members)])
     if not shape.is_default:
-        steps["deep ensemble, autograd, compiled"] = autograd_steps(shape, compiles=True)
         steps |= jax_steps(shape)
     milliseconds = measure(steps, repeats)
     ours = [name for name in steps if name.startswith("deep ensemble")]
@@ -184,30 +136,22 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     return pd.DataFrame({"ms": milliseconds, "/ fastest deep ensemble": milliseconds / fastest})
 
 
+def kernel_steps(gradients: Tensor, n_steps: int) -> None:
+    kernel = Kernel()
+    for _ in range(n_steps):
+        wasserstein(gradients, kernel)
+
+
 def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
     """Return the share of kernel and force in a step, with every row and with a quarter."""
-    n_rows = A_QUARTER.n_rows(shape.batch_size)
     gradients = torch.randn(shape.n_members, shape.batch_size, shape.n_features)
-    some, kernel = gradients[:, :n_rows].contiguous(), Kernel()
-    make = partial(particle_steps, shape, MLPEnsemble)
-
-    def kernel_alone(rows: Tensor, n_steps: int) -> None:
-        for _ in range(n_steps):
-            wasserstein(rows, kernel)
-
-    ms = measure(
-        {
-            "all": make(EVERY_ROW),
-            "all, kernel": partial(kernel_alone, gradients),
-            "some": make(A_QUARTER),
-            "some, kernel": partial(kernel_alone, some),
-        },
-        repeats,
-    )
-    return {
-        "every row": ms["all, kernel"] / ms["all"],
-        "a quarter": ms["some, kernel"] / ms["some"],
-    }
+    steps, repulsions = {}, {"every row": EVERY_ROW, "a quarter": A_QUARTER}
+    for name, repulsion in repulsions.items():
+        rows = gradients[:, : repulsion.n_rows(shape.batch_size)].contiguous()
+        steps[name] = particle_steps(shape, FAST, repulsion)
+        steps[f"{name}, kernel"] = partial(kernel_steps, rows)
+    ms = measure(steps, repeats)
+    return {name: ms[f"{name}, kernel"] / ms[name] for name in repulsions}
 
 
 def thousand_members(repeats: int) -> str:
@@ -216,7 +160,7 @@ def thousand_members(repeats: int) -> str:
     It holds an ensemble, with its gradients and the optimizer's moments, for each row of the table.
     """
     shape = Shape((128, 128), n_members=1000, batch_size=64)
-    ms = measure(our_steps(shape), repeats, n_steps=DEFAULTS["repulsion_period"])
+    ms = measure(our_steps(shape), repeats, n_steps=PERIOD)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return f"{shape}: at most {peak:.0f} MB resident\n{ms.rename('ms').round(0).to_string()}"
 
@@ -236,35 +180,17 @@ def scaling(shapes: list[Shape], repeats: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS / "step_time.txt")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
-    repeats = arguments.repeats
-
+    arguments = make_parser(__doc__, "step_time", repeats=15, threads=2).parse_args()
+    use_threads(arguments.threads)
+    repeats, fewer = arguments.repeats, max(3, arguments.repeats // 3)
+    parts = ["", thousand_members(fewer)]
     plain = [Shape((256, 256, 256)), Shape((128, 128))]
     default = Shape((128, 128), batch_size=128, is_default=True)
-    parts = [
-        f"Medians of {repeats} interleaved calls of {N_STEPS} steps, seed 0",
-        describe_environment(),
-        "",
-        thousand_members(max(3, repeats // 3)),
-    ]
     for shape in (*plain, default):
-        table = compare(shape, repeats)
-        parts += ["", str(shape), table.to_string(float_format="{:.3f}".format)]
-    shares = {
-        str(shape): kernel_share(shape, max(3, repeats // 3))
-        for shape in (*plain, *(shape._replace(n_members=100) for shape in plain))
-    }
-    parts += [
-        "",
-        "Share of kernel and force",
-        pd.DataFrame(shares).T.to_string(float_format="{:.3f}".format),
-    ]
+        parts += ["", str(shape), fixed(compare(shape, repeats), 3)]
+    sharing = (*plain, *(shape._replace(n_members=100) for shape in plain))
+    shares = pd.DataFrame({str(shape): kernel_share(shape, fewer) for shape in sharing})
+    parts += ["", "Share of kernel and force", fixed(shares.T, 3)]
     one = Shape((128, 128))
     shapes = [
         *(one._replace(n_members=n) for n in (3, 30, 100)),
@@ -272,11 +198,9 @@ def main() -> None:
         *(one._replace(n_features=n) for n in (5, 200)),
         *(one._replace(hidden_layer_sizes=(n, n)) for n in (32, 512)),
     ]
-    table = scaling(shapes, max(3, repeats // 3))
-    parts += ["", "Relative to the deep ensemble", table.to_string(float_format="{:.2f}".format)]
-    report = "\n".join(parts)
-    print(report)
-    arguments.output.write_text(report + "\n")
+    parts += ["", "Relative to the deep ensemble", fixed(scaling(shapes, fewer), 2)]
+    title = f"Medians of {repeats} interleaved calls of {N_STEPS} steps, seed 0"
+    save_report(arguments.output, *parts, title=title)
 
 
 if __name__ == "__main__":

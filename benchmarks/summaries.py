@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-DEEP_ENSEMBLE = "deep ensemble"
+from benchmarks.systems import DEEP_ENSEMBLE
+
 CONDITIONS = ["clean", "shifted", "natural shift"]
 SCORES = ["nll", "accuracy", "ece", "brier"]
 LARGER_IS_BETTER = {"accuracy"}
@@ -98,13 +99,19 @@ def report(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def markdown(rows: dict[str, dict[str, str]], corner: str = "") -> str:
-    """Write a table of texts, a dict of columns for each row."""
-    columns = next(iter(rows.values()))
-    lines = ["| " + " | ".join([corner, *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join(
-        lines + ["| " + " | ".join([name, *row.values()]) + " |" for name, row in rows.items()]
-    )
+def moments(values: pd.DataFrame, by: str, *, digits: int = 3, sign: str = "") -> pd.DataFrame:
+    """Return mean ± standard deviation of each column as text, by a level of the index."""
+    groups, form = values.groupby(by, sort=False), f".{digits}f}}"
+    mean, deviation = groups.mean(), groups.std()
+    return mean.map(f"{{:{sign}{form}".format) + " ± " + deviation.map(f"{{:{form}".format)
+
+
+def markdown(table: pd.DataFrame, corner: str = "") -> str:
+    """Write a table of texts."""
+    rows = [[corner, *table.columns], *([name, *row] for name, *row in table.itertuples())]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines.insert(1, "|---" * len(rows[0]) + "|")
+    return "\n".join(lines)
 
 
 def rank_table(scores: pd.DataFrame) -> str:
@@ -114,13 +121,12 @@ def rank_table(scores: pd.DataFrame) -> str:
     ratio = relative_to(scores["nll"], DEEP_ENSEMBLE)["ratio"].map("{:.3f}".format)
     table = table.map("{:.2f}".format)
     table.insert(0, "NLL / deep ensemble's", ratio)
-    return markdown({str(name): dict(row) for name, row in table.iterrows()})
+    return markdown(table)
 
 
 def loss_table(scores: pd.DataFrame) -> str:
     """Return the NLL of every method on every set, as markdown."""
-    table = losses(scores).fillna("")
-    return markdown({str(name): dict(row) for name, row in table.iterrows()})
+    return markdown(losses(scores).fillna(""))
 
 
 def ratio_table(results: pd.DataFrame) -> str:
@@ -134,11 +140,11 @@ def ratio_table(results: pd.DataFrame) -> str:
         cells[condition] = np.exp(ratio).map(lambda value: f"{value:.3f}".removeprefix("0"))
     # The order is that of the shifted ones.
     table = (cells["clean"] + " · " + cells["shifted"]).loc[cells["shifted"].index]
-    return markdown({str(name): dict(row) for name, row in table.iterrows()}, "clean · shifted")
+    return markdown(table, "clean · shifted")
 
 
 def write_generated(path: Path, name: str, text: str) -> None:
-    """Replace what stands between two marks of this name in a page."""
+    """Replace the text between two marks of this name in a page."""
     mark = GENERATED.format(name)
     page = path.read_text()
     if page.count(mark) != 2:

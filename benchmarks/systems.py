@@ -1,9 +1,22 @@
-"""The systems that the paper compares, by name, as parameters of the classifier."""
+"""The systems that the paper compares, by name, as parameters of the classifier.
+
+Only here are a repulsion's settings turned into the classifier's parameters.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+# The paper's repulsion acts at every step, and its strength is not relative.
+PAPER: dict[str, Any] = {"fraction": 0.25, "period": 1, "relative": False}
+PARAMETERS = {
+    "update": "update",
+    "target": "gradient_target",
+    "fraction": "repulsion_fraction",
+    "period": "repulsion_period",
+    "relative": "relative_strength",
+}
+NO_REPULSION = {"repulsion": "none"}
 DEEP_ENSEMBLE = "deep ensemble"
 WEIGHT = "weight space"
 FUNCTION = "function space"
@@ -19,27 +32,37 @@ def tuned(alpha: float) -> str:
     return f"FoRDE tuned {alpha:g}"
 
 
+def repelling(space: str = "input_gradient", **settings: Any) -> dict[str, Any]:
+    """Return the classifier's parameters for a repulsion; `settings` are keys of `PARAMETERS`."""
+    return {"repulsion": space} | {PARAMETERS[name]: value for name, value in settings.items()}
+
+
+def fordes(lengthscale: str | float, **others: Any) -> dict[str, Any]:
+    """Return the classifier's parameters for the paper's repulsion of input gradients."""
+    return {**repelling(**PAPER), "lengthscale": lengthscale, **others}
+
+
 VARIANCE_MIX = f"{tuned(0.4)}, variances mixed"
 RIVALS: dict[str, dict[str, Any]] = {
-    WEIGHT: {"repulsion": "weight"},
-    FUNCTION: {"repulsion": "function"},
-    FEATURE: {"repulsion": "feature"},
-    STEIN: {"repulsion": "weight", "update": "svgd"},
-    LIT: {"update": "lit"},
+    WEIGHT: repelling("weight", **PAPER),
+    FUNCTION: repelling("function", **PAPER),
+    FEATURE: repelling("feature", **PAPER),
+    STEIN: repelling("weight", update="svgd", **PAPER),
+    LIT: repelling(update="lit", **PAPER),
 }
 LENGTHSCALES: dict[str, dict[str, Any]] = {
-    IDENTITY: {"lengthscale": "identity"},
-    **{tuned(alpha): {"lengthscale": alpha} for alpha in ALPHAS},
-    PCA: {"lengthscale": "pca"},
+    IDENTITY: fordes("identity"),
+    **{tuned(alpha): fordes(alpha) for alpha in ALPHAS},
+    PCA: fordes("pca"),
+}
+PERTURBED: dict[str, dict[str, Any]] = {
+    f"FoRDE {name}": fordes("identity", repulsion_perturbation=name)
+    for name in ("noise", "permute")
 }
 BLOCKS: dict[float, dict[str, dict[str, Any]]] = {  # by repulsion_strength
-    0: {DEEP_ENSEMBLE: {"repulsion": "none"}},
+    0: {DEEP_ENSEMBLE: NO_REPULSION},
     1: {**RIVALS, **LENGTHSCALES},
-    5: {
-        **RIVALS,
-        **LENGTHSCALES,
-        VARIANCE_MIX: {"lengthscale": 0.4, "lengthscale_mix": "variance"},
-    },
+    5: {**RIVALS, **LENGTHSCALES, VARIANCE_MIX: fordes(0.4, lengthscale_mix="variance")},
     20: {
         **{name: RIVALS[name] for name in (FUNCTION, LIT)},
         **{name: LENGTHSCALES[name] for name in (IDENTITY, tuned(0.4), PCA)},

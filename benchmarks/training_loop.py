@@ -10,12 +10,9 @@ Run ``make bench``.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from skorch import NeuralNetClassifier
 
-from benchmarks.environment import describe_environment
-from benchmarks.timing import interleaved_medians
+from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
+from benchmarks._steps import A_QUARTER, PERIOD, make_member, make_step
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.particles import Repulsion, accumulate_gradients
 from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 N_MEMBERS, LR = 10, 1e-3
-PERIOD = FoRDEClassifier().repulsion_period
+REPULSIONS = ("none", "input_gradient")
 SHAPES = [  # hidden layer sizes, batch size, whether it is the default recipe
     ((64, 64), 128, False),
     ((32,), 128, False),
@@ -56,10 +52,8 @@ class Task:
     is_default: bool = False
 
     def member(self) -> MLP:
-        extra: dict[str, Any] = {}
-        if self.is_default:
-            extra = {"embedded_features": range(self.X.shape[1]), "dropout": 0.1}
-        return MLP(self.X.shape[1], 2, hidden_layer_sizes=self.hidden_layer_sizes, **extra)
+        sizes = self.hidden_layer_sizes
+        return make_member(self.X.shape[1], 2, sizes, is_default=self.is_default)
 
 
 def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
@@ -89,17 +83,13 @@ def fit_plain_torch(task: Task, repulsion: str) -> None:
         lr=LR,
         fused=True,
     )
-    force = None if repulsion == "none" else Repulsion(strength=5.0, fraction=0.25)
+    force = None if repulsion == "none" else A_QUARTER
     inputs, labels = torch.from_numpy(task.X), torch.from_numpy(task.y)
     n_steps = 0
     for _ in range(task.epochs):
         for rows in torch.randperm(len(inputs)).split(task.batch_size):
-            optimizer.zero_grad()
-            acts = n_steps % PERIOD == 0
-            accumulate_gradients(
-                ensemble, inputs[rows], labels[rows], repulsion=force if acts else None
-            )
-            optimizer.step()
+            now = force if n_steps % PERIOD == 0 else None
+            make_step(ensemble, optimizer, inputs[rows], labels[rows], now)
             n_steps += 1
 
 
@@ -132,65 +122,47 @@ def fit_scikit_learn(task: Task) -> None:
         ).fit(task.X, task.y)
 
 
+def ratios(seconds: dict[str, float], repulsion: str) -> dict[str, float]:
+    """Compare the estimator with the plain loop where there is one, and with nets one by one."""
+    ours, plain = f"estimator, {repulsion}", f"plain torch, {repulsion}"
+    pairs = {f"estimator / {plain}": (ours, plain)} if plain in seconds else {}
+    for others in ("ten nets in skorch", "ten MLPClassifiers"):
+        pairs[f"{others} / {ours}"] = others, f"validated {ours}"
+    return {f"ratio: {name}": seconds[a] / seconds[b] for name, (a, b) in pairs.items()}
+
+
 def measure(task: Task, repeats: int) -> dict[str, float]:
     """Return seconds of each contestant and the ratios."""
     contestants = {
         "ten nets in skorch": partial(fit_plain_skorch, task),
         "ten MLPClassifiers": partial(fit_scikit_learn, task),
     }
-    for repulsion in ("none", "input_gradient"):
+    for repulsion in REPULSIONS:
         fit = partial(fit_estimator, task, repulsion)
         contestants[f"estimator, {repulsion}"] = partial(fit, validate=False)
         if not task.is_default:
             contestants[f"plain torch, {repulsion}"] = partial(fit_plain_torch, task, repulsion)
         contestants[f"validated estimator, {repulsion}"] = partial(fit, validate=True)
     seconds = interleaved_medians(contestants, repeats)
-    ratios = {}
-    for repulsion in ("none", "input_gradient"):
-        if not task.is_default:
-            ratios[f"estimator / plain torch, {repulsion}"] = (
-                seconds[f"estimator, {repulsion}"] / seconds[f"plain torch, {repulsion}"]
-            )
-        for others in ("ten nets in skorch", "ten MLPClassifiers"):
-            ratios[f"{others} / estimator, {repulsion}"] = (
-                seconds[others] / seconds[f"validated estimator, {repulsion}"]
-            )
-    return {f"seconds: {name}": value for name, value in seconds.items()} | {
-        f"ratio: {name}": value for name, value in ratios.items()
-    }
+    table = {f"seconds: {name}": value for name, value in seconds.items()}
+    for repulsion in REPULSIONS:
+        table |= ratios(seconds, repulsion)
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training_loop.txt"))
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, "training_loop", epochs=3, repeats=5, threads=2).parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs only
-
+    epochs, repeats = arguments.epochs, arguments.repeats
     X, y = make_classification(10_000, 10, n_informative=6, random_state=0)
-    table = pd.DataFrame(
-        {
-            f"{'default ' * is_default}{'x'.join(map(str, sizes))}, batch {batch_size}": measure(
-                Task(X.astype(np.float32), y, sizes, batch_size, arguments.epochs, is_default),
-                arguments.repeats,
-            )
-            for sizes, batch_size, is_default in SHAPES
-        }
-    )
-    report = "\n".join(
-        [
-            f"{arguments.epochs} epochs, medians of {arguments.repeats} interleaved fits, seed 0",
-            describe_environment(),
-            "",
-            table.to_string(float_format="{:.3f}".format),
-        ]
-    )
-    print(report)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(report + "\n")
+    table = {}
+    for sizes, batch_size, is_default in SHAPES:
+        name = f"{'default ' * is_default}{'x'.join(map(str, sizes))}, batch {batch_size}"
+        task = Task(X.astype(np.float32), y, sizes, batch_size, epochs, is_default)
+        table[name] = measure(task, repeats)
+    title = f"{epochs} epochs, medians of {repeats} interleaved fits, seed 0"
+    save_report(arguments.output, "", fixed(pd.DataFrame(table), 3), title=title)
 
 
 if __name__ == "__main__":

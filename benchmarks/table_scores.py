@@ -1,0 +1,58 @@
+"""Scores of methods on splits of raw tables, clean and corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks._harness import run_missing
+from benchmarks.corruptions import corrupted_copies
+from benchmarks.datasets import Dataset, Split, split
+from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+
+METRICS = {"nll": nll, "accuracy": accuracy, "ece": expected_calibration_error, "brier": brier}
+
+
+def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
+    """Fit a model to one split and score it on every kind of test rows."""
+    model.fit(data.X_train, data.y_train)
+    copies = corrupted_copies(data.X_test, data.X_train, seed)
+    kinds = {name: (X, data.y_test) for name, X in {"clean": data.X_test, **copies}.items()}
+    if len(data.y_shifted):
+        kinds["natural shift"] = data.X_shifted, data.y_shifted
+    n_classes = 1 + max(data.y_train.max(), data.y_test.max())
+    results = []
+    for rows, (X, y) in kinds.items():
+        probabilities = np.zeros((len(y), n_classes))
+        probabilities[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(X)
+        scores = {name: score(y, probabilities) for name, score in METRICS.items()}
+        results.append({"rows": rows, **scores})
+    return results
+
+
+def run_tables(
+    path: Path,
+    sets: dict[str, Callable[[], Dataset]],
+    methods: dict[str, Callable[[int], Any]],
+    *,
+    seeds: int,
+    max_train: int,
+    max_test: int,
+) -> pd.DataFrame:
+    """Run what the results file lacks, and return its rows; methods make a model of a seed."""
+
+    @lru_cache(maxsize=1)
+    def split_of(name: str, seed: int) -> Split:
+        return split(sets[name](), seed, max_train=max_train, max_test=max_test)
+
+    def run(name: str, seed: int, method: str) -> list[dict[str, Any]]:
+        return measure(methods[method](seed), split_of(name, seed), seed)
+
+    units = ((name, seed, method) for seed, name, method in product(range(seeds), sets, methods))
+    return run_missing(path, ["set", "seed", "method"], units, run)

@@ -1,0 +1,79 @@
+"""What the benchmarks share: runs that go on where they stopped, and scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss
+
+from benchmarks._harness import run_missing
+from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+from benchmarks.systems import BLOCKS, PERTURBED
+from sklearn_fordes import FoRDEClassifier
+
+KEY = ["set", "seed"]
+
+
+def rows_of(name, seed):
+    return [{"score": seed + 1 / 3, "rows": kind} for kind in ("clean", "noise, 1")]
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    path, asked = tmp_path / "new" / "results.csv", []
+
+    def stop_at_third(name, seed):
+        asked.append((name, seed))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return rows_of(name, seed)
+
+    units = [("a", 0), ("b", 0), ("a", 1)]
+    with pytest.raises(KeyboardInterrupt):
+        run_missing(path, KEY, units, stop_at_third)
+    assert len(pd.read_csv(path)) == 4
+    results = run_missing(path, KEY, units, stop_at_third)
+    assert asked == [*units, ("a", 1)]
+    assert list(results) == [*KEY, "score", "rows"]
+    assert list(results[KEY].itertuples(index=False, name=None)) == [u for u in units for _ in "xy"]
+    assert results["score"].max() == 1 + 1 / 3  # every digit
+    text = path.read_text()
+    run_missing(path, KEY, units, stop_at_third)
+    assert path.read_text() == text
+
+
+def test_rows_keep_the_order_of_the_columns_in_the_file(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("rows,set,score,seed\nclean,a,1,0\n")
+    results = run_missing(path, KEY, [("a", 0), ("b", 0)], rows_of, float_format="%.3g")
+    assert path.read_text().splitlines()[2] == "clean,b,0.333,0"
+    assert len(results) == 3
+
+
+def test_rows_with_other_columns_than_the_file_are_refused(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("set,seed,loss\n")
+    with pytest.raises(ValueError, match=r"Got columns .*'score'.*, but expected .*'loss'"):
+        run_missing(path, KEY, [("a", 0)], rows_of)
+    assert path.read_text() == "set,seed,loss\n"
+
+
+def test_an_empty_file_is_a_new_one(tmp_path):
+    path = tmp_path / "results.csv"
+    path.touch()
+    assert len(run_missing(path, KEY, [("a", 0)], rows_of)) == 2
+
+
+def test_scores_of_two_classes():
+    y = np.array([0, 1, 1, 0])
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [1, 0]])
+    assert accuracy(y, probabilities) == 0.75
+    assert nll(y, probabilities) == pytest.approx(log_loss(y, probabilities))
+    assert brier(y, probabilities) == pytest.approx(2 * (0.01 + 0.01 + 0.49) / 4)
+    assert expected_calibration_error(y, probabilities) == pytest.approx((0.2 + 0.7) / 4)
+    # A true class without any probability costs 15 decimal places.
+    assert nll(1 - y[3:], probabilities[3:]) == pytest.approx(15 * np.log(10))
+
+
+def test_systems_are_parameters_of_the_classifier():
+    names = set(FoRDEClassifier().get_params())
+    for systems in (*BLOCKS.values(), PERTURBED):
+        assert all(set(parameters) <= names for parameters in systems.values())
