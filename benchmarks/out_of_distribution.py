@@ -55,7 +55,7 @@ from benchmarks.lengthscale_tradeoff import (
 from benchmarks.summaries import markdown
 from benchmarks.systems import DEEP_ENSEMBLE, IDENTITY, PCA
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 
 Array = NDArray[np.float64]
 Scores = dict[str, Callable[[Array], Array]]  # by name; larger is more outlying

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.environment import describe_environment
 from benchmarks.timing import interleaved_medians
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import (
     Ensemble,
     Kernel,
@@ -29,7 +30,6 @@ from sklearn_fordes.particles import (
     compile_step,
     wasserstein,
 )
-from sklearn_fordes.tabular import MLP, MLPEnsemble
 from sklearn_fordes.training import keep_freed_memory
 
 RESULTS = Path("benchmarks/results")
@@ -76,7 +76,7 @@ def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
 
 def particle_steps(
     shape: Shape,
-    kind: type[Ensemble],
+    kind: Callable[..., Ensemble],
     repulsion: Repulsion | None,
     *,
     period: int = 1,
@@ -99,7 +99,7 @@ def particle_steps(
 
 def autograd_steps(shape: Shape, *, compiles: bool) -> Steps:
     """Make steps of a deep ensemble as stacked layers that autograd differentiates."""
-    ensemble = MLPEnsemble(shape.member, shape.n_members).train()
+    ensemble = stack_members(shape.member, shape.n_members).train()
     optimizer = optimizer_of(ensemble.parameters())
     X, y = shape.batch()
     labels = y.repeat(shape.n_members)
@@ -150,7 +150,7 @@ def jax_steps(shape: Shape) -> dict[str, Steps]:
     return steps
 
 
-def our_steps(shape: Shape, kind: type[Ensemble] = MLPEnsemble) -> dict[str, Steps]:
+def our_steps(shape: Shape, kind: Callable[..., Ensemble] = stack_members) -> dict[str, Steps]:
     make = partial(particle_steps, shape, kind)
     return {
         "deep ensemble": make(None),
@@ -169,7 +169,7 @@ def measure(steps: dict[str, Steps], repeats: int, n_steps: int = N_STEPS) -> pd
 def compare(shape: Shape, repeats: int) -> pd.DataFrame:
     steps = our_steps(shape)
     steps |= {f"general path, {name}": run for name, run in our_steps(shape, Ensemble).items()}
-    compiled = partial(particle_steps, shape, MLPEnsemble, compiles=True)
+    compiled = partial(particle_steps, shape, stack_members, compiles=True)
     steps["deep ensemble, compiled"] = compiled(None)
     steps["FoRDE, every row, compiled"] = compiled(EVERY_ROW)
     steps["FoRDE, default, compiled"] = compiled(A_QUARTER, period=DEFAULTS["repulsion_period"])
@@ -189,7 +189,7 @@ def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
     n_rows = A_QUARTER.n_rows(shape.batch_size)
     gradients = torch.randn(shape.n_members, shape.batch_size, shape.n_features)
     some, kernel = gradients[:, :n_rows].contiguous(), Kernel()
-    make = partial(particle_steps, shape, MLPEnsemble)
+    make = partial(particle_steps, shape, stack_members)
 
     def kernel_alone(rows: Tensor, n_steps: int) -> None:
         for _ in range(n_steps):

@@ -28,8 +28,8 @@ from skorch import NeuralNetClassifier
 from benchmarks.environment import describe_environment
 from benchmarks.timing import interleaved_medians
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import Repulsion, accumulate_gradients
-from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 N_MEMBERS, LR = 10, 1e-3
 PERIOD = FoRDEClassifier().repulsion_period
@@ -81,7 +81,7 @@ def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
 
 def fit_plain_torch(task: Task, repulsion: str) -> None:
     """Do the same arithmetic with nothing around it."""
-    ensemble = MLPEnsemble(task.member, N_MEMBERS)
+    ensemble = stack_members(task.member, N_MEMBERS)
     weights = [p for p in ensemble.parameters() if p.ndim == 3]
     biases = [p for p in ensemble.parameters() if p.ndim == 2]
     optimizer = torch.optim.AdamW(

@@ -16,7 +16,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP, TabularEncoder
+from sklearn_fordes.networks import MLP
+from sklearn_fordes.tabular import TabularEncoder
 
 
 def expected_failures(estimator):

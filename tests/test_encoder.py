@@ -21,7 +21,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.tabular import MLP, TabularEncoder
+from sklearn_fordes.networks import MLP
+from sklearn_fordes.tabular import TabularEncoder
 
 N_ROWS = 120
 

@@ -22,6 +22,8 @@ from sklearn_fordes.estimators._prediction import EnsemblePrediction, rows_at_a_
 from sklearn_fordes.estimators._repulsion import RepulsionSettings, look_up
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
+    from collections.abc import Callable
+
     from torch import nn
 
     from sklearn_fordes.particles import Ensemble, MemberFactory
@@ -100,18 +102,16 @@ class BaseFoRDE(EnsemblePrediction, PassThroughParameters, metaclass=ABCMeta):
     def _net_class(self) -> type[ParticleNet]:
         """Return the class of skorch net that trains it."""
 
-    def _network(self) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
-        """Return the kind of ensemble, and what makes a member of it."""
-        from sklearn_fordes.particles import Ensemble
-        from sklearn_fordes.tabular import MLPEnsemble
+    def _network(self) -> tuple[Callable[..., Ensemble], MemberFactory | nn.Module]:
+        """Return what stacks members, and what makes one of them."""
+        from sklearn_fordes.networks import stack_members
 
-        kind = MLPEnsemble if self.module is None else Ensemble
-        return kind, self._member_factory(self._n_outputs)
+        return stack_members, self._member_factory(self._n_outputs)
 
     def _member_factory(self, n_outputs: int) -> MemberFactory:
         from torch import nn
 
-        from sklearn_fordes.tabular import MLP
+        from sklearn_fordes.networks import MLP
 
         arguments = {
             name.removeprefix("module__"): value

@@ -110,7 +110,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         The members' architecture. A class (or function) is called for each member with the
         ``module__…`` parameters, and with ``n_features`` and ``n_outputs`` if it takes arguments
         of these names. An instance is copied and its layers reset. It must map ``(n_rows, …)`` to
-        logits ``(n_rows, n_classes)``. None is a `sklearn_fordes.tabular.MLP` with a dropout of
+        logits ``(n_rows, n_classes)``. None is a `sklearn_fordes.networks.MLP` with a dropout of
         0.1 and periodic embeddings of the numbers that the default encoder finds: its other
         parameters are ``module__activation``, ``module__dropout``, ``module__embedded_features``…
     optimizer : type, default=None

@@ -24,8 +24,12 @@ if TYPE_CHECKING:  # torch is imported when a net is first needed
 
 # Rows encoded at a time, so that memory does not grow with the table.
 _ENCODED_AT_A_TIME = 65_536
-# Activations of a net's widest layer, over rows and members, at a time: 16 MB a layer on a CPU.
-_ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 22, "cuda": 1 << 27}
+# Activations of a net's widest layer, over rows and members, at a time. On a CPU 4 MB a layer in
+# single precision, which is in the cache when the next layer reads it.
+_ACTIVATIONS_AT_A_TIME = {"cpu": 1 << 20, "cuda": 1 << 27}
+# With fewer rows, reading the weights takes longer than what the cache saves; up to 16 MB a layer.
+_FEWEST_ROWS = 128
+_MOST_ACTIVATIONS = 1 << 22
 
 
 class EnsemblePrediction(TableInput, metaclass=ABCMeta):
@@ -85,24 +89,21 @@ class EnsemblePrediction(TableInput, metaclass=ABCMeta):
         from sklearn_fordes.training import Batches
 
         ensemble: Ensemble = self.net_.module_.eval()
-        try:
-            # Derivatives are kept of every layer, where outputs need one at a time.
-            for inputs, y in Batches(rows, max(1, self._predict_batch_size() // 4)):
-                X: Tensor = inputs["X"]
-                if y is None:
-                    with torch.no_grad():
-                        y = self._likelihood.guess(ensemble(X))
-                try:
-                    evaluation = input_gradients(ensemble, X, y, len(X), self._likelihood)
-                except RuntimeError as error:
-                    raise ValueError(
-                        f"Got a module whose output can't be differentiated twice ({error}), but "
-                        "expected one that can."
-                    ) from error
-                gradients = cast("Tensor", evaluation.representation)
-                yield gradients.cpu().numpy().astype(np.float64)
-        finally:
-            ensemble.free_memory()
+        # Derivatives are kept of every layer, where outputs need one at a time.
+        for inputs, y in Batches(rows, max(1, self._predict_batch_size() // 4)):
+            X: Tensor = inputs["X"]
+            if y is None:
+                with torch.no_grad():
+                    y = self._likelihood.guess(ensemble(X))
+            try:
+                evaluation = input_gradients(ensemble, X, y, len(X), self._likelihood)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Got a module whose output can't be differentiated twice ({error}), but "
+                    "expected one that can."
+                ) from error
+            gradients = cast("Tensor", evaluation.representation)
+            yield gradients.cpu().numpy().astype(np.float64)
 
     def _iter_outputs(self, X: Any) -> Iterator[Tensor]:
         """Yield the members' outputs for successive rows of X, (rows, M, n_outputs)."""
@@ -136,5 +137,6 @@ class EnsemblePrediction(TableInput, metaclass=ABCMeta):
 def rows_at_a_time(net: ParticleNet) -> int:
     """Return how many rows a fitted net is to evaluate at a time, by default."""
     activations = _ACTIVATIONS_AT_A_TIME.get(net.device.split(":")[0], 1 << 20)
-    n_rows: int = net.module_.rows_at_a_time(activations)
-    return n_rows
+    ensemble: Ensemble = net.module_
+    fewest = min(_FEWEST_ROWS, ensemble.rows_at_a_time(_MOST_ACTIVATIONS))
+    return max(fewest, ensemble.rows_at_a_time(activations))

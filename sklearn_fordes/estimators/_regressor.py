@@ -18,6 +18,8 @@ from sklearn_fordes.estimators._input import Table
 from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 
 if TYPE_CHECKING:  # torch is imported when a net is first needed
+    from collections.abc import Callable
+
     from torch import nn
 
     from sklearn_fordes.particles import Ensemble, Likelihood, MemberFactory
@@ -445,18 +447,17 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
 
         return ParticleRegressorNet
 
-    def _network(self) -> tuple[type[Ensemble], MemberFactory | nn.Module]:
+    def _network(self) -> tuple[Callable[..., Ensemble], MemberFactory | nn.Module]:
         if self.noise == "heteroscedastic":
             return super()._network()
         from torch import nn
 
-        from sklearn_fordes.particles import Ensemble
-        from sklearn_fordes.tabular import HomoscedasticNoise
+        from sklearn_fordes.networks import HomoscedasticNoise, stack_members
 
         mean = self._member_factory(1)
         if isinstance(mean, nn.Module):
-            return Ensemble, HomoscedasticNoise(mean)
-        return Ensemble, partial(_with_homoscedastic_noise, mean)
+            return stack_members, HomoscedasticNoise(mean)
+        return stack_members, partial(HomoscedasticNoise.draw, mean)
 
     # ---- targets and weights
 
@@ -507,9 +508,3 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         if not n_valid:
             return table, None
         return table.take(np.sort(rows[n_valid:])), table.take(rows[:n_valid])
-
-
-def _with_homoscedastic_noise(make_mean: Any) -> nn.Module:
-    from sklearn_fordes.tabular import HomoscedasticNoise
-
-    return HomoscedasticNoise(make_mean())

@@ -32,7 +32,7 @@ from sklearn_fordes.particles._likelihoods import (
     gaussian_moments,
     gaussian_nll,
 )
-from sklearn_fordes.particles._random import derived_seed, seeded_generators
+from sklearn_fordes.particles._random import call_seeded, derived_seed, seeded_generators
 from sklearn_fordes.particles._spaces import (
     SPACES,
     Space,
@@ -83,6 +83,7 @@ __all__ = [
     "accumulate_gradients",
     "autograd_derivatives",
     "autograd_evaluation",
+    "call_seeded",
     "compile_step",
     "cross_entropy",
     "derived_seed",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from sklearn_fordes.particles._random import derived_seed, seeded_generators
+from sklearn_fordes.particles._random import call_seeded, derived_seed
 
-MemberFactory = Callable[[], nn.Module]
+MemberFactory = Callable[..., nn.Module]
 OutputFunction = Callable[[Tensor], Tensor]
 Hessian = Callable[[Tensor], Tensor]
 # Gradient with respect to the outputs, and what multiplies by the Hessian; None stands for zero.
@@ -112,8 +113,10 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     make_member : callable or nn.Module
-        Called without arguments, returns one freshly initialised member. An instance is taken as
-        the architecture only: each member is a copy whose layers are reset.
+        Returns one freshly initialised member. It is called with a `torch.Generator` if it has an
+        argument ``generator``, and without arguments otherwise, while torch's and numpy's global
+        generators are seeded. An instance serves as the architecture only: each member is a copy
+        whose layers are reset.
     n_members : int
         M.
     seed : int, default=0
@@ -148,7 +151,6 @@ class Ensemble(nn.Module):
     torch.Size([5, 3, 4])
     """
 
-    compiles: ClassVar[bool] = False  # whether training can be, as a whole
     _template: nn.Module
     _make_member: MemberFactory | nn.Module
 
@@ -249,9 +251,6 @@ class Ensemble(nn.Module):
         if len(together) < len(X):
             outputs = torch.cat([outputs, self(X[n_rows:])], dim=1)
         return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
-
-    def free_memory(self) -> None:
-        """Give back what a step of training keeps for the next one: nothing, here."""
 
     def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate every member, and note what enters its last layer that holds a weight matrix.
@@ -383,10 +382,10 @@ class Ensemble(nn.Module):
 
 
 def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module:
-    with seeded_generators(seed):
-        if isinstance(make_member, nn.Module):
-            return _reset_copy(make_member)
-        member = make_member()
+    if isinstance(make_member, nn.Module):
+        make_member = partial(_reset_copy, make_member)
+    # On the CPU, whatever torch's default device: a seed gives the same weights on each.
+    member = call_seeded(make_member, torch.Generator("cpu").manual_seed(seed))
     if not isinstance(member, nn.Module):
         raise TypeError(
             f"Got a {type(member).__name__} from the module factory, but expected a "

@@ -303,4 +303,6 @@ class ParticleRegressorNet(ParticleNet, NeuralNetRegressor):
 
 def can_compile(net: ParticleNet) -> bool:
     """Whether a net's train step can be compiled: nothing in it needs autograd."""
-    return net.module_.compiles and (net.repulsion is None or net.repulsion.space.compiles)
+    return getattr(net.module_, "compiles", False) and (
+        net.repulsion is None or net.repulsion.space.compiles
+    )

@@ -127,7 +127,6 @@ def train(
     finally:
         net.train_split = net.points = None
     net.optimizer_.zero_grad()  # gradients are as large as the model
-    net.module_.free_memory()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch undone.
     interrupted = len(net.history) > net.n_epochs
