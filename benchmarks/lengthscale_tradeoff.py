@@ -48,7 +48,7 @@ from benchmarks.systems import (
     tuned,
 )
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 
 SETTINGS: dict[str, Any] = {
     "n_members": 10,

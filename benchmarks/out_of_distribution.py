@@ -54,7 +54,7 @@ from benchmarks.systems import (
     PERTURBED,
 )
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 
 Array = NDArray[np.float64]
 # A plain network, whose numbers are standardised and not clipped.

@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.estimators._base import Table
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 
 WRONG = {
     "n_members": [0, -1, 2.5, "ten", None],

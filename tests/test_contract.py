@@ -17,7 +17,7 @@ from torch import nn
 
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.preprocessing import TabularEncoder
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 
 
 def expected_failures(estimator):

@@ -9,9 +9,9 @@ from sklearn_fordes import (
     FoRDEClassifier,
     FoRDERegressor,
     inspection,
+    networks,
     particles,
     preprocessing,
-    tabular,
     uncertainty,
 )
 
@@ -20,7 +20,7 @@ CODES = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "PR04", "RT01", "RT03",
 
 
 def public_names():
-    for package in (particles, preprocessing, tabular, inspection):
+    for package in (networks, particles, preprocessing, inspection):
         for name in package.__all__:
             thing = getattr(package, name)
             if inspect.isclass(thing) or inspect.isfunction(thing):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Ensemble
-from sklearn_fordes.tabular import MLP
 
 
 class ConvNet(nn.Module):

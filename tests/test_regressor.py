@@ -18,7 +18,7 @@ from torch import nn
 
 from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.estimators._base import Table
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
 from sklearn_fordes.training._outputs import EnsembleGaussianLoss
 
 

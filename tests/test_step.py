@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import (
     CATEGORICAL,
     GRADIENT_TARGETS,
@@ -20,7 +21,6 @@ from sklearn_fordes.particles import (
     tuned,
     wasserstein,
 )
-from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 
 def make_ensemble(n_members=4, n_features=5, n_classes=3, *, kind=Ensemble, **mlp):
@@ -38,7 +38,7 @@ def gradients_of(ensemble):
     return [parameter.grad.clone() for parameter in ensemble.parameters()]
 
 
-@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
 @pytest.mark.parametrize("case", ["step-relu-identity", "step-silu-pca"])
 def test_matches_reference_values(reference, case, kind):
     value = {

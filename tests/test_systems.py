@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import (
     CATEGORICAL,
     GAUSSIAN,
@@ -22,7 +23,6 @@ from sklearn_fordes.particles import (
     UPDATES,
     accumulate_gradients,
 )
-from sklearn_fordes.tabular import MLP
 from sklearn_fordes.training import PERTURBATIONS, Schedule, drawn_from, perturbed_by
 
 

@@ -13,8 +13,8 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRSch
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Ensemble
-from sklearn_fordes.tabular import MLP
 from sklearn_fordes.training import Batches, Rows
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import (
     CATEGORICAL,
     GAUSSIAN,
@@ -25,7 +26,6 @@ from sklearn_fordes.particles import (
     stein,
     wasserstein,
 )
-from sklearn_fordes.tabular import MLP, MLPEnsemble
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
@@ -131,7 +131,7 @@ def paper_bandwidths(points):
     return torch.tensor(medians / math.log(len(points)) + 1e-12)
 
 
-@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
 @pytest.mark.parametrize("space", ["weight", "function", "feature"])
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
 def test_wasserstein_step_equals_autograd(kind, space, fraction):
@@ -154,7 +154,7 @@ def test_wasserstein_step_equals_autograd(kind, space, fraction):
     torch.testing.assert_close(step.driving_loss, losses.detach())
 
 
-@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
 def test_stein_step_in_weight_space_equals_its_definition(kind):
     ensemble, X, y = make_ensemble(kind)
     kernel = Kernel(bandwidth=0.8, unit_sphere=False)
@@ -268,7 +268,7 @@ def test_a_space_of_ones_own_equals_the_built_in_one():
 # ---- points, accumulation, other modules
 
 
-@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
 @pytest.mark.parametrize("space", ["input_gradient", "function", "feature"])
 def test_points_are_compared_and_not_learnt_from(kind, space):
     ensemble, X, y = make_ensemble(kind)
@@ -488,7 +488,7 @@ def test_gaussian_likelihood_and_its_gradient():
     torch.testing.assert_close(cotangent, torch.autograd.grad(expected.sum(), outputs)[0])
 
 
-@pytest.mark.parametrize("kind", [Ensemble, MLPEnsemble])
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
 def test_a_regressors_input_gradients_are_those_of_its_mean(kind):
     ensemble = kind(lambda: MLP(5, 2, hidden_layer_sizes=(6,)), 3, seed=0).double()
     X = random_tensor(4, 5)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import local
 from typing import Any
 
@@ -22,9 +22,9 @@ from sklearn_fordes.particles._evaluation import (
     OutputFunction,
     autograd_evaluation,
 )
-from sklearn_fordes.particles._random import derived_seed, seeded_generators
+from sklearn_fordes.particles._random import accepts_generator, call_seeded, derived_seed
 
-MemberFactory = Callable[[], nn.Module]
+MemberFactory = Callable[..., nn.Module]
 
 
 class Ensemble(nn.Module):
@@ -33,8 +33,10 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     make_member : callable or nn.Module
-        Called without arguments, returns one freshly initialised member. Of an instance only the
-        architecture counts: each member is a copy whose layers are reset.
+        Returns one freshly initialised member. It is called with a `torch.Generator` if it has an
+        argument ``generator``, and without arguments otherwise, while torch's and numpy's global
+        generators are seeded. Of an instance only the architecture counts: each member is a copy
+        whose layers are reset.
     n_members : int
         M.
     seed : int, default=0
@@ -262,7 +264,7 @@ class Ensemble(nn.Module):
     @property
     def draws_globally(self) -> bool:
         """Whether a member may draw from the global generators: it takes no `generator`."""
-        return not _takes_generator(self._make_member)
+        return not accepts_generator(self._make_member)
 
     @property
     def couples_rows(self) -> bool:
@@ -324,23 +326,16 @@ class Ensemble(nn.Module):
 
 
 def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module:
-    with seeded_generators(seed):
-        if isinstance(make_member, nn.Module):
-            return _reset_copy(make_member)
-        member = make_member()
+    if isinstance(make_member, nn.Module):
+        make_member = partial(_reset_copy, make_member)
+    # On the CPU, whatever torch's default device: a seed gives the same weights on each.
+    member = call_seeded(make_member, torch.Generator("cpu").manual_seed(seed))
     if not isinstance(member, nn.Module):
         raise TypeError(
             f"Got a {type(member).__name__} from the module factory, but expected a "
             "torch.nn.Module."
         )
     return member
-
-
-def _takes_generator(make_member: Any) -> bool:
-    try:
-        return "generator" in inspect.signature(make_member).parameters
-    except (TypeError, ValueError):  # Some builtins have no signature.
-        return False
 
 
 def _layers_with_matrices(module: nn.Module) -> list[nn.Module]:

@@ -22,7 +22,13 @@ from sklearn_fordes.particles._lengthscales import (
     tuned_lengthscale,
 )
 from sklearn_fordes.particles._members import Ensemble, MemberFactory
-from sklearn_fordes.particles._random import derived_seed, ordinary_state, seeded_generators
+from sklearn_fordes.particles._random import (
+    accepts_generator,
+    call_seeded,
+    derived_seed,
+    ordinary_state,
+    seeded_generators,
+)
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
 from sklearn_fordes.particles._spaces import (
     SPACES,
@@ -86,10 +92,12 @@ __all__ = [
     "Space",
     "StepResult",
     "WeightSpace",
+    "accepts_generator",
     "accumulate_gradients",
     "as_repulsion",
     "autograd_derivatives",
     "autograd_evaluation",
+    "call_seeded",
     "derived_seed",
     "differentiate",
     "from_lengthscales",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+Made = TypeVar("Made")
+
+# Two threads that save and restore the global generators in turn would leave them seeded.
+_GLOBAL_GENERATORS = threading.RLock()
 
 
 def derived_seed(*entropy: int) -> int:
@@ -26,24 +34,56 @@ def derived_seed(*entropy: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
+def call_seeded(make: Callable[..., Made], generator: torch.Generator) -> Made:
+    """Call a function whose random draws are to depend on a generator alone.
+
+    Parameters
+    ----------
+    make : callable
+        Called with ``generator=generator`` if it has an argument of that name: nothing global is
+        touched then. It is called without arguments otherwise, and draws from the global
+        generators, seeded with the generator's initial seed.
+    generator : torch.Generator
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    if accepts_generator(make):
+        return make(generator=generator)
+    with seeded_generators(generator.initial_seed()):
+        return make()
+
+
+def accepts_generator(make: Callable[..., object]) -> bool:
+    """Return whether a function has an argument ``generator`` for its random draws."""
+    try:
+        parameter = inspect.signature(make).parameters.get("generator")
+    except (TypeError, ValueError):  # An instance of a module, or a callable written in C.
+        return False
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in named
+
+
 @contextmanager
 def seeded_generators(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Seed the global generators of torch and numpy inside the block, and restore them after.
 
-    Weight initialisation and dropout draw from the global generators and can't be told to use
-    another one.
+    Layers of torch draw initial weights and dropout from the global generators and cannot use
+    another one. The block holds a re-entrant lock: a second thread waits for its end.
 
     Parameters
     ----------
     seed : int
         Non-negative, below 2**63.
     device : str or torch.device, default="cpu"
-        The device whose generator is seeded beside the CPU's.
+        The device whose generator is seeded with the CPU's.
     """
     device = torch.device(device)
     cuda_devices = [device] if device.type == "cuda" else []
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng(devices=cuda_devices):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=cuda_devices):
+        numpy_state = np.random.get_state()
         # torch.manual_seed would seed every device, and those not forked would stay changed.
         torch.default_generator.manual_seed(seed)
         for cuda_device in cuda_devices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,7 +179,7 @@ class RealLikelihood(Likelihood):
         """Split the variance of the mixture."""
         return variance_decomposition(*(part.numpy() for part in self.moments(outputs.double())))
 
-    def quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
+    def quantiles(self, outputs: Tensor, levels: Any) -> Tensor:
         """Return quantiles of the members' equal mixture.
 
         A quantile of the mixture lies between the smallest and the largest of the members', where
@@ -187,7 +188,7 @@ class RealLikelihood(Likelihood):
         Parameters
         ----------
         outputs : Tensor of shape (M, B, C)
-        levels : Tensor of shape (L,)
+        levels : array-like of shape (L,)
             In (0, 1).
 
         Returns
@@ -195,7 +196,8 @@ class RealLikelihood(Likelihood):
         Tensor of shape (B, L)
             In float64, not decreasing along increasing levels.
         """
-        outputs, (levels, order) = outputs.double(), levels.double().sort()
+        outputs = outputs.double()
+        levels, order = torch.as_tensor(levels, device=outputs.device).double().sort()
         of_members = self.member_quantiles(outputs, levels)
         low, high = of_members.amin(0), of_members.amax(0)
         for _ in range(_BISECTIONS):

@@ -1,0 +1,248 @@
+"""The passes of a training step through stacked MLPs.
+
+With layers l = 1…L, preactivations ``a_l = h_{l−1} W_lᵀ + b_l`` and activations ``h_l = σ(a_l)``,
+the passes over a batch are::
+
+    forward           h_l,   z = a_L
+    input gradient    g_L = ∂t/∂z,   p_l = g_l W_l,   g_{l−1} = σ'(a_{l−1}) ∘ p_l,   G = p_1
+    its reverse       p̄_1 = V,   ḡ_l = p̄_l W_lᵀ,   p̄_{l+1} = σ'(a_l) ∘ ḡ_l
+    backward          ā_L = ∂loss/∂z + (∂²t/∂z²)ᵀ ḡ_L,
+                      W̄_l = ā_lᵀ h_{l−1} + g_lᵀ p̄_l,   b̄_l = Σ_b ā_l,
+                      ā_{l−1} = σ'(a_{l−1}) ∘ (ā_l W_l) + σ''(a_{l−1}) ∘ p_l ∘ ḡ_{l−1}
+
+with V the cotangent of G. Forward and backward are those of a deep ensemble; the two in between
+run on the compared rows alone, and cost as much for these. Dropout multiplies σ, σ' and σ'' by
+its mask. Where columns x are embedded, h_0 = (x, e(x)) and p_1 = (p_x, p_e), so that::
+
+    G = p_x + e'(x) p_e,   p̄_1 = (V, e'(x) V),   ē' = p_e V,   ē = ā_1 W_e
+
+Each pass is a function of what it reads. It overwrites only tensors that it has made itself, so
+that the passes of one batch may be called again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_fordes.networks._dropout import dropout_mask
+from sklearn_fordes.networks._embedding import components
+from sklearn_fordes.networks.fast import _embedding
+from sklearn_fordes.networks.fast._activations import DERIVATIVES, Derivatives, activate
+from sklearn_fordes.networks.fast._embedding import Embedding, EmbeddingForward
+from sklearn_fordes.particles import Gradients, Hessian
+
+
+class Layers(NamedTuple):
+    """The stacked parameters of M members, and what is done between them."""
+
+    affine: list[tuple[Tensor, Tensor]]  # weight (M, out, in) and bias (M, out) of each layer
+    activation: str
+    embedding: Embedding | None
+    dropout: list[tuple[Tensor, float]]  # draws (M, 2) and rate of each hidden layer, if any drop
+
+
+class Forward(NamedTuple):
+    """What the passes back need of a pass forward."""
+
+    outputs: Tensor  # z (M, B, C)
+    inputs: list[Tensor]  # h_{l−1} of each layer
+    hidden: list[Derivatives]  # of each hidden layer
+    embedding: EmbeddingForward | None
+
+
+class Tangent(NamedTuple):
+    """Input gradients at the first n rows, and what their reverse needs."""
+
+    gradients: Tensor  # G (M, n, n_features)
+    layer_gradients: list[Tensor]  # g_l of each layer
+    curvatures: list[Tensor | None]  # σ''(a_l) ∘ p_{l+1} of each hidden layer; None is zero
+    at_components: Tensor | None  # p_e
+
+
+class _TangentReverse(NamedTuple):
+    p_bars: list[Tensor]  # p̄_l of each layer
+    g_bars: list[Tensor]  # ḡ_l of each layer
+    slope_bar: Tensor | None  # ē'
+
+
+def outputs(layers: Layers, X: Tensor) -> Tensor:
+    """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
+    (weight, bias), *rest = layers.affine
+    embedding = layers.embedding
+    n_columns = weight.shape[-1] - (0 if embedding is None else embedding.n_added)
+    of_columns, of_components = weight.tensor_split([n_columns], dim=-1)
+    h = _affine(X, of_columns, bias)
+    if embedding is not None:
+        *parameters, features = embedding
+        # Two products are faster than one of columns and components copied together.
+        h = torch.baddbmm(h, components(X[..., features], parameters), of_components.mT)
+    for index, (weight, bias) in enumerate(rest):
+        h = activate(layers.activation, h)
+        if layers.dropout:
+            h = h * _mask(layers, index, h)
+        h = _affine(h, weight, bias)
+    return h
+
+
+@torch.no_grad()
+def forward(layers: Layers, X: Tensor, n_rows: int) -> Forward:
+    """Evaluate the members at rows (B, n_features), for input gradients at the first `n_rows`."""
+    *hidden_layers, last = layers.affine
+    embedded = None
+    h = X.expand(len(last[0]), *X.shape)
+    if layers.embedding is not None:
+        embedded = _embedding.forward(layers.embedding, X, n_rows)
+        h = torch.cat([h, embedded.value], dim=-1)
+    inputs, hidden = [h], []
+    for index, (weight, bias) in enumerate(hidden_layers):
+        derivatives = DERIVATIVES[layers.activation](_affine(h, weight, bias), n_rows)
+        if layers.dropout:
+            _drop(derivatives, _mask(layers, index, derivatives.value))
+        hidden.append(derivatives)
+        inputs.append(h := derivatives.value)
+    return Forward(_affine(h, *last), inputs, hidden, embedded)
+
+
+@torch.no_grad()
+def input_gradients(layers: Layers, forward: Forward, target_gradient: Tensor) -> Tangent:
+    """Return the members' input gradients, given ∂t/∂z (M, n, C) at the first n rows."""
+    g = target_gradient
+    n_rows = g.shape[1]
+    layer_gradients, curvatures = [g], []
+    for (weight, _), (_, slope, curvature) in zip(
+        layers.affine[:0:-1], forward.hidden[::-1], strict=True
+    ):
+        p = g @ weight
+        curvatures.append(None if curvature is None else curvature * p)
+        layer_gradients.append(g := p.mul_(slope[:, :n_rows]))
+    at_inputs = g @ layers.affine[0][0]
+    at_components = None
+    if layers.embedding is not None and forward.embedding is not None:
+        n_columns = at_inputs.shape[-1] - layers.embedding.n_added
+        at_inputs, at_components = at_inputs.tensor_split([n_columns], dim=-1)
+        features = layers.embedding.features
+        through_components = at_components * forward.embedding.slope
+        # Each column is embedded once, so that no index occurs twice.
+        at_inputs[..., features] += through_components.unflatten(-1, (len(features), -1)).sum(-1)
+    return Tangent(at_inputs, layer_gradients[::-1], curvatures[::-1], at_components)
+
+
+@torch.no_grad()
+def backward(
+    layers: Layers,
+    forward: Forward,
+    outputs_cotangent: Tensor,
+    tangent: Tangent | None = None,
+    gradients_cotangent: Tensor | None = None,
+    hessian: Hessian | None = None,
+) -> Gradients:
+    """Return the gradient of each parameter.
+
+    Parameters
+    ----------
+    layers : Layers
+    forward : Forward
+    outputs_cotangent : Tensor of shape (M, B, C)
+    tangent : Tangent, optional
+        Given with `gradients_cotangent`.
+    gradients_cotangent : Tensor of shape (M, n, n_features), optional
+        Of the input gradients.
+    hessian : callable, optional
+        Maps ḡ_L (M, n, C) to ``(∂²t/∂z²)ᵀ ḡ_L``. None is zero.
+
+    Returns
+    -------
+    list of Tensor
+        In the order of the module's parameters: the embedding's, then weight and bias of each
+        layer.
+    """
+    reverse = None
+    a_bar = outputs_cotangent
+    if tangent is not None and gradients_cotangent is not None:
+        reverse = _reverse_tangent(layers, forward, tangent, gradients_cotangent)
+        if hessian is not None:
+            a_bar = _add_to_first_rows(a_bar.clone(), hessian(reverse.g_bars[-1]))
+    gradients: Gradients = []  # from the last parameter to the first
+    for index in reversed(range(len(layers.affine))):
+        weight, _ = layers.affine[index]
+        products = [(a_bar, forward.inputs[index])]
+        if tangent is not None and reverse is not None:
+            products.append((tangent.layer_gradients[index], reverse.p_bars[index]))
+        gradients += [a_bar.sum(1), _weight_gradient(products)]
+        if not index:
+            break
+        a_bar = (a_bar @ weight).mul_(forward.hidden[index - 1].slope)
+        if tangent is not None and reverse is not None:
+            curvature = tangent.curvatures[index - 1]
+            if curvature is not None:
+                _add_to_first_rows(a_bar, curvature * reverse.g_bars[index - 1])
+    if layers.embedding is not None and forward.embedding is not None:
+        # Nothing needs the cotangent of the raw columns.
+        of_components = layers.affine[0][0][..., -layers.embedding.n_added :]
+        slope_bar = None if reverse is None else reverse.slope_bar
+        of_embedding = _embedding.backward(
+            layers.embedding, forward.embedding, a_bar @ of_components, slope_bar
+        )
+        gradients += of_embedding[::-1]
+    return gradients[::-1]
+
+
+def _reverse_tangent(
+    layers: Layers, forward: Forward, tangent: Tangent, gradients_cotangent: Tensor
+) -> _TangentReverse:
+    """Pull a cotangent V of the input gradients back through the pass that computed them."""
+    p_bar, slope_bar = gradients_cotangent, None
+    n_rows = p_bar.shape[1]
+    if (
+        layers.embedding is not None
+        and forward.embedding is not None
+        and tangent.at_components is not None
+    ):
+        at_columns = p_bar[..., layers.embedding.features]
+        n_components = layers.embedding.bias.shape[-1]
+        at_components = at_columns.repeat_interleave(n_components, dim=-1)
+        slope_bar = at_components * tangent.at_components
+        p_bar = torch.cat([p_bar, at_components * forward.embedding.slope], dim=-1)
+    p_bars, g_bars = [p_bar], [p_bar @ layers.affine[0][0].mT]
+    for (weight, _), (_, slope, _) in zip(layers.affine[1:], forward.hidden, strict=True):
+        p_bars.append(g_bars[-1] * slope[:, :n_rows])
+        g_bars.append(p_bars[-1] @ weight.mT)
+    return _TangentReverse(p_bars, g_bars, slope_bar)
+
+
+def _weight_gradient(products: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum over products and rows: (M, rows, out), (M, rows, in) → (M, out, in)."""
+    (left, right), *more = products
+    # A matrix product is up to three times as fast with its short side first.
+    if right.shape[-1] < left.shape[-1]:
+        transposed = _weight_gradient([(right, left) for left, right in products])
+        return transposed.mT.contiguous()
+    gradient = left.mT @ right
+    for left, right in more:
+        gradient.baddbmm_(left.mT, right)
+    return gradient
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
+
+
+def _add_to_first_rows(values: Tensor, addition: Tensor) -> Tensor:
+    values[:, : addition.shape[1]] += addition
+    return values
+
+
+def _mask(layers: Layers, index: int, h: Tensor) -> Tensor:
+    draws, rate = layers.dropout[index]
+    return dropout_mask(draws, h.shape[1:], rate, h.dtype)
+
+
+def _drop(derivatives: Derivatives, mask: Tensor) -> None:
+    value, slope, curvature = derivatives
+    value.mul_(mask)
+    slope.mul_(mask)
+    if curvature is not None:
+        curvature.mul_(mask[:, : curvature.shape[1]])
