@@ -67,6 +67,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     """
 
     _default_dropout = 0.0  # Of the default network.
+    # The link in the HTML representation, which scikit-learn makes of these.
+    _doc_link_module = "sklearn_fordes"
+    _doc_link_template = "https://arxiv.org/abs/2306.02775"
 
     @abstractmethod
     def _new_target(self, data: TrainingData) -> Target:
@@ -169,6 +172,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         # Not always what transform gives: a target encoder leaves a row's own target out.
         encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
         n_inputs = int(np.prod(encoded.shape[1:]))
+        if not n_inputs:
+            raise ValueError(
+                f"Got X of shape {data.X.shape}, of which the encoder makes no column, but expected "
+                "numbers, or categories of min_frequency rows or more."
+            )
         members = self._new_members(encoder, n_inputs, target, seeds.members)
         device = inference.available_device(self.device)
         fitted = inference.FittedEnsemble(

@@ -294,12 +294,35 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             mean = np.concatenate(now._predicted(X, lambda likelihood, z: likelihood.predict(z)))
             mean = now._known_target().decode(mean)
             return (mean, np.sqrt(now.predict_uncertainty(X).total)) if return_std else mean
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
-        if return_std or levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
+        if return_std:
             raise ValueError(
-                f"Got quantiles={quantiles!r} and return_std={return_std!r}, but expected levels in "
-                "(0, 1) and no return_std."
+                f"Got return_std=True and quantiles={quantiles!r}, but expected one of them."
             )
+        return now.predict_quantiles(X, quantiles)
+
+    def predict_quantiles(self, X: Any, quantiles: ArrayLike) -> NDArray[np.float64]:
+        """Predict quantiles of the mixture's distribution.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+        quantiles : array-like of shape (n_quantiles,)
+            Levels in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_quantiles)
+            In the unit of the target. Quantiles of a row never cross.
+
+        Raises
+        ------
+        ValueError
+            If a level is not in (0, 1).
+        """
+        now = self._as_fitted()
+        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"Got quantiles={quantiles!r}, but expected levels in (0, 1).")
         chunks = now._predicted(X, lambda likelihood, z: likelihood.quantiles(z, levels))
         return now._known_target().decode(np.concatenate(chunks))
 
@@ -318,8 +341,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             Lower and upper ends: the quantiles at ``(1 ∓ confidence) / 2``.
         """
         tail = (1 - confidence) / 2
-        ends: NDArray[np.float64] = self.predict(X, quantiles=[tail, 1 - tail])
-        return ends
+        return self.predict_quantiles(X, [tail, 1 - tail])
 
     def predict_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's mean.

@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_fordes.preprocessing import as_table
+from sklearn_fordes.preprocessing import as_rows, as_table
 
 __all__ = [
     "HasMethods",
@@ -84,25 +84,29 @@ def check_rows(estimator: Any, X: Any, *, reset: bool = False) -> Any:
         Without an encoder an array of finite floats.
     """
     if reset:
-        estimator._row_shape_ = None
-        if not estimator._uses_encoder():
-            estimator._row_shape_ = np.shape(X)[1:]
-    shape = estimator._row_shape_
-    if shape is None:
+        estimator._row_shape_ = None if estimator._uses_encoder() else np.shape(X)[1:]
+    if estimator._row_shape_ is None:
         X = as_table(X)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return X
-    given = np.shape(X)[1:]
-    # scikit-learn compares the second axis only.
-    if not reset and max(len(given), len(shape)) > 1:
-        _check_row_shape(estimator, given)
-    X = validate_data(
-        estimator, X, dtype=(np.float64, np.float32), allow_nd=True, reset=reset
-    )
-    if reset:
-        estimator._row_shape_ = X.shape[1:]
-    _check_row_shape(estimator, X.shape[1:])
+    X = _as_finite_floats(X)
+    if not reset:
+        _check_row_shape(estimator, X.shape[1:])  # scikit-learn compares the second axis only.
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
     return X
+
+
+def _as_finite_floats(X: Any) -> NDArray[Any]:
+    rows = as_rows(X, n_axes=None)
+    try:
+        array = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Got X of type {rows.dtype} without an encoder ({error}), but expected numbers."
+        ) from error
+    if not np.isfinite(array).all():
+        raise ValueError("Got X that contains NaN or infinity, but expected finite numbers.")
+    return array
 
 
 def check_training_data(

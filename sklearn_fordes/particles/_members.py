@@ -22,7 +22,12 @@ from sklearn_fordes.particles._evaluation import (
     OutputFunction,
     autograd_evaluation,
 )
-from sklearn_fordes.particles._random import accepts_generator, call_seeded, derived_seed
+from sklearn_fordes.particles._random import (
+    GLOBAL_STATE,
+    accepts_generator,
+    call_seeded,
+    derived_seed,
+)
 
 MemberFactory = Callable[..., nn.Module]
 
@@ -150,13 +155,14 @@ class Ensemble(nn.Module):
         -------
         Tensor of shape (M, B, ...)
         """
-        batched_call = torch.vmap(
-            self._call_member, in_dims=(0, 0, None if shared else 0), randomness="different"
-        )
-        parameters: dict[str, Tensor] = dict(self.stacked.named_parameters())
-        buffers = dict(self.stacked.named_buffers())
-        output: Tensor = batched_call(parameters, buffers, X)
+        call = partial(_call_member, self._template)
+        output: Tensor = self._over_members(call, X, 0 if not shared else None)
         return output
+
+    def _over_members(self, call: Callable[..., Any], X: Tensor, axis_of_X: int | None) -> Any:
+        """Call a function of parameters, buffers and rows for all members at once."""
+        tensors = dict(self.stacked.named_parameters()), dict(self.stacked.named_buffers())
+        return torch.vmap(call, in_dims=(0, 0, axis_of_X), randomness="different")(*tensors, X)
 
     def evaluate(
         self,
@@ -190,8 +196,9 @@ class Ensemble(nn.Module):
         # forward pass itself mixes rows.
         together = X if self.couples_rows else X[:n_rows]
         points = together.expand(self.n_members, *together.shape).detach().requires_grad_()
-        # The fused kernels of attention have no second derivative.
-        with sdpa_kernel(SDPBackend.MATH):
+        # The fused kernels of attention have no second derivative. Which kernels may be used is a
+        # setting of the process.
+        with GLOBAL_STATE, sdpa_kernel(SDPBackend.MATH):
             outputs = self(points, shared=False)
         targets = target(outputs[:, :n_rows])
         (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
@@ -200,7 +207,7 @@ class Ensemble(nn.Module):
         return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
 
     def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate every member, and note what enters its last layer that holds a weight matrix.
+        """Evaluate every member, and note the input of its last layer with a weight matrix.
 
         Parameters
         ----------
@@ -216,50 +223,9 @@ class Ensemble(nn.Module):
         ValueError
             If the module has no such layer, or calls none.
         """
-        batched_call = torch.vmap(
-            self._call_member_noting_features, in_dims=(0, 0, None), randomness="different"
-        )
-        parameters: dict[str, Tensor] = dict(self.stacked.named_parameters())
-        outputs, features = batched_call(parameters, dict(self.stacked.named_buffers()), X)
+        call = partial(_call_noting_features, self._template)
+        outputs, features = self._over_members(call, X, None)
         return outputs, features
-
-    def _call_member(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
-    ) -> Tensor:
-        output = functional_call(self._template, (parameters, buffers), (X,))
-        if not isinstance(output, Tensor):
-            raise TypeError(
-                f"Got a {type(output).__name__} as output of the module, but expected a tensor of "
-                "logits."
-            )
-        return output
-
-    def _call_member_noting_features(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        entering: list[Tensor] = []
-
-        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            value = next(iter([*inputs, *named.values()]), None)
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                return  # indices are no features
-            entering.append(value)
-
-        hooks = [
-            layer.register_forward_pre_hook(note, with_kwargs=True)
-            for layer in _layers_with_matrices(self._template)
-        ]
-        try:
-            output = self._call_member(parameters, buffers, X)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not entering:
-            raise ValueError(
-                "Got a module that calls no layer with a weight matrix, but expected one whose "
-                "inputs are the features to compare (such as a torch.nn.Linear at the end)."
-            )
-        return output, entering[-1]
 
     @property
     def draws_globally(self) -> bool:
@@ -323,6 +289,43 @@ class Ensemble(nn.Module):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = stacked[name][index].clone()
         return module
+
+
+def _call_member(
+    member: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
+) -> Tensor:
+    output = functional_call(member, (parameters, buffers), (X,))
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"Got a {type(output).__name__} as output of the module, but expected a tensor of "
+            "logits."
+        )
+    return output
+
+
+def _call_noting_features(
+    member: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], X: Tensor
+) -> tuple[Tensor, Tensor]:
+    entering: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        value = next(iter([*inputs, *named.values()]), None)
+        if isinstance(value, Tensor) and value.is_floating_point():  # Indices are no features.
+            entering.append(value)
+
+    layers = _layers_with_matrices(member)
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    try:
+        output = _call_member(member, parameters, buffers, X)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not entering:
+        raise ValueError(
+            "Got a module that calls no layer with a weight matrix, but expected one whose inputs "
+            "are the features to compare (such as a torch.nn.Linear at the end)."
+        )
+    return output, entering[-1]
 
 
 def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module:

@@ -13,8 +13,8 @@ import torch
 
 Made = TypeVar("Made")
 
-# Two threads that save and restore the global generators in turn would leave them seeded.
-_GLOBAL_GENERATORS = threading.RLock()
+# Two threads that save and restore a global state in turn would leave it changed.
+GLOBAL_STATE = threading.RLock()
 
 
 def derived_seed(*entropy: int) -> int:
@@ -82,7 +82,7 @@ def seeded_generators(seed: int, device: str | torch.device = "cpu") -> Iterator
     """
     device = torch.device(device)
     cuda_devices = [device] if device.type == "cuda" else []
-    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=cuda_devices):
+    with GLOBAL_STATE, torch.random.fork_rng(devices=cuda_devices):
         numpy_state = np.random.get_state()
         # torch.manual_seed would seed every device, and those not forked would stay changed.
         torch.default_generator.manual_seed(seed)

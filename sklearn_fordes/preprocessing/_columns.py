@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array
+from scipy.sparse import issparse
 
 MISSING = "missing"
 _INFREQUENT = "infrequent"
@@ -51,7 +51,48 @@ def as_table(X: Any) -> Any:
     # From a list with numbers and strings, numpy would make strings of the numbers.
     if isinstance(X, list | tuple) and np.asarray(X).dtype.kind in "US":
         X = np.array(X, dtype=object)
-    return check_array(X, dtype=None, ensure_all_finite=False)
+    return as_rows(X)
+
+
+def as_rows(X: Any, n_axes: int | None = 2) -> NDArray[Any]:
+    """Return an array of rows.
+
+    scikit-learn's `check_array` is not used, because it changes the warning filters of all threads.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...)
+    n_axes : int, optional
+        Number of axes that X must have. None is two or more.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If X is sparse.
+    ValueError
+        If X has another number of axes, no rows or no columns, or complex numbers.
+    """
+    if issparse(X):
+        raise TypeError("Got a sparse X, but expected a dense array: call toarray().")
+    array = np.asarray(X)
+    if array.ndim != n_axes and (n_axes or array.ndim < 2):
+        raise ValueError(
+            f"Got X of shape {array.shape}, but expected (n_samples, n_features). Reshape your "
+            "data: X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
+        )
+    for axis, name in enumerate(("sample", "feature")):
+        if not array.shape[axis]:
+            raise ValueError(
+                f"Found array with 0 {name}(s) (shape={array.shape}) while a minimum of 1 is "
+                "required."
+            )
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: got X of type {array.dtype}.")
+    return array
 
 
 def read_columns(table: Any) -> list[Column]:
