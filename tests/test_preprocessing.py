@@ -73,10 +73,22 @@ def test_numbers_of_any_size(scale):
     assert np.abs(TabularEncoder().fit(X / scale).transform(X)).max() <= 3
 
 
+def test_numbers_as_large_as_floats_get():
+    X = np.array([[-1.7e308], [0.0], [0.0], [0.0], [1.7e308]])
+    encoded = TabularEncoder(clip=1e9).fit_transform(X)
+    np.testing.assert_allclose(encoded[:, 0], [-1, 0, 0, 0, 1])
+
+
 def test_numbers_outside_the_training_range_are_clipped_to_it():
     encoder = TabularEncoder().fit([[1.0], [2.0], [3.0]])
     ends, beyond = encoder.transform([[1.0], [3.0]]), encoder.transform([[-1e300], [4.0]])
     np.testing.assert_array_equal(beyond, ends)
+
+
+def test_continuous_columns_have_more_than_two_values():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns()))
+    names = encoder.get_feature_names_out()[encoder.continuous_]
+    assert names.tolist() == ["size", "count", "gaps", "again", "code"]
 
 
 def test_levels_by_hand():
@@ -101,6 +113,8 @@ def test_the_most_frequent_levels_are_kept():
     encoder = TabularEncoder(max_levels=3).fit(pd.DataFrame({"c": labels}))
     names = encoder.get_feature_names_out().tolist()
     assert names == ["c_l17", "c_l18", "c_l19", "c_infrequent"]
+    ties = pd.DataFrame({"c": ["c", "b", "a"] * 5})
+    assert TabularEncoder(max_levels=2).fit(ties).levels_ == [["a", "b"]]
 
 
 @pytest.mark.parametrize("given", CODE_LISTED, ids=repr)
@@ -124,6 +138,7 @@ def test_strings_and_numbers_of_one_level_are_one():
     train = pd.DataFrame({"c": pd.Series([1, "1", 1.0, "b", "b"], dtype=object)})
     encoder = TabularEncoder(min_frequency=1).fit(train)
     assert encoder.get_feature_names_out().tolist() == ["c_1", "c_b"]
+    np.testing.assert_allclose(encoder.level_shares_, [[0.6, 0.4]])
 
 
 def test_output_as_a_frame():
@@ -163,6 +178,8 @@ def test_names_of_the_output_are_distinct():
     encoder = TabularEncoder(min_frequency=1).set_output(transform="polars").fit(X)
     assert encoder.get_feature_names_out().tolist() == ["a_b", "a_b_", "a_c"]
     assert encoder.transform(X).columns == ["a_b", "a_b_", "a_c"]
+    encoder.fit(X.assign(a=["b", "b", "b_"]))
+    assert encoder.get_feature_names_out().tolist() == ["a_b", "a_b__", "a_b_"]
 
 
 @pytest.mark.parametrize("n_rare", [1, 4, 5])
@@ -235,11 +252,14 @@ def test_dates_in_place_of_numbers():
         TabularEncoder().fit(np.arange(9).astype("M8[D]")[:, None])
 
 
-def test_objects_that_are_numbers():
-    X = pd.DataFrame({"a": [Decimal("1.5"), 2, None, 3.5]}, dtype=object)
-    np.testing.assert_array_equal(
-        TabularEncoder().fit_transform(X), TabularEncoder().fit_transform(X.astype(float))
-    )
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA, pd.NaT], ids=repr)
+def test_objects_that_are_numbers(gap):
+    X = pd.DataFrame({"a": [Decimal("1.5"), 2, gap, 3.5]}, dtype=object)
+    expected = TabularEncoder().fit_transform([[1.5], [2.0], [np.nan], [3.5]])
+    np.testing.assert_array_equal(TabularEncoder().fit_transform(X), expected)
+
+
+def test_objects_that_are_neither_numbers_nor_strings():
     with pytest.raises(ValueError, match=r"Got 1000.* in column 'a', but expected numbers"):
         TabularEncoder().fit(pd.DataFrame({"a": [10**400, 1]}, dtype=object))
     with pytest.raises(ValueError, match=r"Got values in column 'a' that can't be compared"):
@@ -253,6 +273,13 @@ def test_lists_of_mixed_columns():
     assert encoder.get_feature_names_out().tolist() == ["x0", "x1_a", "x1_b"]
 
 
+@pytest.mark.parametrize("kind", ["U", "S", "O"])
+def test_arrays_of_strings(kind):
+    X = np.array([["a"], ["b"], ["a"]]).astype(kind)
+    encoder = TabularEncoder(min_frequency=1).fit(X)
+    np.testing.assert_array_equal(encoder.transform(X), [[1, 0], [0, 1], [1, 0]])
+
+
 def test_large_codes_and_fractions_are_levels():
     codes = [2**60, 2**60 + 1, 2**60 + 2]
     encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": codes}))
@@ -260,6 +287,11 @@ def test_large_codes_and_fractions_are_levels():
     fractions = pd.DataFrame({"a": [0.1, 0.2, 0.3]})
     encoder = TabularEncoder(["a"], min_frequency=1).fit(fractions)
     np.testing.assert_array_equal(encoder.transform(fractions.astype(np.float32)), np.eye(3))
+
+
+def test_booleans_are_levels_if_listed():
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": [True, False]}))
+    assert encoder.get_feature_names_out().tolist() == ["a_False", "a_True"]
 
 
 def test_numbers_too_small_to_scale_are_constant():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -53,7 +53,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numeric columns.
     center_, scale_ : ndarray of shape (n_numbers,)
-        Medians, which are subtracted, and factors, which are multiplied by after that.
+        Medians of the numeric columns, and the factors that multiply the centred numbers.
     has_gaps_ : ndarray of bool of shape (n_numbers,)
         Numeric columns with an indicator of missing values.
     continuous_ : ndarray of int
@@ -207,9 +207,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             ``name`` for a number, ``name_missing`` for its indicator of missing values, and
             ``name_level`` for a level. Underscores are appended to a name until it is unique.
         """
-        # scikit-learn's public way to check the names of the input columns, and the fit.
+        # This method of scikit-learn checks the fit and the names of the input columns.
         names = OneToOneFeatureMixin.get_feature_names_out(self, input_features)
-        suffixes = [""] * len(self.has_gaps_) + [f"_{MISSING}"] * sum(self.has_gaps_)
+        suffixes = [""] * len(self.has_gaps_) + [f"_{MISSING}"] * int(self.has_gaps_.sum())
         for levels in self._levels():
             suffixes += [f"_{level}" for level in (*levels.known, *levels.other)]
         return np.array(list(_unique(names[self.column_map_] + suffixes)), dtype=object)
@@ -278,7 +278,7 @@ def _column_map(
     return np.concatenate([numeric, numeric[has_gaps], of_levels])
 
 
-def _unique(names: Iterable[str]) -> Iterator[str]:
+def _unique(names: NDArray[np.object_]) -> Iterator[str]:
     """Append underscores to repeated names."""
     taken, seen = set(names), set[str]()
     for name in names:
