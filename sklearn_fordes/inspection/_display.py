@@ -27,6 +27,8 @@ GREY = "#7f7f7f"
 class Display(ABC):
     """Values to draw: `plot` prepares the axes, and a subclass draws on them.
 
+    A subclass declares its values as fields of a dataclass and draws them in `_draw`.
+
     Parameters
     ----------
     name : str, default=None
