@@ -9,7 +9,7 @@ from typing import Any
 
 
 def names_of(package: str) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package (PEP 562) whose names are those of its ``_public``.
+    """Make the ``__getattr__`` of a package (PEP 562) whose names are those in its ``_public``.
 
     Parameters
     ----------
@@ -23,12 +23,13 @@ def names_of(package: str) -> Callable[[str], Any]:
     """
 
     def find(name: str) -> Any:
-        if name.startswith("_") and name != "__all__":  # Python asks for names such as __path__.
+        is_all = name == "__all__"
+        if name.startswith("_") and not is_all:  # Python asks for names such as __path__.
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        public = import_module(f"{package}._public")
-        if name != "__all__" and name not in public.__all__:
+        public = vars(import_module(f"{package}._public"))
+        value = [known for known in public if known[0] != "_"] if is_all else public.get(name)
+        if value is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(public, name)
         setattr(sys.modules[package], name, value)
         return value
 

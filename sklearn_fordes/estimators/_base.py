@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABCMeta, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,17 +35,25 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
 Result = TypeVar("Result")
 
 
-class Target(Protocol):
-    """How an estimator's targets become those of the members."""
+class Target(ABC):
+    """How an estimator's targets become those of the members.
+
+    Attributes
+    ----------
+    likelihood : Likelihood
+    """
 
     likelihood: Any
 
+    @abstractmethod
     def attributes(self) -> dict[str, Any]:
         """Return what was learnt of the targets, as fitted attributes."""
 
+    @abstractmethod
     def encode(self, data: TrainingData) -> TrainingData:
         """Return rows of positive weight, with encoded targets and complete weights."""
 
+    @abstractmethod
     def hold_out(
         self, data: TrainingData, n_rows: int, seed: int
     ) -> tuple[TrainingData, TrainingData | None]:
@@ -174,8 +182,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         n_inputs = int(np.prod(encoded.shape[1:]))
         if not n_inputs:
             raise ValueError(
-                f"Got X of shape {data.X.shape}, of which the encoder makes no column, but expected "
-                "numbers, or categories of min_frequency rows or more."
+                f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
+                "expected numbers, or categories of min_frequency rows or more."
             )
         members = self._new_members(encoder, n_inputs, target, seeds.members)
         device = inference.available_device(self.device)
@@ -248,8 +256,12 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _unfitted(self) -> Self:
         """Return an estimator with the parameters, and all else that users set, of this one."""
+        return self._with({k: v for k, v in vars(self).items() if not k.endswith("_")})
+
+    def _with(self, attributes: dict[str, Any]) -> Self:
+        """Return an estimator of this class with these attributes, which are not copied."""
         new = object.__new__(type(self))
-        new.__dict__ = {k: v for k, v in vars(self).items() if not k.endswith("_")}
+        new.__dict__ = attributes
         return new
 
     def _learnt(self) -> dict[str, Any]:
@@ -261,8 +273,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _as_fitted(self) -> Self:
         """Return the estimator as it is now, whatever a fit in another thread does to it."""
-        now = object.__new__(type(self))
-        now.__dict__ = vars(self)
+        now = self._with(self.__dict__)
         check_is_fitted(now)
         return now
 
@@ -455,8 +466,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
-        then = self._unfitted()
-        vars(then).update(self._parameters_)
+        then = self._with({**vars(self._unfitted()), **self._parameters_})
         state = training.TrainingState.from_dict(
             {**self._training_state_, "members": dict(self.fitted_.members.state_dict())}
         )

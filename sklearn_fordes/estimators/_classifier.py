@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes import particles
-from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._base import BaseFoRDE, Target
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     StrOptions,
@@ -30,7 +30,7 @@ Space = Literal["input_gradient", "weight", "function", "feature", "none"]
 
 
 @dataclass(frozen=True)
-class Labels:
+class Labels(Target):
     """Labels of any kind as classes 0 to C − 1, and the weights of their rows.
 
     Parameters
@@ -92,7 +92,9 @@ class Labels:
                 sample_weight=sample_weight,
             )
         elif self.class_weight is not None:
-            if not all(isinstance(w, Real) and 0 <= w < np.inf for w in self.class_weight.values()):
+            if not all(
+                isinstance(w, Real) and 0 <= float(w) < np.inf for w in self.class_weight.values()
+            ):
                 raise ValueError(
                     f"Got class_weight={self.class_weight!r}, but expected finite weights >= 0."
                 )
@@ -140,8 +142,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ``(ensemble, X, y)`` returns. A `Repulsion` has further parameters, reached as
         ``repulsion__…``; a name stands for a `Repulsion` of that space and its defaults.
     repulsion_strength : float, default=0.3
-        Factor of the repulsion. By default it is relative to the members' mean loss, so that it does
-        not depend on the batch size, and is multiplied by their relative loss (cross-entropy /
+        Factor of the repulsion. By default it is relative to the members' mean loss, so that it
+        does not depend on the batch size, and is multiplied by their relative loss (cross-entropy /
         log n_classes, at most 1), so that it fades as they learn; see `Repulsion`. Larger values
         give more robust predictions under shifted input until, in the end, they cost accuracy. Best
         tuned on a logarithmic grid.
@@ -182,8 +184,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and not to biases or normalisation.
     ema_decay : float, default=0.995
-        Decay, in [0, 1), of the exponential moving average of the weights over steps. The average is
-        validated and kept. It covers the last tenth of the steps at most. 0 keeps the weights of
+        Decay, in [0, 1), of the exponential moving average of the weights over steps. The average
+        is validated and kept. It covers the last tenth of the steps at most. 0 keeps the weights of
         the last step.
     early_stopping : bool, default=True
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
@@ -281,7 +283,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         *,
         repulsion: Space | Callable[..., Any] | particles.Repulsion = "input_gradient",
         repulsion_strength: float = 0.3,
-        lengthscale: Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any] = "identity",
+        lengthscale: Literal["identity", "pca"]
+        | float
+        | ArrayLike
+        | Callable[..., Any] = "identity",
         encoder: Any = "auto",
         categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",
         hidden_layer_sizes: Iterable[int] | int = (128, 128),
@@ -338,8 +343,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"Got class_weight={self.class_weight!r} in partial_fit, which does not see all "
                 "rows, but expected a dict or None."
             )
-        probe = object.__new__(type(self))  # scikit-learn's check sets an attribute.
-        probe.__dict__ = dict(vars(self))
+        probe = self._with(dict(vars(self)))  # scikit-learn's check sets an attribute.
         check_partial_fit_first_call(probe, classes)
         return self._partial_fit(X, y, sample_weight, lambda new, _: new._labels(probe.classes_))
 
@@ -438,9 +442,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         X = check_rows(now, X)
         codes = None
         if y is not None:
-            y = column_or_1d(y)
-            check_consistent_length(X, y)
-            codes = now._known_target().codes(y)
+            labels = column_or_1d(y)
+            check_consistent_length(X, labels)
+            codes = now._known_target().codes(labels)
         gradients: NDArray[np.float64] = now.fitted_.input_gradients(X, codes)
         return gradients
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
 from sklearn_fordes import networks, particles
-from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._base import BaseFoRDE, Target
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import StrOptions, TrainingData, check_rows
 from sklearn_fordes.uncertainty import Uncertainty
@@ -22,7 +21,7 @@ Noise = Literal["heteroscedastic", "homoscedastic", "quantile"]
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Target):
     """Targets with mean 0 and variance 1.
 
     Parameters
@@ -136,8 +135,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Decay of the moving average of the weights, as in `FoRDEClassifier`.
     early_stopping : bool, default=True
         Whether to stop when the mixture's loss on validation rows (negative log density, or pinball
-        loss) no longer falls, and keep the weights of the best epoch. Tables too small to hold a row out are trained for
-        `max_epochs`.
+        loss) no longer falls, and keep the weights of the best epoch. Tables too small to hold
+        a row out are trained for `max_epochs`.
     validation_fraction : float or "auto", default="auto"
         Share of the rows held out for early stopping, as in `FoRDEClassifier`. Not used when `fit`
         is given validation rows.
@@ -216,7 +215,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         *,
         repulsion: Space | Callable[..., Any] | particles.Repulsion = "input_gradient",
         repulsion_strength: float = 0.15,
-        lengthscale: Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any] = "identity",
+        lengthscale: Literal["identity", "pca"]
+        | float
+        | ArrayLike
+        | Callable[..., Any] = "identity",
         noise: Noise = "heteroscedastic",
         encoder: Any = "auto",
         categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",

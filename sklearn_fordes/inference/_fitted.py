@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -144,30 +144,31 @@ class FittedEnsemble:
             If the module's output can't be differentiated twice.
         """
         inputs = self.encode(X)
-        targets = None if y is None else torch.as_tensor(y, device=inputs.device)
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
         with ordinary_state(grad=True):
             chunks = [
-                self._gradients_at(inputs[i : i + size], None if y is None else targets[i : i + size])
+                self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
                 for i in range(0, len(inputs), size)
             ]
         return np.concatenate(chunks, axis=1)
 
-    def _gradients_at(self, X: Tensor, y: Tensor | None) -> NDArray[np.float64]:
+    def _gradients_at(self, X: Tensor, y: NDArray[Any] | None) -> NDArray[np.float64]:
         if y is None:
             with torch.no_grad():
-                y = self.likelihood.guess(self.members(X))
+                targets = self.likelihood.guess(self.members(X))
+        else:
+            targets = torch.as_tensor(y, device=X.device)
         space = SPACES["input_gradient"]
         try:
-            evaluation = space.evaluate(self.members, X, y, len(X), self.likelihood)
+            evaluation = space.evaluate(self.members, X, targets, len(X), self.likelihood)
         except RuntimeError as error:
             raise ValueError(
                 f"Got a module whose output can't be differentiated twice ({error}), but expected "
                 "one that can."
             ) from error
-        gradients: NDArray[np.float64] = evaluation.representation.cpu().double().numpy()
-        return gradients
+        gradients = cast("Tensor", evaluation.representation)
+        return gradients.cpu().double().numpy()
 
     def select(self, members: Sequence[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
@@ -192,9 +193,7 @@ class FittedEnsemble:
         return self._rows_per_chunk or self.members.rows_at_a_time(activations)
 
 
-def encoded_inputs(
-    encoded: NDArray[Any], dtype: torch.dtype, device: str | torch.device
-) -> Tensor:
+def encoded_inputs(encoded: NDArray[Any], dtype: torch.dtype, device: str | torch.device) -> Tensor:
     """Return encoded rows as a tensor, all of it finite.
 
     Raises

@@ -6,5 +6,3 @@ from sklearn_fordes.inference._fitted import (
     available_device,
     encoded_inputs,
 )
-
-__all__ = ["FittedEnsemble", "as_array", "available_device", "encoded_inputs"]

@@ -5,5 +5,3 @@ from sklearn_fordes.networks._embedding import PeriodicEmbedding
 from sklearn_fordes.networks._mlp import MLP
 from sklearn_fordes.networks._noise import HomoscedasticNoise, with_homoscedastic_noise
 from sklearn_fordes.networks._stack import stack_members
-
-__all__ = ["MLP", "Dropout", "HomoscedasticNoise", "PeriodicEmbedding", "stack_members", "with_homoscedastic_noise"]

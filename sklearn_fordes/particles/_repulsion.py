@@ -159,7 +159,9 @@ class Repulsion:
         self.relative = relative
 
     @classmethod
-    def paper(cls, space: str | Representation | Space = "input_gradient", **parameters: Any) -> Self:
+    def paper(
+        cls, space: str | Representation | Space = "input_gradient", **parameters: Any
+    ) -> Self:
         """Make the repulsion of the paper's code.
 
         Every row, every step, the raw logit, a strength that is divided by the batch size, and in

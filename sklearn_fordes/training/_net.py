@@ -223,9 +223,7 @@ class ParticleNet(NeuralNet):
         X, weight = inputs["X"], inputs.get("sample_weight")
         repulsion, strength = self._repulsion_now(len(X))
         extra = inputs.get("extra_inputs")
-        if repulsion is None or extra is None:
-            extra = None
-        else:
+        if repulsion is not None and extra is not None:  # As many as of the batch's rows.
             extra = extra[: repulsion.n_rows(len(X))]
         try:
             with self._own_draws():
@@ -237,7 +235,7 @@ class ParticleNet(NeuralNet):
                     repulsion=repulsion,
                     strength=strength,
                     likelihood=self.likelihood,
-                    extra_inputs=extra,
+                    extra_inputs=None if repulsion is None else extra,
                 )
         except RuntimeError as error:
             self._explain(error)
@@ -253,7 +251,7 @@ class ParticleNet(NeuralNet):
             return None, 0.0
         epoch = len(self.history) - 1
         factor = self.repulsion.factor(epoch, self.n_steps, n_rows, self.relative_loss)
-        is_idle = not self.strength or isinstance(factor, float) and not factor
+        is_idle = not self.strength or (isinstance(factor, float) and not factor)
         if is_idle and not self.repulsion.mixes_driving_force:
             return None, 0.0
         return self.repulsion, factor * self.strength

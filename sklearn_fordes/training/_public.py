@@ -13,20 +13,3 @@ from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
 from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._net import MixtureLoss, ParticleNet
 from sklearn_fordes.training._state import TrainingState
-
-__all__ = [
-    "AdamW",
-    "BatchIterator",
-    "Batches",
-    "BestEpoch",
-    "ClipMemberGradients",
-    "DeviceDataset",
-    "EpochProgress",
-    "MixtureLoss",
-    "ParticleNet",
-    "TrainingState",
-    "WeightAverage",
-    "copy_callback",
-    "keep_freed_memory",
-    "train",
-]

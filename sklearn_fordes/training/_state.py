@@ -47,7 +47,7 @@ class TrainingState:
     batches: dict[str, Any] | None
     history: list[dict[str, Any]]
     batch_size: int
-    lengthscale: tuple[Any, Any] | None
+    lengthscale: tuple[Any, ...] | None
 
     @classmethod
     def of(cls, net: ParticleNet) -> Self:
@@ -115,7 +115,9 @@ class TrainingState:
         net.history_ = History(copy.deepcopy(self.history))
         if type(net.optimizer_).__qualname__ == self.optimizer["type"]:
             own = net.optimizer_.state_dict()["param_groups"]
-            groups = [_going_on(*pair) for pair in zip(own, self.optimizer["param_groups"], strict=True)]
+            groups = [
+                _going_on(*pair) for pair in zip(own, self.optimizer["param_groups"], strict=True)
+            ]
             moments = copy.deepcopy(self.optimizer["state"])
             net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
 

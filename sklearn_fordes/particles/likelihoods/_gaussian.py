@@ -39,14 +39,17 @@ class GaussianLikelihood(RealLikelihood):
         """Return ``−log mean_i N(y; i)`` in nats, (B,)."""
         mean, variance = self.moments(outputs)
         gaussians = torch.distributions.Normal(mean, variance.sqrt(), validate_args=False)
-        return math.log(len(outputs)) - gaussians.log_prob(y).logsumexp(0)
+        losses: Tensor = math.log(len(outputs)) - gaussians.log_prob(y).logsumexp(0)
+        return losses
 
     def member_quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
         """Return ``μ + σ Φ⁻¹(level)``, (M, B, L)."""
         mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
-        return mean + variance.sqrt() * torch.special.ndtri(levels)
+        quantiles: Tensor = mean + variance.sqrt() * torch.special.ndtri(levels)
+        return quantiles
 
     def member_cdf(self, outputs: Tensor, values: Tensor) -> Tensor:
         """Return ``Φ((value − μ) / σ)``, (M, B, L)."""
         mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
-        return torch.special.ndtr((values - mean) / variance.sqrt())
+        share: Tensor = torch.special.ndtr((values - mean) / variance.sqrt())
+        return share
