@@ -38,18 +38,12 @@ class Labels(Target):
     classes : ndarray of shape (C,)
         Sorted.
     class_weight : dict, "balanced" or None
-    target : str
-        Name of the function whose input gradient is compared.
+    likelihood : CategoricalLikelihood
     """
 
     classes: NDArray[Any]
     class_weight: Any
-    target: str
-
-    @property
-    def likelihood(self) -> particles.CategoricalLikelihood:
-        """Return the likelihood of the classes."""
-        return particles.CategoricalLikelihood(len(self.classes), self.target)
+    likelihood: Any
 
     def attributes(self) -> dict[str, Any]:
         """Return the fitted attributes."""
@@ -72,11 +66,18 @@ class Labels(Target):
             )
         return np.searchsorted(self.classes, y)
 
-    def encode(self, data: TrainingData) -> TrainingData:
+    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
         """Return rows with codes and with class weights multiplied in; none of weight zero."""
         y = self.codes(data.y)
         weight = self._class_weights(y, data.sample_weight)[y] * data.sample_weight
-        return TrainingData(data.X, y, weight).of_positive_weight("sample_weight and class_weight")
+        rows = TrainingData(data.X, y, weight).of_positive_weight("sample_weight and class_weight")
+        present = self.classes[np.unique(rows.y)] if is_whole else self.classes
+        if len(present) < 2:
+            raise ValueError(
+                f"Got one class only, {present.tolist()}, but expected at least two classes with "
+                "rows of positive weight."
+            )
+        return rows
 
     def _class_weights(
         self, y: NDArray[np.int64], sample_weight: NDArray[np.float64]
@@ -345,7 +346,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             )
         probe = self._with(dict(vars(self)))  # scikit-learn's check sets an attribute.
         check_partial_fit_first_call(probe, classes)
-        return self._partial_fit(X, y, sample_weight, lambda new, _: new._labels(probe.classes_))
+        return self._partial_fit(X, y, sample_weight, classes=probe.classes_)
 
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's class probabilities.
@@ -359,7 +360,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_members, n_samples, n_classes)
             In the order of `classes_`.
         """
-        chunks = self._predicted(X, lambda likelihood, z: likelihood.member_probabilities(z))
+        chunks = self._predicted(X, "member_probabilities")
         return np.ascontiguousarray(np.concatenate(chunks, axis=1))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -374,7 +375,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return np.concatenate(self._predicted(X, lambda likelihood, z: likelihood.predict(z)))
+        return np.concatenate(self._predicted(X, "predict"))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the logarithm of class probabilities.
@@ -388,7 +389,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; finite, as the probabilities are positive.
         """
-        return np.concatenate(self._predicted(X, lambda likelihood, z: likelihood.predict_log(z)))
+        return np.concatenate(self._predicted(X, "predict_log"))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the most probable class.
@@ -420,7 +421,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             the entropy of the mean probability, the mean of the members' entropies, and the
             difference, which is how much members disagree (their mutual information).
         """
-        parts = self._predicted(X, lambda likelihood, z: likelihood.decompose(z))
+        parts = self._predicted(X, "decompose")
         return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
 
     def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -448,20 +449,14 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         gradients: NDArray[np.float64] = now.fitted_.input_gradients(X, codes)
         return gradients
 
-    def _new_target(self, data: TrainingData) -> Labels:
+    def _new_target(self, data: TrainingData, classes: Any = None) -> Labels:
         check_classification_targets(data.y)
-        labels = self._labels(np.unique(data.y))
-        present = np.unique(labels.encode(data).y)
-        return self._labels(labels.classes, n_present=len(present))
+        return self._labels(np.unique(data.y) if classes is None else classes)
 
     def _known_target(self) -> Labels:
         return self._labels(self.classes_)
 
-    def _labels(self, classes: NDArray[Any], n_present: int | None = None) -> Labels:
-        if (len(classes) if n_present is None else n_present) < 2:
-            raise ValueError(
-                f"Got one class only, {classes.tolist()}, but expected at least two classes with "
-                "rows of positive weight."
-            )
-        target = particles.as_repulsion(self.repulsion).target
-        return Labels(classes, self.class_weight, target)
+    def _labels(self, classes: NDArray[Any]) -> Labels:
+        target = getattr(self.repulsion, "target", "log_odds")  # A name has the default.
+        likelihood = particles.CategoricalLikelihood(len(classes), target)
+        return Labels(classes, self.class_weight, likelihood)

@@ -1,16 +1,24 @@
-"""Parameters of the estimators, those of the net's parts included."""
+"""Parameters of the estimators, those of the net's parts included, and what is made of them."""
 
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from sklearn.preprocessing import FunctionTransformer
 
+from sklearn_fordes import networks, particles, training
 from sklearn_fordes.estimators._validation import HasMethods, Interval, StrOptions
+from sklearn_fordes.preprocessing import TabularEncoder
 
+# Rows that a validation loss should rest on, if they are at most a fifth of the table.
+_ENOUGH_FOR_VALIDATION = 64
+# Limits of the automatic batch size, powers of two.
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -20,6 +28,7 @@ class Parameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
+    _default_dropout = 0.0  # Of the default network.
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
         # The parts of the repulsion are checked where it is built.
@@ -115,16 +124,111 @@ class Parameters(BaseEstimator):
         self._store_parts(parts)
         return self
 
-    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+    # ---- from parameters to parts
+
+    def _uses_encoder(self) -> bool:
+        # By default a module of the user's own sees the rows as they come.
+        is_default = isinstance(self.encoder, str)
+        return self.module is None if is_default else self.encoder is not None
+
+    def _new_encoder(self) -> Any:
+        given = self.categorical_features
+        if self._uses_encoder() and isinstance(self.encoder, str):
+            # Arrays, whatever scikit-learn's configuration says.
+            return TabularEncoder(given).set_output(transform="default")
+        if given is not None and not isinstance(given, str):
+            raise ValueError(
+                f"Got categorical_features={given!r} with an encoder or a module of your own, but "
+                "expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) can "
+                "come before a module."
+            )
+        if self._uses_encoder():
+            return clone(self.encoder)
+        return FunctionTransformer().set_output(transform="default")
+
+    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
+        """Return what makes a member for rows of an encoder."""
+        arguments = {
+            name.removeprefix("module__"): value for name, value in self._parts("module__").items()
+        }
+        if isinstance(self.module, particles.Module):
+            if arguments:
+                raise ValueError(
+                    f"Got module__{next(iter(arguments))} with an instance as module, but expected "
+                    "a class to pass it to."
+                )
+            return self.module
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
         if sizes.ndim > 1 or not all(_is_count(size) for size in sizes):
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
-        return tuple(int(size) for size in sizes)
+        offered: dict[str, Any] = {
+            "n_features": n_inputs,
+            "n_outputs": n_outputs,
+            "hidden_layer_sizes": tuple(map(int, sizes)),
+            "embedded_features": getattr(encoder, "continuous_", np.empty(0)).tolist(),
+        }
+        module = self.module
+        if module is None:
+            module, offered["dropout"] = networks.MLP, self._default_dropout
+        taken = {name: value for name, value in offered.items() if _accepts(module, name)}
+        return partial(module, **{**taken, **arguments})
+
+    def _net_parameters(self) -> dict[str, Any]:
+        """Return the parameters of the net that do not depend on the rows."""
+        callbacks: list[Any] = []
+        if self.early_stopping:
+            stop = training.BestEpoch(
+                patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
+            )
+            callbacks.append(("early_stopping", stop))
+        if self.verbose:
+            callbacks.append(("progress", training.EpochProgress()))
+        return {
+            "strength": float(self.repulsion_strength),
+            "ema_decay": float(self.ema_decay),
+            "lr": self.lr,
+            "callbacks": [*callbacks, *map(training.copy_callback, self.callbacks or ())],
+            "iterator_train__shuffle": True,
+            **self._optimizer_parameters(),
+            **self._parts("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__"),
+        }
+
+    def _optimizer_parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"optimizer": self.optimizer}
+        if self.optimizer is None:
+            other_kernels = ("optimizer__foreach", "optimizer__differentiable")
+            fused = not self._parts(*other_kernels)
+            parameters = {"optimizer": training.AdamW, "optimizer__fused": fused}
+        # Passed even when zero, which is not every optimizer's default.
+        if _accepts(parameters["optimizer"], "weight_decay"):
+            parameters["optimizer__weight_decay"] = self.weight_decay
+        elif self.weight_decay:
+            raise ValueError(
+                f"Got weight_decay={self.weight_decay!r} with an optimizer that takes none "
+                f"({self.optimizer!r}), but expected 0."
+            )
+        return parameters
+
+    def _batch_size(self, n_rows: int) -> int:
+        if not isinstance(self.batch_size, str):
+            return int(self.batch_size)
+        power_of_two = 1 << max(1, n_rows // 10).bit_length() - 1
+        return min(max(power_of_two, _SMALLEST_BATCH), _LARGEST_BATCH)
+
+    def _n_held_out(self, n_rows: int) -> int:
+        """Return the number of rows that validation takes."""
+        if not isinstance(self.validation_fraction, str):
+            return int(self.validation_fraction * n_rows)
+        return max(n_rows // 10, min(n_rows // 5, _ENOUGH_FOR_VALIDATION))
 
 
-def accepts(function: Any, name: str) -> bool:
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _accepts(function: Any, name: str) -> bool:
     """Return whether the signature of a class or function has an argument of that name."""
     try:
         return name in inspect.signature(function).parameters
@@ -132,5 +236,5 @@ def accepts(function: Any, name: str) -> bool:
         return False
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+def _discard(message: str) -> None:
+    """Print nothing of skorch's messages."""

@@ -65,7 +65,7 @@ class Scale(Target):
         """Return the fitted attributes."""
         return {"target_mean_": self.mean, "target_scale_": self.scale}
 
-    def encode(self, data: TrainingData) -> TrainingData:
+    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
         """Return rows with standardised targets; none of weight zero."""
         data = data.of_positive_weight("sample_weight")
         return data._replace(y=(data.y.astype(np.float64) - self.mean) / self.scale)
@@ -261,7 +261,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self : FoRDERegressor
             The fitted estimator.
         """
-        return self._partial_fit(X, y, sample_weight, lambda new, data: new._new_target(data))
+        return self._partial_fit(X, y, sample_weight)
 
     def predict(
         self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
@@ -293,7 +293,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """
         now = self._as_fitted()
         if quantiles is None:
-            mean = np.concatenate(now._predicted(X, lambda likelihood, z: likelihood.predict(z)))
+            mean = np.concatenate(now._predicted(X, "predict"))
             mean = now._known_target().decode(mean)
             return (mean, np.sqrt(now.predict_uncertainty(X).total)) if return_std else mean
         if return_std:
@@ -325,7 +325,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels in (0, 1).")
-        chunks = now._predicted(X, lambda likelihood, z: likelihood.quantiles(z, levels))
+        chunks = now._predicted(X, "quantiles", levels)
         return now._known_target().decode(np.concatenate(chunks))
 
     def predict_interval(self, X: Any, confidence: float = 0.9) -> NDArray[np.float64]:
@@ -358,7 +358,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             In the unit of the target.
         """
         now = self._as_fitted()
-        means = now._predicted(X, lambda likelihood, z: likelihood.moments(z.double())[0])
+        means = now._predicted(X, "member_means")
         return now._known_target().decode(np.concatenate(means, axis=1))
 
     def predict_uncertainty(self, X: Any) -> Uncertainty:
@@ -376,7 +376,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             the variance of their means.
         """
         now = self._as_fitted()
-        parts = now._predicted(X, lambda likelihood, z: likelihood.decompose(z))
+        parts = now._predicted(X, "decompose")
         joined = map(np.concatenate, zip(*parts, strict=True))
         return Uncertainty(*(now.target_scale_**2 * part for part in joined))
 
@@ -400,14 +400,13 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         is_quantile = self.noise == "quantile"
         return particles.QuantileLikelihood() if is_quantile else particles.GaussianLikelihood()
 
-    def _new_target(self, data: TrainingData) -> Scale:
+    def _new_target(self, data: TrainingData, classes: Any = None) -> Scale:
         return Scale.of(data, self._likelihood())
 
     def _known_target(self) -> Scale:
         return Scale(self.target_mean_, self.target_scale_, self._likelihood())
 
-    def _member_factory(self, offered: dict[str, Any]) -> Any:
+    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
         if self.noise != "homoscedastic":
-            return super()._member_factory(offered)
-        mean = super()._member_factory({**offered, "n_outputs": 1})
-        return networks.with_homoscedastic_noise(mean)
+            return super()._member_factory(encoder, n_inputs, n_outputs)
+        return networks.with_homoscedastic_noise(super()._member_factory(encoder, n_inputs, 1))

@@ -17,7 +17,6 @@ from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
     Likelihood,
-    ordinary_state,
 )
 
 # Rows encoded at once, so that memory does not grow with the table.
@@ -58,12 +57,9 @@ class FittedEnsemble:
         self.members = members
         self.likelihood = likelihood
         self.n_inputs = n_inputs
-        self._rows_per_chunk = rows_per_chunk
-
-    @property
-    def device(self) -> torch.device:
-        """Where the members are."""
-        return next(self.members.stacked.parameters()).device
+        device = next(members.parameters()).device.type
+        activations = _ACTIVATIONS_AT_ONCE.get(device, 1 << 20)
+        self.rows_per_chunk = rows_per_chunk or members.rows_at_a_time(activations)
 
     def encode(self, X: Any) -> Tensor:
         """Return the network's inputs for checked rows of a table.
@@ -91,7 +87,25 @@ class FittedEnsemble:
                 f"Got {width} columns from the encoder, but expected {self.n_inputs}, as for the "
                 "training rows."
             )
-        return encoded_inputs(encoded, self.members.dtype, self.device)
+        return self.as_inputs(encoded)
+
+    def as_inputs(self, encoded: NDArray[Any]) -> Tensor:
+        """Return encoded rows as a tensor on the members' device, all of it finite.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing or too large for the network's precision.
+        """
+        like = next(self.members.parameters())
+        # A copy protects the caller's array, and takes read-only ones.
+        inputs = torch.tensor(np.asarray(encoded), dtype=like.dtype, device=like.device)
+        if not inputs.isfinite().all():
+            raise ValueError(
+                f"Got X with values that are missing, or too large for {like.dtype}, after "
+                "encoding, but expected finite numbers of the scale of the training rows."
+            )
+        return inputs
 
     def outputs(self, X: Any) -> Iterator[Tensor]:
         """Yield the members' outputs for successive chunks of rows.
@@ -115,7 +129,11 @@ class FittedEnsemble:
             inputs = self.encode(part)
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
-                with ordinary_state(grad=False):
+                with (
+                    torch.inference_mode(False),
+                    torch.no_grad(),
+                    torch.autocast(rows.device.type, enabled=False),
+                ):
                     outputs = self.members(rows).cpu()
                 if not math.isfinite(outputs.sum(dtype=torch.float64)):
                     raise ValueError(
@@ -146,7 +164,11 @@ class FittedEnsemble:
         inputs = self.encode(X)
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
-        with ordinary_state(grad=True):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
             chunks = [
                 self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
                 for i in range(0, len(inputs), size)
@@ -183,32 +205,8 @@ class FittedEnsemble:
             members,
             likelihood or self.likelihood,
             n_inputs=self.n_inputs,
-            rows_per_chunk=self._rows_per_chunk,
+            rows_per_chunk=self.rows_per_chunk,
         )
-
-    @property
-    def rows_per_chunk(self) -> int:
-        """Number of rows that the members evaluate at once."""
-        activations = _ACTIVATIONS_AT_ONCE.get(self.device.type, 1 << 20)
-        return self._rows_per_chunk or self.members.rows_at_a_time(activations)
-
-
-def encoded_inputs(encoded: NDArray[Any], dtype: torch.dtype, device: str | torch.device) -> Tensor:
-    """Return encoded rows as a tensor, all of it finite.
-
-    Raises
-    ------
-    ValueError
-        If a value is missing or too large for the network's precision.
-    """
-    # A copy protects the caller's array, and takes read-only ones.
-    inputs = torch.tensor(np.asarray(encoded), dtype=dtype, device=device)
-    if not inputs.isfinite().all():
-        raise ValueError(
-            f"Got X with values that are missing, or too large for {dtype}, after encoding, but "
-            "expected finite numbers of the scale of the training rows."
-        )
-    return inputs
 
 
 def as_array(encoded: Any) -> NDArray[Any]:

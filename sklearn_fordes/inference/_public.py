@@ -1,8 +1,3 @@
 """The public names of `sklearn_fordes.inference`."""
 
-from sklearn_fordes.inference._fitted import (
-    FittedEnsemble,
-    as_array,
-    available_device,
-    encoded_inputs,
-)
+from sklearn_fordes.inference._fitted import FittedEnsemble, as_array, available_device

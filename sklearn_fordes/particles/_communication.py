@@ -25,20 +25,3 @@ class Communicator(Protocol):
 
     def sum(self, values: Number) -> Number:
         """Sum over the processes that hold the same members at other rows."""
-
-
-class Local:
-    """One process holds all members and all rows of a batch."""
-
-    first_member = 0
-
-    def gather(self, representation: Tensor) -> Tensor:
-        """Return the representation as it is."""
-        return representation
-
-    def sum(self, values: Number) -> Number:
-        """Return the values as they are."""
-        return values
-
-
-LOCAL = Local()

@@ -61,25 +61,12 @@ class Kernel:
     eps : float, default=1e-24
         Added to squared norms, so that a vanishing representation maps to the centre of the
         sphere. Where the squared norm is no larger, the force is zero.
-
-    Raises
-    ------
-    ValueError
-        If the bandwidth is neither a known rule nor a positive number.
     """
 
     lengthscale: Lengthscale = field(default_factory=Lengthscale)
     bandwidth: str | float = "reference"
     unit_sphere: bool = True
     eps: float = 1e-24
-
-    def __post_init__(self) -> None:
-        known = self.bandwidth in BANDWIDTHS
-        if not known and not (isinstance(self.bandwidth, int | float) and self.bandwidth > 0):
-            raise ValueError(
-                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
-                "> 0."
-            )
 
     def to(self, like: Tensor) -> Kernel:
         """Return the kernel with its lengthscale on the device and in the dtype of `like`."""
@@ -112,7 +99,7 @@ class Kernel:
         Raises
         ------
         ValueError
-            If a shape does not fit.
+            If a shape does not fit, or the bandwidth is neither a rule nor a positive number.
 
         Notes
         -----
@@ -186,8 +173,13 @@ class Kernel:
             medians = _median(sq_dist).unsqueeze(1)
         elif self.bandwidth == "paper":
             medians = _median(sq_dist.flatten(1)).view(-1, 1, 1)
-        else:
+        elif isinstance(self.bandwidth, int | float) and self.bandwidth > 0:
             return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
+        else:
+            raise ValueError(
+                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
+                "> 0."
+            )
         # log 1 = 0, but a single member is at distance zero from itself, whatever the bandwidth.
         return medians / math.log(max(sq_dist.shape[-1], 2)) + 1e-12
 

@@ -3,7 +3,7 @@
 from torch.nn import Module
 
 from sklearn_fordes.particles._arrays import to_arrays, to_tensors
-from sklearn_fordes.particles._communication import LOCAL, Communicator, Local
+from sklearn_fordes.particles._communication import Communicator
 from sklearn_fordes.particles._evaluation import (
     Evaluation,
     Gradients,
@@ -26,7 +26,6 @@ from sklearn_fordes.particles._random import (
     accepts_generator,
     call_seeded,
     derived_seed,
-    ordinary_state,
     seeded_generators,
 )
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
@@ -39,7 +38,12 @@ from sklearn_fordes.particles._spaces import (
     Space,
     WeightSpace,
 )
-from sklearn_fordes.particles._step import StepResult, accumulate_gradients, differentiate
+from sklearn_fordes.particles._step import (
+    StepResult,
+    accumulate_gradients,
+    differentiate,
+    mean_loss,
+)
 from sklearn_fordes.particles._updates import (
     UPDATES,
     Forces,

@@ -94,23 +94,3 @@ def seeded_generators(seed: int, device: str | torch.device = "cpu") -> Iterator
             yield
         finally:
             np.random.set_state(numpy_state)
-
-
-@contextmanager
-def ordinary_state(*, grad: bool) -> Iterator[None]:
-    """Compute as if the caller had not changed how torch computes in this thread.
-
-    Inside the block inference mode and autocast are off, and gradients are as asked for.
-
-    Parameters
-    ----------
-    grad : bool
-        Whether autograd follows.
-    """
-    with (
-        torch.inference_mode(False),
-        torch.set_grad_enabled(grad),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield

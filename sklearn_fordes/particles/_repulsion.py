@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from sklearn_fordes.particles._kernel import BANDWIDTHS, Kernel
-from sklearn_fordes.particles._lengthscales import is_identity, make_lengthscale
+from sklearn_fordes.particles._lengthscales import Lengthscale, is_identity, make_lengthscale
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
 from sklearn_fordes.particles._updates import UPDATES, Update, stein_update, wasserstein_update
 from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
@@ -261,7 +261,8 @@ class Repulsion:
         self._check_update(space, lengthscale)
         self._check_lengthscale(space, lengthscale)
         width = X[0].numel()
-        made = make_lengthscale(lengthscale, X)
+        is_plain = isinstance(lengthscale, str) and lengthscale == "identity"
+        made = Lengthscale() if is_plain else make_lengthscale(lengthscale, X)
         if space.axes_are_inputs and any(len(part) != width for part in made if part is not None):
             raise ValueError(
                 f"Got a lengthscale of {len(next(p for p in made if p is not None))} features, but "

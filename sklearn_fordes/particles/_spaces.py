@@ -76,14 +76,17 @@ class InputGradientSpace(Space):
         self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, n_rows, K)."""
-        known = y[: n_rows - (len(X) - len(y))]
+        n_extra = len(X) - len(y)
+        known = y[: n_rows - n_extra]
+
+        def targets(outputs: Tensor) -> Tensor:
+            return likelihood.completed(outputs, known) if n_extra else known
 
         def target(outputs: Tensor) -> Tensor:
-            return likelihood.gradient_target(outputs, likelihood.completed(outputs, known))
+            return likelihood.gradient_target(outputs, targets(outputs))
 
         def derivatives(outputs: Tensor) -> tuple[Tensor, Hessian | None]:
-            completed = likelihood.completed(outputs, known)
-            return likelihood.gradient_target_derivatives(outputs, completed)
+            return likelihood.gradient_target_derivatives(outputs, targets(outputs))
 
         return ensemble.evaluate(X, n_rows, target, derivatives)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import LOCAL, Communicator
+from sklearn_fordes.particles._communication import Communicator
 from sklearn_fordes.particles._evaluation import Gradients
 from sklearn_fordes.particles._members import Ensemble
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion
@@ -46,7 +46,7 @@ def accumulate_gradients(
     strength: float | Tensor = 1.0,
     likelihood: Likelihood | None = None,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator = LOCAL,
+    communicator: Communicator | None = None,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -72,8 +72,8 @@ def accumulate_gradients(
     extra_inputs : Tensor of shape (n_extra, ...), optional
         Rows without a target, at which members are compared too. Where a target is needed (for the
         gradient of the true class), the ensemble's own guess takes its place.
-    communicator : Communicator, default=LOCAL
-        Where the members that other processes hold are.
+    communicator : Communicator, optional
+        Reaches other processes that hold members or rows. None if there are none.
 
     Returns
     -------
@@ -89,6 +89,30 @@ def accumulate_gradients(
     )
     add_gradients(ensemble, gradients)
     return step
+
+
+def mean_loss(
+    likelihood: Likelihood, outputs: Tensor, y: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return each member's mean loss over the rows, and the gradient of their sum.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    outputs : Tensor of shape (M, B, C)
+    y : Tensor of shape (B,)
+    weight : Tensor of shape (B,), optional
+        Row weights; the mean divides by B, not by their sum, so that a batch keeps its weight.
+
+    Returns
+    -------
+    loss : Tensor of shape (M,)
+    gradient : Tensor of shape (M, B, C)
+    """
+    losses, gradient = likelihood.row_losses(outputs, y)
+    if weight is not None:
+        losses, gradient = losses * weight, gradient * weight.unsqueeze(-1)
+    return losses.mean(1), gradient / len(y)
 
 
 def add_gradients(ensemble: Ensemble, gradients: Gradients) -> None:
@@ -115,12 +139,12 @@ def differentiate(
     strength: float | Tensor,
     likelihood: Likelihood,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator = LOCAL,
+    communicator: Communicator | None = None,
 ) -> tuple[StepResult, Gradients]:
     """Return a step and the gradients of its objective (see `accumulate_gradients`)."""
     if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X)
-        driving_loss, cotangent = likelihood.loss(outputs, y, weight)
+        driving_loss, cotangent = mean_loss(likelihood, outputs, y, weight)
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
         return step, pullback(cotangent)
 
@@ -131,7 +155,7 @@ def differentiate(
     )
     if representation is None:
         raise TypeError("Got no representation from the space, but expected one to compare.")
-    driving_loss, cotangent = likelihood.loss(outputs[:, n_extra:], y, weight)
+    driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
     if n_extra:  # The loss does not depend on outputs at rows without a target.
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_extra, 0))
     potential, force, mixing = repulsion.update(representation, repulsion.kernel, communicator)

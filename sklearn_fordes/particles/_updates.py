@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import LOCAL, Communicator
-from sklearn_fordes.particles._kernel import Kernel, KernelValues
+from sklearn_fordes.particles._communication import Communicator
+from sklearn_fordes.particles._kernel import Kernel
 from sklearn_fordes.particles._lengthscales import Lengthscale
 
 _DEFAULT_KERNEL = Kernel()
@@ -40,7 +40,9 @@ Update = Callable[..., Forces]
 
 @torch.no_grad()
 def wasserstein_update(
-    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+    representation: Tensor,
+    kernel: Kernel = _DEFAULT_KERNEL,
+    communicator: Communicator | None = None,
 ) -> Forces:
     """Wasserstein gradient descent: away from where the members' density is high.
 
@@ -53,8 +55,8 @@ def wasserstein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         How they are compared.
-    communicator : Communicator, default=LOCAL
-        Where the other members and rows are.
+    communicator : Communicator, optional
+        Reaches other processes that hold members or rows. None if there are none.
 
     Returns
     -------
@@ -67,17 +69,20 @@ def wasserstein_update(
     ValueError
         If a shape does not fit.
     """
-    values = _compare(representation, kernel, communicator)
-    n_rows = representation.shape[1]
-    # Rows on other processes add to the density; each process has the same number of rows.
-    density = communicator.sum(values.kernel.sum(1)) / communicator.sum(1)
-    force = values.gradient / (communicator.sum(n_rows) * density.view(-1, 1, 1))
+    values = kernel.compare(representation, *_everyone(representation, communicator))
+    density, n_rows = values.kernel.sum(1), representation.shape[1]
+    if communicator is not None:  # Each process has the same number of rows.
+        n_shares = communicator.sum(1)
+        density, n_rows = communicator.sum(density) / n_shares, n_rows * n_shares
+    force = values.gradient / (n_rows * density.view(-1, 1, 1))
     return Forces(density.log(), force)
 
 
 @torch.no_grad()
 def stein_update(
-    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+    representation: Tensor,
+    kernel: Kernel = _DEFAULT_KERNEL,
+    communicator: Communicator | None = None,
 ) -> Forces:
     """Stein variational gradient descent, which also smooths the driving force.
 
@@ -89,8 +94,8 @@ def stein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
-    communicator : Communicator, default=LOCAL
-        Where the other members are.
+    communicator : Communicator, optional
+        Reaches other processes that hold members. None if there are none.
 
     Returns
     -------
@@ -107,7 +112,7 @@ def stein_update(
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
             "expected 'paper' or a number."
         )
-    values = _compare(representation, kernel, communicator)
+    values = kernel.compare(representation, *_everyone(representation, communicator))
     n_members, n_rows = values.kernel.shape[1], representation.shape[1]
     force = values.gradient / (n_rows * n_members)
     return Forces(values.kernel.mean(1), force, values.kernel / n_members)
@@ -115,7 +120,9 @@ def stein_update(
 
 @torch.no_grad()
 def independence_update(
-    representation: Tensor, kernel: Kernel = _DEFAULT_KERNEL, communicator: Communicator = LOCAL
+    representation: Tensor,
+    kernel: Kernel = _DEFAULT_KERNEL,
+    communicator: Communicator | None = None,
 ) -> Forces:
     """Local independence training: makes the members' directions orthogonal.
 
@@ -128,16 +135,16 @@ def independence_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         Only its `eps` counts: norms are as there.
-    communicator : Communicator, default=LOCAL
-        Where the other members are.
+    communicator : Communicator, optional
+        Reaches other processes that hold members. None if there are none.
 
     Returns
     -------
     Forces
         Each member has half of its pairs as potential; the force is the whole sum's gradient.
     """
-    everyone = communicator.gather(representation)
-    n_rows, first = representation.shape[1], communicator.first_member
+    everyone, first = _everyone(representation, communicator)
+    n_rows = representation.shape[1]
     own = slice(first, first + len(representation))
     sq_norm = everyone.square().sum(-1, keepdim=True)
     inverse_norm = (sq_norm + kernel.eps).rsqrt()
@@ -194,9 +201,11 @@ def repulsion_force(
     return log_density, force
 
 
-def _compare(representation: Tensor, kernel: Kernel, communicator: Communicator) -> KernelValues:
-    everyone = communicator.gather(representation)
-    return kernel.compare(representation, everyone, communicator.first_member)
+def _everyone(representation: Tensor, communicator: Communicator | None) -> tuple[Tensor, int]:
+    """Return the representation of all members (M, B, K), and the index of the first one here."""
+    if communicator is None:
+        return representation, 0
+    return communicator.gather(representation), communicator.first_member
 
 
 UPDATES: dict[str, Update] = {

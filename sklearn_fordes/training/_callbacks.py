@@ -28,25 +28,8 @@ class EpochProgress(Callback):
         del self.bar_  # It holds a stream, which can't be pickled.
 
 
-def _discard(message: str) -> None:
-    """Print nothing of skorch's messages."""
-
-
 class BestEpoch(EarlyStopping):
     """Stop on the validation loss and keep the best epoch's weights; idle without validation."""
-
-    def __init__(
-        self,
-        patience: int = 16,
-        *,
-        threshold: float = 0.0,
-        load_best: bool = True,
-        sink: Any = _discard,
-        **kwargs: Any,  # All parameters of skorch's, so that a net with this callback is cloned.
-    ) -> None:
-        super().__init__(
-            patience=patience, threshold=threshold, load_best=load_best, sink=sink, **kwargs
-        )
 
     def on_epoch_end(self, net: NeuralNet, dataset_valid: Any = None, **kwargs: Any) -> None:
         if dataset_valid is not None:

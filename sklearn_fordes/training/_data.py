@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,24 @@ from torch.utils.data import Dataset
 
 # Inputs by name ("X", and "sample_weight" and "extra_inputs" if there are any), and targets.
 Batch = tuple[dict[str, Tensor], Tensor | None]
+
+
+class Rows(NamedTuple):
+    """Encoded rows (N, ...) as a tensor, their targets and weights, and rows without a target."""
+
+    X: Tensor
+    y: ArrayLike
+    sample_weight: ArrayLike | None = None
+    extra_inputs: Tensor | None = None
+
+    def dataset(self) -> DeviceDataset:
+        """Return the rows as a dataset on the device of X."""
+        weight = self.sample_weight
+        if weight is not None and (np.asarray(weight) == 1).all():
+            weight = None  # Weights that change nothing are not worth gathering in every batch.
+        return DeviceDataset(
+            self.X, self.y, weight, extra_inputs=self.extra_inputs, dtype=self.X.dtype
+        )
 
 
 class Batches(Protocol):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from sklearn_fordes.particles import ordinary_state
-from sklearn_fordes.training._data import DeviceDataset
+from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
 
 
-def train(net: ParticleNet, rows: DeviceDataset, valid: DeviceDataset | None = None) -> bool:
+def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
     """Train an initialised net for its `max_epochs` more.
 
     Parameters
     ----------
     net : ParticleNet
         Trained in place. It holds no data afterwards.
-    rows : DeviceDataset
+    rows : Rows
         Training rows.
-    valid : DeviceDataset, optional
+    valid : Rows, optional
         Rows on which the validation loss is computed.
 
     Returns
@@ -36,9 +35,14 @@ def train(net: ParticleNet, rows: DeviceDataset, valid: DeviceDataset | None = N
     """
     done_before = net.n_epochs
     keep_freed_memory()
-    with ordinary_state(grad=True):
+    datasets = rows.dataset(), None if valid is None else valid.dataset()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(rows.X.device.type, enabled=False),
+    ):
         net.check_module(rows.X)
-        net.partial_fit(rows, valid=valid)
+        net.partial_fit(datasets[0], valid=datasets[1])
         net.optimizer_.zero_grad()  # Gradients are as large as the model.
     net.module_.eval()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one

@@ -95,6 +95,9 @@ class ParticleNet(NeuralNet):
         self.likelihood = likelihood
         self.repulsion = repulsion
         self.strength = strength
+        space = None if repulsion is None else repulsion.space
+        self.space_is_users = isinstance(space, FunctionOfEnsemble)
+        self.draws_globally = module.draws_globally or self.space_is_users
         self.ema_decay = ema_decay
         self.seed = seed
         self.n_steps = 0
@@ -121,6 +124,25 @@ class ParticleNet(NeuralNet):
                 for name in (*_RECORDS, "valid_loss")
             ),
         ]
+
+    def initialize_callbacks(self) -> ParticleNet:
+        """Make the callbacks, and check the names in parameters such as ``callbacks__…``.
+
+        Raises
+        ------
+        ValueError
+            If there is no callback of a name.
+        """
+        super().initialize_callbacks()
+        names = [name for name, _ in self.callbacks_]
+        for parameter, value in vars(self).items():
+            prefix, _, name = parameter.partition("__")
+            known = name.partition("__")[0] in names
+            if prefix == "callbacks" and name and value is not None and not known:
+                raise ValueError(
+                    f"Got {parameter}, but there is no callback {name!r}; expected one of {names}."
+                )
+        return self
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> ParticleNet:
         """Make the optimizer, with weight decay on weights only: not on biases and norms."""
@@ -258,16 +280,14 @@ class ParticleNet(NeuralNet):
 
     def _own_draws(self) -> AbstractContextManager[None]:
         """Give code of the user's that draws from global generators a seed for this step."""
-        space = None if self.repulsion is None else self.repulsion.space
-        if not (self.module_.draws_globally or isinstance(space, FunctionOfEnsemble)):
+        if not self.draws_globally:
             return nullcontext()
         return seeded_generators(derived_seed(self.seed, self.n_steps), self.device)
 
     def _explain(self, error: RuntimeError) -> None:
         """Raise an error that names the cause if a module fails in its first step."""
-        space = None if self.repulsion is None else self.repulsion.space
         is_first = len(self.history[-1]["batches"]) == 1
-        if not is_first or isinstance(space, FunctionOfEnsemble):
+        if not is_first or self.space_is_users:
             return
         raise ValueError(
             f"Got a module that can't be trained ({error}), but expected one whose output can be "

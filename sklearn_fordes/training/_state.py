@@ -87,9 +87,9 @@ class TrainingState:
         """Return the state that `to_dict` described."""
         return cls(**to_tensors(state))
 
-    def made_lengthscale(self) -> Lengthscale | None:
-        """Return the lengthscale of the training inputs seen first."""
-        return None if self.lengthscale is None else Lengthscale(*self.lengthscale)
+    def known_lengthscale(self, default: Any) -> Any:
+        """Return the lengthscale that the first training inputs gave, or a default."""
+        return default if self.lengthscale is None else Lengthscale(*self.lengthscale)
 
     def load_into(self, net: ParticleNet) -> None:
         """Give an initialised net, which may have other settings, this state.

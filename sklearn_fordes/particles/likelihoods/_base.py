@@ -79,28 +79,6 @@ class Likelihood(ABC):
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the uncertainty of the mixture; arrays of shape (B,)."""
 
-    def loss(
-        self, outputs: Tensor, y: Tensor, weight: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return each member's mean loss over the rows, and the gradient of their sum.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (M, B, C)
-        y : Tensor of shape (B,)
-        weight : Tensor of shape (B,), optional
-            Row weights; the mean divides by B, not by their sum, so that a batch keeps its weight.
-
-        Returns
-        -------
-        loss : Tensor of shape (M,)
-        gradient : Tensor of shape (M, B, C)
-        """
-        losses, gradient = self.row_losses(outputs, y)
-        if weight is not None:
-            losses, gradient = losses * weight, gradient * weight.unsqueeze(-1)
-        return losses.mean(1), gradient / len(y)
-
     def gradient_target_derivatives(
         self, outputs: Tensor, y: Tensor
     ) -> tuple[Tensor, Hessian | None]:
@@ -120,8 +98,6 @@ class Likelihood(ABC):
         Tensor of shape (n_extra + B,)
         """
         n_extra = outputs.shape[1] - len(y)
-        if not n_extra:
-            return y
         return torch.cat([self.guess(outputs[:, :n_extra].detach()), y])
 
 
@@ -171,9 +147,13 @@ class RealLikelihood(Likelihood):
         sq_error = (outputs[..., 0] - y).square()
         return sq_error.mean(1) if weight is None else sq_error @ weight / weight.sum()
 
+    def member_means(self, outputs: Tensor) -> Tensor:
+        """Return the means of the members' distributions in float64, (M, B)."""
+        return self.moments(outputs.double())[0]
+
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the mean of the mixture, (B,)."""
-        return self.moments(outputs.double())[0].mean(0)
+        return self.member_means(outputs).mean(0)
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the variance of the mixture."""

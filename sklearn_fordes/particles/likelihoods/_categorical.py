@@ -100,11 +100,6 @@ class CategoricalLikelihood(Likelihood):
         C, the number of classes. Training checks it; the methods take it from the outputs.
     target : {"log_odds", "logit", "log_prob"}, default="log_odds"
         The function of the true class whose input gradient is compared.
-
-    Raises
-    ------
-    ValueError
-        If there is no such target.
     """
 
     n_outputs: int = 2
@@ -112,12 +107,6 @@ class CategoricalLikelihood(Likelihood):
 
     kind = "classifier"
     outputs_are = "a logit for each class"
-
-    def __post_init__(self) -> None:
-        if self.target not in GRADIENT_TARGETS:
-            raise ValueError(
-                f"Got target={self.target!r}, but expected one of {list(GRADIENT_TARGETS)}."
-            )
 
     def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy in nats (M, B), and its gradient."""
