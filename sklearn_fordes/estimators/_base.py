@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, particles, training
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
-    check_rows,
-    check_training_data,
+    finite_floats,
     naming_argument,
+    training_data,
 )
+from sklearn_fordes.preprocessing import as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 
@@ -120,21 +121,18 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         """
         new = self._unfitted()
         new._validate_params()
-        new._row_shape_ = None if new._uses_encoder() else np.shape(X)[1:]
-        data = check_training_data(new, X, y, sample_weight, reset=True)
+        split, *seeds = _seeds(new.random_state)
+        data = training_data(new, new._checked(X, reset=True), y, sample_weight)
         target = new._new_target(data)
         rows, valid = target.encode(data, is_whole=True).of_mean_weight_one(), None
         if X_val is not None or y_val is not None:
             valid = new._validation_rows(target, X_val, y_val)
         if X_repulsion is not None:
             with naming_argument("X_repulsion"):
-                X_repulsion = check_rows(new, X_repulsion)
-        split, members, batches = _seeds(new.random_state)
+                X_repulsion = new._checked(X_repulsion)
         if valid is None and new.early_stopping:
             rows, valid = target.hold_out(rows, new._n_held_out(len(rows.y)), split)
-        learnt, ended = new._trained(
-            rows, valid, X_repulsion, target, (members, batches), epochs=new.max_epochs
-        )
+        learnt, ended = new._trained(rows, valid, X_repulsion, target, seeds, epochs=new.max_epochs)
         if not ended:
             warnings.warn(
                 f"Training was interrupted in epoch {learnt['n_iter_'] + 1} of {new.max_epochs}, "
@@ -153,8 +151,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         new = self._unfitted()
         new._validate_params()
         if not self.__sklearn_is_fitted__():
-            new._row_shape_ = None if new._uses_encoder() else np.shape(X)[1:]
-            data = check_training_data(new, X, y, sample_weight, reset=True)
+            data = training_data(new, new._checked(X, reset=True), y, sample_weight)
             target = new._new_target(data, classes)
             _, *seeds = _seeds(new.random_state)
             rows = target.encode(data)
@@ -162,7 +159,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             self._adopt({**new._learnt(), **learnt})
             return self
         now = self._as_fitted()
-        data = now._known_target().encode(check_training_data(now, X, y, sample_weight))
+        data = now._known_target().encode(training_data(now, now._checked(X), y, sample_weight))
         self._adopt({**now._learnt(), **now._trained_further(data)})
         return self
 
@@ -177,9 +174,10 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         epochs: int,
     ) -> tuple[dict[str, Any], bool]:
         """Return fitted attributes, and whether training came to its end."""
-        encoder, device = self._new_encoder(), inference.available_device(self.device)
+        encoder = self._new_encoder()
         # Not always what transform gives: a target encoder leaves a row's own target out.
         encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
+        device = inference.available_device(self.device)
         n_inputs = int(np.prod(encoded.shape[1:]))
         if not n_inputs:
             raise ValueError(
@@ -270,12 +268,21 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         )
         return net.initialize()
 
+    def _checked(self, X: Any, *, reset: bool = False) -> Any:
+        """Return a checked table: a frame or an array, finite floats without an encoder."""
+        if reset:
+            self._row_shape_ = None  # Of tables, whose rows are features.
+        is_table = self._uses_encoder() if reset else self._row_shape_ is None
+        X = as_table(X) if is_table else finite_floats(self, X, reset=reset)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return X
+
     def _validation_rows(self, target: Target, X_val: Any, y_val: Any) -> TrainingData:
         if (X_val is None) != (y_val is None):
             given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
         with naming_argument("X_val and y_val"):
-            data = check_training_data(self, X_val, y_val)
+            data = training_data(self, self._checked(X_val), y_val)
         return target.encode(data).of_mean_weight_one()
 
     def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
@@ -337,7 +344,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         now = self._as_fitted()
         compute = getattr(now.fitted_.likelihood, method)
         # Chunk by chunk, so that outputs of all rows are never held.
-        return [compute(z, *arguments) for z in now.fitted_.outputs(check_rows(now, X))]
+        return [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
 
     @property
     def net_(self) -> Any:

@@ -22,7 +22,6 @@ from sklearn_fordes.estimators._validation import (
     StrOptions,
     TrainingData,
     check_partial_fit_first_call,
-    check_rows,
 )
 from sklearn_fordes.uncertainty import Uncertainty
 
@@ -440,7 +439,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             With respect to the encoded rows (see `encoder_`), flattened.
         """
         now = self._as_fitted()
-        X = check_rows(now, X)
+        X = now._checked(X)
         codes = None
         if y is not None:
             labels = column_or_1d(y)

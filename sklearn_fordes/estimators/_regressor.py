@@ -13,7 +13,7 @@ from sklearn.base import RegressorMixin
 from sklearn_fordes import networks, particles
 from sklearn_fordes.estimators._base import BaseFoRDE, Target
 from sklearn_fordes.estimators._parameters import Parameters
-from sklearn_fordes.estimators._validation import StrOptions, TrainingData, check_rows
+from sklearn_fordes.estimators._validation import StrOptions, TrainingData
 from sklearn_fordes.uncertainty import Uncertainty
 
 Space = Literal["input_gradient", "weight", "function", "feature", "none"]
@@ -393,7 +393,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             With respect to the encoded rows (see `encoder_`), flattened.
         """
         now = self._as_fitted()
-        gradients: NDArray[np.float64] = now.fitted_.input_gradients(check_rows(now, X))
+        gradients: NDArray[np.float64] = now.fitted_.input_gradients(now._checked(X))
         return gradients
 
     def _likelihood(self) -> Any:

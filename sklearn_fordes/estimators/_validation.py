@@ -16,10 +16,9 @@ from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
     check_consistent_length,
-    validate_data,
 )
 
-from sklearn_fordes.preprocessing import as_rows, as_table
+from sklearn_fordes.preprocessing import as_rows
 
 __all__ = [
     "HasMethods",
@@ -28,9 +27,9 @@ __all__ = [
     "StrOptions",
     "TrainingData",
     "check_partial_fit_first_call",
-    "check_rows",
-    "check_training_data",
+    "finite_floats",
     "naming_argument",
+    "training_data",
 ]
 
 
@@ -67,36 +66,14 @@ class TrainingData(NamedTuple):
         return self._replace(sample_weight=weight / weight.mean())
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool = False) -> Any:
-    """Check a table, and set or compare the features that an estimator knows.
+def finite_floats(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
+    """Return rows (n_samples, ...) as floats, and set or compare an estimator's ``_row_shape_``.
 
-    Parameters
-    ----------
-    estimator : BaseFoRDE
-        With `reset` it gets ``n_features_in_``, ``feature_names_in_`` and ``_row_shape_``, which is
-        None if an encoder takes frames and strings.
-    X : array-like or data frame
-    reset : bool, default=False
-
-    Returns
-    -------
-    data frame or ndarray
-        Without an encoder an array of finite floats.
+    Raises
+    ------
+    ValueError
+        If X holds something else than finite numbers, or its rows have another shape.
     """
-    if reset:
-        estimator._row_shape_ = None if estimator._uses_encoder() else np.shape(X)[1:]
-    if estimator._row_shape_ is None:
-        X = as_table(X)
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return X
-    X = _as_finite_floats(X)
-    if not reset:
-        _check_row_shape(estimator, X.shape[1:])  # scikit-learn compares the second axis only.
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
-    return X
-
-
-def _as_finite_floats(X: Any) -> NDArray[Any]:
     rows = as_rows(X, n_axes=None)
     try:
         array = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
@@ -106,28 +83,30 @@ def _as_finite_floats(X: Any) -> NDArray[Any]:
         ) from error
     if not np.isfinite(array).all():
         raise ValueError("Got X that contains NaN or infinity, but expected finite numbers.")
+    shape = array.shape[1:]
+    if reset:
+        estimator._row_shape_ = shape
+    if shape != estimator._row_shape_:  # scikit-learn compares the second axis only.
+        raise ValueError(
+            f"Got X with rows of shape {shape}, but {type(estimator).__name__} was fitted with "
+            f"rows of shape {estimator._row_shape_}."
+        )
     return array
 
 
-def check_training_data(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    sample_weight: ArrayLike | None = None,
-    *,
-    reset: bool = False,
+def training_data(
+    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None = None
 ) -> TrainingData:
-    """Check rows, targets and weights together.
+    """Check targets and weights of checked rows.
 
     Parameters
     ----------
     estimator : BaseFoRDE
-        See `check_rows`.
-    X : array-like or data frame of shape (n_samples, ...)
+        The targets of a regressor must be numbers.
+    X : data frame or ndarray of shape (n_samples, ...)
     y : array-like of shape (n_samples,)
     sample_weight : array-like of shape (n_samples,), optional
         Not negative.
-    reset : bool, default=False
 
     Returns
     -------
@@ -137,9 +116,7 @@ def check_training_data(
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    X = check_rows(estimator, X, reset=reset)
-    is_numeric = is_regressor(estimator)
-    y = _check_y(y, y_numeric=is_numeric, estimator=estimator)
+    y = _check_y(y, y_numeric=is_regressor(estimator), estimator=estimator)
     check_consistent_length(X, y)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return TrainingData(X, y, weight)
@@ -152,11 +129,3 @@ def naming_argument(name: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise type(error)(f"Got {name} that can't be used: {error}") from error
-
-
-def _check_row_shape(estimator: Any, shape: tuple[int, ...]) -> None:
-    if shape != estimator._row_shape_:
-        raise ValueError(
-            f"Got X with rows of shape {shape}, but {type(estimator).__name__} was fitted with "
-            f"rows of shape {estimator._row_shape_}."
-        )

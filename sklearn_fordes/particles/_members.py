@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import local
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,12 +24,7 @@ from sklearn_fordes.particles._evaluation import (
     OutputFunction,
     autograd_evaluation,
 )
-from sklearn_fordes.particles._random import (
-    GLOBAL_STATE,
-    accepts_generator,
-    call_seeded,
-    derived_seed,
-)
+from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
 
 MemberFactory = Callable[..., nn.Module]
 
@@ -328,11 +325,42 @@ def _call_noting_features(
     return output, entering[-1]
 
 
+def derived_seed(*entropy: int) -> int:
+    """Return a seed that depends on every number given and on nothing else.
+
+    Parameters
+    ----------
+    *entropy : int
+        Non-negative.
+
+    Returns
+    -------
+    int
+        Below 2**63.
+    """
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def accepts_generator(make: Callable[..., object]) -> bool:
+    """Return whether a function has an argument ``generator`` for its random draws."""
+    try:
+        parameter = inspect.signature(make).parameters.get("generator")
+    except (TypeError, ValueError):  # An instance of a module, or a callable written in C.
+        return False
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in named
+
+
 def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module:
     if isinstance(make_member, nn.Module):
         make_member = partial(_reset_copy, make_member)
     # On the CPU, whatever torch's default device: a seed gives the same weights on each.
-    member = call_seeded(make_member, torch.Generator("cpu").manual_seed(seed))
+    if accepts_generator(make_member):
+        member = make_member(generator=torch.Generator("cpu").manual_seed(seed))
+    else:
+        with seeded_generators(seed):
+            member = make_member()
     if not isinstance(member, nn.Module):
         raise TypeError(
             f"Got a {type(member).__name__} from the module factory, but expected a "

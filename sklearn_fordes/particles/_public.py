@@ -21,13 +21,13 @@ from sklearn_fordes.particles._lengthscales import (
     from_precision_matrix,
     tuned_lengthscale,
 )
-from sklearn_fordes.particles._members import Ensemble, MemberFactory
-from sklearn_fordes.particles._random import (
+from sklearn_fordes.particles._members import (
+    Ensemble,
+    MemberFactory,
     accepts_generator,
-    call_seeded,
     derived_seed,
-    seeded_generators,
 )
+from sklearn_fordes.particles._random import seeded_generators
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
 from sklearn_fordes.particles._spaces import (
     SPACES,

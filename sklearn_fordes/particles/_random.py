@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import torch
 
-Made = TypeVar("Made")
-
 # Two threads that save and restore a global state in turn would leave it changed.
 GLOBAL_STATE = threading.RLock()
-
-
-def derived_seed(*entropy: int) -> int:
-    """Return a seed that depends on every number given and on nothing else.
-
-    Parameters
-    ----------
-    *entropy : int
-        Non-negative.
-
-    Returns
-    -------
-    int
-        Below 2**63.
-    """
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
-
-
-def call_seeded(make: Callable[..., Made], generator: torch.Generator) -> Made:
-    """Call a function whose random draws are to depend on a generator alone.
-
-    Parameters
-    ----------
-    make : callable
-        Called with ``generator=generator`` if it has an argument of that name: nothing global is
-        touched then. It is called without arguments otherwise, and draws from the global
-        generators, seeded with the generator's initial seed.
-    generator : torch.Generator
-
-    Returns
-    -------
-    object
-        What the function returns.
-    """
-    if accepts_generator(make):
-        return make(generator=generator)
-    with seeded_generators(generator.initial_seed()):
-        return make()
-
-
-def accepts_generator(make: Callable[..., object]) -> bool:
-    """Return whether a function has an argument ``generator`` for its random draws."""
-    try:
-        parameter = inspect.signature(make).parameters.get("generator")
-    except (TypeError, ValueError):  # An instance of a module, or a callable written in C.
-        return False
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return parameter is not None and parameter.kind in named
 
 
 @contextmanager

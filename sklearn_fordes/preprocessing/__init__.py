@@ -1,6 +1,6 @@
 """Encoding of mixed tables as numeric features."""
 
-from sklearn_fordes.preprocessing._columns import as_rows, as_table
 from sklearn_fordes.preprocessing._encoder import TabularEncoder
+from sklearn_fordes.preprocessing._tables import as_rows, as_table
 
 __all__ = ["TabularEncoder", "as_rows", "as_table"]

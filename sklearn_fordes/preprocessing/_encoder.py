@@ -1,24 +1,25 @@
-"""A scikit-learn transformer of mixed tables."""
+"""A scikit-learn transformer of mixed tables, and the columns that it reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from decimal import Decimal
+from itertools import compress
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_fordes.preprocessing._columns import (
-    MISSING,
-    Column,
-    Levels,
-    as_table,
-    read_columns,
-    split_columns,
-)
+from sklearn_fordes.preprocessing._tables import as_table
+
+_INFREQUENT, _MISSING = "infrequent", "missing"
+# By the kind of a numpy type: booleans, integers and floats; objects and strings.
+_KINDS = {**dict.fromkeys("biuf", "numbers"), **dict.fromkeys("OUS", "objects")}
 
 
 class TabularEncoder(TransformerMixin, BaseEstimator):
@@ -122,9 +123,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         table = as_table(X)
-        columns = read_columns(table)
+        columns = _read_columns(table)
         is_categorical = self._find_categories(columns)
-        numbers, categories = split_columns(columns, is_categorical)
+        numbers, categories = _split_columns(columns, is_categorical)
         has_gaps = np.isnan(numbers).sum(axis=0) >= self.min_frequency
         statistics = np.reshape([_statistics(column) for column in numbers.T], (-1, 5))
         levels = [
@@ -184,7 +185,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         ValueError
             If values cannot be read, or a number is infinite.
         """
-        numbers, categories = split_columns(read_columns(table), self.is_categorical_)
+        numbers, categories = _split_columns(_read_columns(table), self.is_categorical_)
         is_missing = np.isnan(numbers)
         clipped = np.where(is_missing, self.center_, numbers).clip(self.low_, self.high_)
         z = (clipped - self.center_) * self.scale_
@@ -209,7 +210,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         """
         # This method of scikit-learn checks the fit and the names of the input columns.
         names = OneToOneFeatureMixin.get_feature_names_out(self, input_features)
-        suffixes = [""] * len(self.has_gaps_) + [f"_{MISSING}"] * int(self.has_gaps_.sum())
+        suffixes = [""] * len(self.has_gaps_) + [f"_{_MISSING}"] * int(self.has_gaps_.sum())
         for levels in self._levels():
             suffixes += [f"_{level}" for level in (*levels.known, *levels.other)]
         return np.array(list(_unique(names[self.column_map_] + suffixes)), dtype=object)
@@ -288,3 +289,193 @@ def _unique(names: NDArray[np.object_]) -> Iterator[str]:
             taken.add(name)
         seen.add(name)
         yield name
+
+
+def _read_columns(table: Any) -> list[Column]:
+    """Return the columns of a table, named by the frame or by their position in the array."""
+    if isinstance(table, np.ndarray):
+        return [Column(position, values) for position, values in enumerate(table.T)]
+    return [Column(values.name, values) for values in nw.from_native(table).iter_columns()]
+
+
+def _split_columns(
+    columns: list[Column], is_categorical: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], list[Column]]:
+    """Return numbers of shape (n_samples, n_numbers), NaN if missing, and categorical columns."""
+    numeric = list(compress(columns, ~is_categorical))
+    numbers = np.empty((len(columns[0].values), len(numeric)))
+    for index, column in enumerate(numeric):
+        numbers[:, index] = column.numbers()
+    return numbers, list(compress(columns, is_categorical))
+
+
+class Column:
+    """A column of a table, readable as numbers or as labels.
+
+    Parameters
+    ----------
+    name : str or int
+    values : narwhals series or ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If the type is neither numbers nor strings, categories or objects.
+    """
+
+    def __init__(self, name: Any, values: Any) -> None:
+        self.name = name
+        self.values = values
+        self.kind = _kind_of(values.dtype)
+        if self.kind is None:
+            raise ValueError(
+                f"Got column {name!r} of type {values.dtype}, but expected numbers, booleans, "
+                "strings or categories."
+            )
+
+    def is_category(self) -> bool:
+        """Whether the values are not numbers, judged by type or, for objects, one by one."""
+        if self.kind == "objects":
+            return any(isinstance(value, str | bytes) for value in self._distinct()[0])
+        return self.kind == "strings"
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Return floats, NaN where missing.
+
+        Raises
+        ------
+        ValueError
+            If a value is neither missing nor a finite number.
+        """
+        if self.kind == "strings":
+            raise ValueError(
+                f"Got column {self.name!r} of type {self.values.dtype}, but expected numbers: it "
+                "is not among the columns of categories."
+            )
+        numbers: NDArray[np.float64]
+        if self.kind == "objects":
+            distinct, codes = self._distinct()
+            numbers = np.take([self._number(value) for value in distinct], codes)
+        elif isinstance(self.values, np.ndarray):
+            numbers = self.values.astype(np.float64)
+        else:
+            numbers = self.values.cast(nw.Float64).to_numpy()
+        if np.isinf(numbers).any():
+            raise ValueError(
+                f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
+            )
+        return numbers
+
+    def labels(self) -> tuple[list[str | None], NDArray[np.int64]]:
+        """Return labels, None for missing values, and the index of each row's label."""
+        distinct, codes = self._distinct()
+        # As an array of strings, every label would take the memory of the longest.
+        return [None if value is None else _label(value) for value in distinct], codes
+
+    def _distinct(self) -> tuple[list[Any], NDArray[np.int64]]:
+        """Return distinct values, None if missing, and the index of each row's value."""
+        is_array = isinstance(self.values, np.ndarray)
+        values = self.values.tolist() if is_array else self.values.to_list()
+        position: dict[Hashable, int] = {}
+        try:
+            codes = [position.setdefault(value, len(position)) for value in values]
+        except TypeError as error:
+            raise ValueError(
+                f"Got values in column {self.name!r} that can't be compared ({error}), but "
+                "expected numbers or strings."
+            ) from error
+        distinct = [None if _is_missing(value) else value for value in position]
+        for value in distinct:
+            if not isinstance(value, str | bytes | Real | Decimal | None):
+                raise ValueError(
+                    f"Got a {type(value).__name__} in column {self.name!r}, but expected numbers "
+                    "or strings."
+                )
+        return distinct, np.array(codes, dtype=np.int64)
+
+    def _number(self, value: Any) -> float:
+        try:
+            return np.nan if value is None else float(value)
+        except (OverflowError, ValueError) as error:
+            raise ValueError(
+                f"Got {value!r} in column {self.name!r}, but expected numbers."
+            ) from error
+
+
+class Levels(NamedTuple):
+    """The encoded columns of one categorical column.
+
+    Parameters
+    ----------
+    known : list of str
+        Levels with an encoded column each, sorted.
+    other : list of str
+        The encoded columns after these: "infrequent", "missing", both or neither.
+    share : ndarray of shape (n_columns,)
+        Share of the training rows in each encoded column. It encodes values for which there is
+        no column.
+    """
+
+    known: list[str]
+    other: list[str]
+    share: NDArray[np.float64]
+
+    @classmethod
+    def learn(
+        cls,
+        labels: list[str | None],
+        codes: NDArray[np.int64],
+        min_frequency: int,
+        max_levels: int,
+    ) -> Levels:
+        """Choose the levels of training rows, given as labels and the index of each row's label."""
+        count = Counter[str]()
+        n_missing = 0
+        for label, n in zip(labels, np.bincount(codes).tolist(), strict=True):
+            if label is None:
+                n_missing += n
+            else:
+                count[label] += n
+        most_frequent = sorted(count, key=lambda label: (-count[label], label))[:max_levels]
+        known = sorted(label for label in most_frequent if count[label] >= min_frequency)
+        counts = [count[label] for label in known]
+        rest = {_INFREQUENT: count.total() - sum(counts), _MISSING: n_missing}
+        other = {name: n for name, n in rest.items() if n >= min_frequency}
+        return cls(known, list(other), np.array([*counts, *other.values()]) / len(codes))
+
+    def encode(self, labels: list[str | None], codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows of shape (n_samples, n_columns): indicators, or the shares."""
+        n_columns = len(self.share)
+        rows = np.eye(n_columns + 1, n_columns, dtype=np.float32)
+        rows[-1] = self.share
+        column_of = {label: column for column, label in enumerate(self.known)}
+        other = {name: column for column, name in enumerate(self.other, len(self.known))}
+        unknown, missing = other.get(_INFREQUENT, -1), other.get(_MISSING, -1)
+        row_of_label = [
+            missing if label is None else column_of.get(label, unknown) for label in labels
+        ]
+        return rows.take(np.take(row_of_label, codes), axis=0)
+
+
+def _kind_of(dtype: Any) -> str | None:
+    """Return "numbers", "strings", "objects", or None for any other type."""
+    if isinstance(dtype, np.dtype):
+        return _KINDS.get(dtype.kind)
+    if dtype.is_numeric() or dtype == nw.Boolean:
+        return "numbers"
+    if dtype in (nw.Object, nw.Unknown):
+        return "objects"
+    return "strings" if dtype in (nw.String, nw.Categorical, nw.Enum) else None
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas need not be installed, so its NA and NaT are recognised by the names of their types.
+    is_nan = isinstance(value, float) and np.isnan(value)
+    return is_nan or type(value).__name__ in ("NoneType", "NAType", "NaTType")
+
+
+def _label(value: Any) -> str:
+    """Name a level: 3 and 3.0 get one name, and so do 0.1 in single and double precision."""
+    if isinstance(value, str | bytes | Integral):
+        return str(value)
+    return str(int(value)) if float(value).is_integer() else format(float(value), ".7g")

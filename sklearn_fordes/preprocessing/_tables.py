@@ -1,0 +1,85 @@
+"""Tables of any container as frames or arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+
+def as_table(X: Any) -> Any:
+    """Return a data frame unchanged and anything else as an array.
+
+    Parameters
+    ----------
+    X : data frame or array-like of shape (n_samples, n_features)
+
+    Returns
+    -------
+    data frame or ndarray of shape (n_samples, n_features)
+        Of any type. Values may be missing.
+
+    Raises
+    ------
+    TypeError
+        If the frame is lazy.
+    ValueError
+        If X does not have two axes, or has no rows or no columns.
+    """
+    X = nw.to_native(X, pass_through=True)
+    if nw.dependencies.is_into_dataframe(X):
+        if 0 in X.shape:
+            raise ValueError(
+                f"Got a data frame of shape {X.shape}, but expected at least one row and column."
+            )
+        return X
+    if hasattr(X, "collect"):
+        raise TypeError(f"Got a lazy {type(X).__name__}, but expected a frame: call collect().")
+    # From a list with numbers and strings, numpy would make strings of the numbers.
+    if isinstance(X, list | tuple) and np.asarray(X).dtype.kind in "US":
+        X = np.array(X, dtype=object)
+    return as_rows(X)
+
+
+def as_rows(X: Any, n_axes: int | None = 2) -> NDArray[Any]:
+    """Return an array of rows.
+
+    scikit-learn's `check_array` is not used, because it changes the warning filters of all threads.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...)
+    n_axes : int, optional
+        Number of axes that X must have. None is two or more.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If X is sparse.
+    ValueError
+        If X has another number of axes, no rows or no columns, or complex numbers.
+    """
+    if issparse(X):
+        raise TypeError("Got a sparse X, but expected a dense array: call toarray().")
+    array = np.asarray(X)
+    if array.ndim != n_axes and (n_axes or array.ndim < 2):
+        raise ValueError(
+            f"Got X of shape {array.shape}, but expected (n_samples, n_features). Reshape your "
+            "data: X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
+        )
+    for axis, name in enumerate(("sample", "feature")):
+        if not array.shape[axis]:
+            raise ValueError(
+                f"Found array with 0 {name}(s) (shape={array.shape}) while a minimum of 1 is "
+                "required."
+            )
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: got X of type {array.dtype}.")
+    return array
