@@ -55,7 +55,7 @@ def forward(embedding: Embedding, X: Tensor, n_rows: int) -> EmbeddingForward:
     weight = embedding.weight.flatten(0, 1)  # (M · D, F, K)
     bias = embedding.bias.flatten(0, 1).unsqueeze(-1)
     value = torch.baddbmm(bias, weight.mT, cos.flatten(0, 1))
-    slope = weight.mT @ sloped.flatten(0, 1)
+    slope = torch.bmm(weight.mT, sloped.flatten(0, 1))
     by_column = cos.shape[:2]
     return EmbeddingForward(
         _rows_first(value, by_column), _rows_first(slope, by_column), numbers, cos, sin, sloped
@@ -71,16 +71,17 @@ def backward(
     """Return the gradients of frequency, phase, weight and bias."""
     weight = embedding.weight.flatten(0, 1)
     e_bar = _rows_last(value_cotangent, weight)
-    weight_bar = e_bar @ forward.cos.flatten(0, 1).mT
-    angle_bar = (weight @ e_bar).view_as(forward.sin).mul_(forward.sin)  # −ᾱ
+    weight_bar = torch.bmm(e_bar, forward.cos.flatten(0, 1).mT)
+    angle_bar = torch.bmm(weight, e_bar).view_as(forward.sin).mul_(forward.sin)  # −ᾱ
     through_slopes = None
     if slope_cotangent is not None:
         first = slice(slope_cotangent.shape[1])
         slope_bar = _rows_last(slope_cotangent, weight)
         weight_bar.baddbmm_(slope_bar, forward.sloped.flatten(0, 1).mT)
-        at_slopes = (weight @ slope_bar).view_as(forward.sloped)
-        tilted = embedding.frequency.unsqueeze(-1) * forward.cos[..., first]
-        angle_bar[..., first].addcmul_(tilted, at_slopes)
+        at_slopes = torch.bmm(weight, slope_bar).view_as(forward.sloped)
+        angle_bar[..., first] += (
+            embedding.frequency.unsqueeze(-1) * forward.cos[..., first] * at_slopes
+        )
         through_slopes = at_slopes.mul_(forward.sin[..., first]).sum(-1)
     phase_bar = angle_bar.sum(-1).neg_()
     frequency_bar = angle_bar.mul_(forward.numbers).sum(-1).neg_()
