@@ -21,7 +21,7 @@ class Derivatives(NamedTuple):
 
 
 def _silu(a: Tensor, n_rows: int) -> Derivatives:
-    s = torch.sigmoid(a)
+    s = _sigmoid(a)
     value = a.mul_(s)
     # lerp(x, y, t) = x + t (y − x), in one pass over memory: s + a s (1 − s).
     slope = torch.lerp(value, s.new_ones(1), s)
@@ -30,6 +30,14 @@ def _silu(a: Tensor, n_rows: int) -> Derivatives:
     # The curvature is (1 − s) (2 slope − value).
     curvature = torch.lerp(value[:, :n_rows], slope[:, :n_rows], 2.0)
     return Derivatives(value, slope, curvature.addcmul_(curvature, s[:, :n_rows], value=-1))
+
+
+def _sigmoid(a: Tensor) -> Tensor:
+    if a.device.type != "cpu":
+        return torch.sigmoid(a)
+    # Torch's own rounds the last numbers of a thread's share in another way than the others, so
+    # that a member's weights would depend on how many members there are.
+    return torch.neg(a).exp_().add_(1).reciprocal_()
 
 
 def _gelu(a: Tensor, n_rows: int) -> Derivatives:
