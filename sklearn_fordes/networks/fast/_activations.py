@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-
-from sklearn_fordes.networks._mlp import ACTIVATIONS
+from torch import Tensor
 
 
 class Derivatives(NamedTuple):
@@ -70,19 +68,3 @@ DERIVATIVES: dict[str, Callable[[Tensor, int], Derivatives]] = {
     "silu": _silu,
     "tanh": _tanh,
 }
-
-
-# Half of a layer's time would go into fresh memory otherwise.
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "silu": nn.SiLU(inplace=True),
-    "tanh": torch.tanh_,
-}
-
-
-def activate(name: str, a: Tensor) -> Tensor:
-    """Return the value alone; `a` is overwritten where autograd does not follow."""
-    if name == "gelu" or torch.is_grad_enabled():
-        value: Tensor = ACTIVATIONS[name]()(a)
-        return value
-    return _IN_PLACE[name](a)

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from sklearn_fordes.networks._dropout import dropout_mask
 from sklearn_fordes.networks._embedding import components
+from sklearn_fordes.networks._mlp import ACTIVATIONS
 from sklearn_fordes.networks.fast import _embedding
-from sklearn_fordes.networks.fast._activations import DERIVATIVES, Derivatives, activate
+from sklearn_fordes.networks.fast._activations import DERIVATIVES, Derivatives
 from sklearn_fordes.networks.fast._embedding import Embedding, EmbeddingForward
 from sklearn_fordes.particles import Gradients, Hessian
 
@@ -74,16 +75,17 @@ class _TangentReverse(NamedTuple):
 def outputs(layers: Layers, X: Tensor) -> Tensor:
     """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
     (weight, bias), *rest = layers.affine
-    embedding = layers.embedding
-    n_columns = weight.shape[-1] - (0 if embedding is None else embedding.n_added)
-    of_columns, of_components = weight.tensor_split([n_columns], dim=-1)
-    h = _affine(X, of_columns, bias)
-    if embedding is not None:
-        *parameters, features = embedding
+    if layers.embedding is None:
+        h = _affine(X, weight, bias)
+    else:
+        *parameters, features = layers.embedding
+        of_columns, of_components = _split(weight, layers.embedding)
         # Two products are faster than one of columns and components copied together.
+        h = _affine(X, of_columns, bias)
         h = torch.baddbmm(h, components(X[..., features], parameters), of_components.mT)
+    activate = ACTIVATIONS[layers.activation]()
     for index, (weight, bias) in enumerate(rest):
-        h = activate(layers.activation, h)
+        h = activate(h)
         if layers.dropout:
             h = h * _mask(layers, index, h)
         h = _affine(h, weight, bias)
@@ -123,11 +125,10 @@ def input_gradients(layers: Layers, forward: Forward, target_gradient: Tensor) -
         layer_gradients.append(g := p.mul_(slope[:, :n_rows]))
     at_inputs = torch.bmm(g, layers.affine[0][0])
     at_components = None
-    if layers.embedding is not None and forward.embedding is not None:
-        n_columns = at_inputs.shape[-1] - layers.embedding.n_added
-        at_inputs, at_components = at_inputs.tensor_split([n_columns], dim=-1)
-        features = layers.embedding.features
-        through_components = at_components * forward.embedding.slope
+    if (embedded := forward.embedding) is not None:
+        at_inputs, at_components = _split(at_inputs, embedded.parameters)
+        features = embedded.parameters.features
+        through_components = at_components * embedded.slope
         # Each column is embedded once, so that no index occurs twice.
         at_inputs[..., features] += through_components.unflatten(-1, (len(features), -1)).sum(-1)
     return Tangent(at_inputs, layer_gradients[::-1], curvatures[::-1], at_components)
@@ -188,14 +189,12 @@ def backward(
         a_bar.mul_(forward.hidden[index - 1].slope)
         if reverse is not None and (curved := reverse.curved[index - 1]) is not None:
             _add_to_first_rows(a_bar, curved)
-    if layers.embedding is not None and forward.embedding is not None:
+    if (embedded := forward.embedding) is not None:
         # Nothing needs the cotangent of the raw columns.
-        of_components = layers.affine[0][0][..., -layers.embedding.n_added :]
+        _, of_components = _split(layers.affine[0][0], embedded.parameters)
         slope_bar = None if reverse is None else reverse.slope_bar
-        value_bar = torch.bmm(a_bar, of_components)
-        gradients += _embedding.backward(layers.embedding, forward.embedding, value_bar, slope_bar)[
-            ::-1
-        ]
+        of_embedding = _embedding.backward(embedded, torch.bmm(a_bar, of_components), slope_bar)
+        gradients += reversed(of_embedding)
     return gradients[::-1]
 
 
@@ -205,16 +204,12 @@ def _reverse_tangent(
     """Pull a cotangent V of the input gradients back through the pass that computed them."""
     p_bar, slope_bar = gradients_cotangent, None
     n_rows = p_bar.shape[1]
-    if (
-        layers.embedding is not None
-        and forward.embedding is not None
-        and tangent.at_components is not None
-    ):
-        at_columns = p_bar[..., layers.embedding.features]
-        n_components = layers.embedding.bias.shape[-1]
+    if (embedded := forward.embedding) is not None and tangent.at_components is not None:
+        at_columns = p_bar[..., embedded.parameters.features]
+        n_components = embedded.parameters.bias.shape[-1]
         at_components = at_columns.repeat_interleave(n_components, dim=-1)
         slope_bar = at_components * tangent.at_components
-        p_bar = torch.cat([p_bar, at_components * forward.embedding.slope], dim=-1)
+        p_bar = torch.cat([p_bar, at_components * embedded.slope], dim=-1)
     p_bars: list[Tensor] = [p_bar]
     g_bar = torch.bmm(p_bar, layers.affine[0][0].mT)
     for (weight, _), (_, slope, _), curvature in zip(
@@ -238,6 +233,12 @@ def _weight_gradient(products: list[tuple[Tensor, Tensor]]) -> Tensor:
     for left, right in more:
         gradient.baddbmm_(left.mT, right)
     return gradient
+
+
+def _split(values: Tensor, embedding: Embedding) -> tuple[Tensor, Tensor]:
+    """Split the inputs of the first layer, on the last axis, into columns and components."""
+    n_columns = values.shape[-1] - embedding.bias[0].numel()
+    return values[..., :n_columns], values[..., n_columns:]
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
