@@ -200,6 +200,13 @@ def test_derivatives_far_from_zero_are_finite(activation):
         assert part is None or torch.isfinite(part).all()
 
 
+def test_rows_at_a_time_follow_the_widest_layer():
+    for layers, width in [({}, 7), ({"embedded_features": [0, 3]}, 32)]:
+        _, ensemble = make_pair(**layers)
+        assert ensemble.rows_at_a_time(4 * width * 10) == 10
+        assert ensemble.rows_at_a_time(4 * width * 10 - 1) == 9
+
+
 def test_interleaved_evaluations_are_those_of_one_after_another():
     _, ensemble = make_pair(embedded_features=[0, 2])
     batches = [make_batch(), make_batch(12)]
