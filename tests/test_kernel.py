@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sklearn_fordes.particles import Kernel, Metric, wasserstein
+from sklearn_fordes.particles import _kernel as kernel_module
 
 SHAPES = [(2, 1, 3), (2, 5, 1), (3, 4, 2), (5, 1, 7), (8, 6, 3), (11, 3, 20)]
 
@@ -217,3 +218,13 @@ def test_wrong_shapes_are_told(arguments, message):
     representation, rotation, precision = (*arguments, None, None)[:3]
     with pytest.raises(ValueError, match=message):
         repulsion_force(representation, rotation=rotation, precision=precision)
+
+
+@pytest.mark.parametrize("pairs", [1, 60, 100])
+def test_kernels_are_the_same_however_many_rows_are_compared_at_a_time(monkeypatch, pairs):
+    representation = random_gradients((5, 11, 3))
+    expected = wasserstein(representation)
+    monkeypatch.setattr(kernel_module, "_PAIRS_AT_A_TIME", pairs)
+    actual = wasserstein(representation)
+    torch.testing.assert_close(actual.potential, expected.potential)
+    torch.testing.assert_close(actual.force, expected.force)

@@ -121,11 +121,12 @@ def _check_settings(
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:
     """Make a layer with the weights that torch gives it, drawn by `generator`."""
-    # The layer's own constructor can draw from the global generator only.
-    layer: nn.Linear = nn.utils.skip_init(
-        nn.Linear, n_inputs, n_outputs, dtype=torch.float32, device="cpu"
-    )
+    # On this device the constructor draws nothing: it knows the global generator only.
+    layer = nn.Linear(n_inputs, n_outputs, device="meta")
+    weight = torch.empty(n_outputs, n_inputs, dtype=torch.float32, device="cpu")
+    layer.weight = nn.Parameter(weight)
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     bound = 1 / math.sqrt(n_inputs) if n_inputs else 0
-    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    bias = torch.empty(n_outputs, dtype=torch.float32, device="cpu")
+    layer.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
     return layer

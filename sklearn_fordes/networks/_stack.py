@@ -26,6 +26,7 @@ def stack_members(
     Returns
     -------
     Ensemble
+        Of the engine that the members' type has chosen.
 
     Examples
     --------

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-
-from sklearn_fordes.networks._mlp import ACTIVATIONS
+from torch import Tensor
 
 
 class Derivatives(NamedTuple):
@@ -21,7 +19,7 @@ class Derivatives(NamedTuple):
 
 
 def _silu(a: Tensor, n_rows: int) -> Derivatives:
-    s = torch.sigmoid(a)
+    s = _sigmoid(a)
     value = a.mul_(s)
     # lerp(x, y, t) = x + t (y − x), in one pass over memory: s + a s (1 − s).
     slope = torch.lerp(value, s.new_ones(1), s)
@@ -30,6 +28,14 @@ def _silu(a: Tensor, n_rows: int) -> Derivatives:
     # The curvature is (1 − s) (2 slope − value).
     curvature = torch.lerp(value[:, :n_rows], slope[:, :n_rows], 2.0)
     return Derivatives(value, slope, curvature.addcmul_(curvature, s[:, :n_rows], value=-1))
+
+
+def _sigmoid(a: Tensor) -> Tensor:
+    if a.device.type != "cpu":
+        return torch.sigmoid(a)
+    # Torch's own rounds the last numbers of a thread's share in another way than the others, so
+    # that a member's weights would depend on how many members there are.
+    return torch.neg(a).exp_().add_(1).reciprocal_()
 
 
 def _gelu(a: Tensor, n_rows: int) -> Derivatives:
@@ -62,19 +68,3 @@ DERIVATIVES: dict[str, Callable[[Tensor, int], Derivatives]] = {
     "silu": _silu,
     "tanh": _tanh,
 }
-
-
-# Half of a layer's time would go into fresh memory otherwise.
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,
-    "silu": nn.SiLU(inplace=True),
-    "tanh": torch.tanh_,
-}
-
-
-def activate(name: str, a: Tensor) -> Tensor:
-    """Return the value alone; `a` is overwritten where autograd does not follow."""
-    if name == "gelu" or torch.is_grad_enabled():
-        value: Tensor = ACTIVATIONS[name]()(a)
-        return value
-    return _IN_PLACE[name](a)

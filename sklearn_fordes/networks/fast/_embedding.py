@@ -28,15 +28,11 @@ class Embedding(NamedTuple):
     bias: Tensor  # (M, D, K)
     features: Tensor  # (D,)
 
-    @property
-    def n_added(self) -> int:
-        """Number of columns that a member appends, D · K."""
-        return self.bias[0].numel()
-
 
 class EmbeddingForward(NamedTuple):
     """What the way back needs of a pass through embeddings, at B rows, n of them with slopes."""
 
+    parameters: Embedding
     value: Tensor  # e (M, B, D · K)
     slope: Tensor  # e' (M, n, D · K)
     numbers: Tensor  # x (D, 1, B)
@@ -55,32 +51,35 @@ def forward(embedding: Embedding, X: Tensor, n_rows: int) -> EmbeddingForward:
     weight = embedding.weight.flatten(0, 1)  # (M · D, F, K)
     bias = embedding.bias.flatten(0, 1).unsqueeze(-1)
     value = torch.baddbmm(bias, weight.mT, cos.flatten(0, 1))
-    slope = weight.mT @ sloped.flatten(0, 1)
+    slope = torch.bmm(weight.mT, sloped.flatten(0, 1))
     by_column = cos.shape[:2]
     return EmbeddingForward(
-        _rows_first(value, by_column), _rows_first(slope, by_column), numbers, cos, sin, sloped
+        embedding,
+        _rows_first(value, by_column),
+        _rows_first(slope, by_column),
+        numbers,
+        cos,
+        sin,
+        sloped,
     )
 
 
 def backward(
-    embedding: Embedding,
-    forward: EmbeddingForward,
-    value_cotangent: Tensor,
-    slope_cotangent: Tensor | None,
+    forward: EmbeddingForward, value_cotangent: Tensor, slope_cotangent: Tensor | None
 ) -> list[Tensor]:
     """Return the gradients of frequency, phase, weight and bias."""
-    weight = embedding.weight.flatten(0, 1)
+    weight = forward.parameters.weight.flatten(0, 1)
     e_bar = _rows_last(value_cotangent, weight)
-    weight_bar = e_bar @ forward.cos.flatten(0, 1).mT
-    angle_bar = (weight @ e_bar).view_as(forward.sin).mul_(forward.sin)  # −ᾱ
+    weight_bar = torch.bmm(e_bar, forward.cos.flatten(0, 1).mT)
+    angle_bar = torch.bmm(weight, e_bar).view_as(forward.sin).mul_(forward.sin)  # −ᾱ
     through_slopes = None
     if slope_cotangent is not None:
         first = slice(slope_cotangent.shape[1])
         slope_bar = _rows_last(slope_cotangent, weight)
         weight_bar.baddbmm_(slope_bar, forward.sloped.flatten(0, 1).mT)
-        at_slopes = (weight @ slope_bar).view_as(forward.sloped)
-        tilted = embedding.frequency.unsqueeze(-1) * forward.cos[..., first]
-        angle_bar[..., first].addcmul_(tilted, at_slopes)
+        at_slopes = torch.bmm(weight, slope_bar).view_as(forward.sloped)
+        frequency = forward.parameters.frequency.unsqueeze(-1)
+        angle_bar[..., first] += frequency * forward.cos[..., first] * at_slopes
         through_slopes = at_slopes.mul_(forward.sin[..., first]).sum(-1)
     phase_bar = angle_bar.sum(-1).neg_()
     frequency_bar = angle_bar.mul_(forward.numbers).sum(-1).neg_()

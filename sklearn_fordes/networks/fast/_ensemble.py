@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import cast
 
 from torch import Tensor, nn
@@ -88,16 +89,16 @@ class MLPEnsemble(Ensemble):
     def _layers(self) -> Layers:
         member = cast("MLP", self._template)
         layers = Layers([], member.activation, None, [])
-        for name, part in member.named_children():
+        # They come in the order of the parts, and an embedding's in the order of its fields.
+        parameters = self.stacked.parameters()
+        for name, part in enumerate(member):
             if isinstance(part, nn.Linear):
-                weight, bias = self.stacked.get_submodule(name).parameters()
-                layers.affine.append((weight, bias))
+                layers.affine.append((next(parameters), next(parameters)))
             elif isinstance(part, Dropout) and self.training:
                 layers.dropout.append((self.stacked.get_buffer(f"{name}.draws"), part.p))
             elif isinstance(part, PeriodicEmbedding):
-                # The parameters of a module come in the order in which it has made them.
-                frequency, phase, weight, bias = self.stacked.get_submodule(name).parameters()
                 features = self.stacked.get_buffer(f"{name}.features")[0]  # equal for all members
+                frequency, phase, weight, bias = islice(parameters, 4)
                 embedding = Embedding(frequency, phase, weight, bias, features)
                 layers = layers._replace(embedding=embedding)
         return layers

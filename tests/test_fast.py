@@ -1,29 +1,31 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
+from sklearn_fordes.networks._mlp import ACTIVATIONS
+from sklearn_fordes.networks.fast import _embedding as fast_embedding
+from sklearn_fordes.networks.fast._activations import DERIVATIVES
 from sklearn_fordes.particles import (
     CATEGORICAL,
     GRADIENT_TARGETS,
+    SPACES,
     Ensemble,
     Repulsion,
     accumulate_gradients,
-    wasserstein,
 )
-from sklearn_fordes.tabular import MLP, MLPEnsemble, PeriodicEmbedding
-from sklearn_fordes.tabular import _mlp_ensemble as mlp_ensemble
-from sklearn_fordes.tabular._activations import ACTIVATIONS
-from sklearn_fordes.tabular._embedding import EmbeddingPass
-from sklearn_fordes.tabular._workspace import Workspace
 
 
 def make_pair(n_features=5, n_classes=3, dtype=torch.float64, **mlp):
     member = partial(MLP, n_features, n_classes, **{"hidden_layer_sizes": (7, 4), **mlp})
-    return [kind(member, 4, seed=3).to(dtype) for kind in (Ensemble, MLPEnsemble)]
+    return [stack(member, 4, seed=3).to(dtype) for stack in (Ensemble, stack_members)]
 
 
 def make_batch(n_rows=9, n_features=5, n_classes=3):
@@ -72,41 +74,6 @@ def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fract
     assert all((gradient != 0).any() for gradient in actual[1])
 
 
-@pytest.mark.parametrize("embedded_features", [(), [3, 1]], ids=str)
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("n_rows", [1, 8, 9, 40])
-def test_outputs_by_blocks_of_rows(monkeypatch, n_rows, shared, embedded_features):
-    """What autograd does not follow is computed so many rows at a time; eight here."""
-    monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 1)
-    monkeypatch.setattr(mlp_ensemble, "_FEWEST_ROWS", 8)
-    general, written_out = make_pair(embedded_features=embedded_features)
-    blocks, outputs_of = [], written_out._outputs
-
-    def noting(X, **settings):
-        blocks.append(X.shape[-2])
-        return outputs_of(X, **settings)
-
-    monkeypatch.setattr(written_out, "_outputs", noting)
-    X, _ = make_batch(n_rows)
-    X = X if shared else torch.stack([X + i for i in range(4)])
-    with torch.no_grad():
-        torch.testing.assert_close(written_out(X, shared=shared), general(X, shared=shared))
-    assert blocks == [8] * (n_rows // 8) + [n_rows % 8] * (n_rows % 8 > 0)
-
-
-def test_masks_of_dropout_do_not_depend_on_blocks_of_rows(monkeypatch):
-    _, ensemble = make_pair(dropout=0.5)
-    X, _ = make_batch(40)
-    outputs = []
-    for n_rows in (8, 100):
-        monkeypatch.setattr(mlp_ensemble, "_CACHED_ACTIVATIONS", 1)
-        monkeypatch.setattr(mlp_ensemble, "_FEWEST_ROWS", n_rows)
-        torch.manual_seed(0)
-        with torch.no_grad():
-            outputs.append(ensemble(X))
-    assert torch.equal(*outputs)
-
-
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("embedded_features", [(), [1, 0]], ids=str)
 @pytest.mark.parametrize(
@@ -148,7 +115,8 @@ def test_components_and_slopes_by_hand():
     expected = angle.cos() @ embedding.weight[0] + embedding.bias[0]
     torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
     stacked = [parameter.detach()[None] for parameter in embedding.parameters()]
-    found = EmbeddingPass(X[:, 1:], stacked, 2, Workspace().lease(X))
+    parameters = fast_embedding.Embedding(*stacked, embedding.features)
+    found = fast_embedding.forward(parameters, X, 2)
     torch.testing.assert_close(found.value[0], expected.detach())
     step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
     slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
@@ -185,28 +153,16 @@ def test_gradients_accumulate():
     torch.testing.assert_close(twice, [2 * gradient for gradient in once])
 
 
-def test_dropout_acts_as_autograd_through_the_same_masks_says():
-    _, ensemble = make_pair(dropout=0.4)
+@pytest.mark.parametrize("embedded_features", [(), [3, 1]], ids=str)
+def test_step_with_dropout_has_the_masks_of_the_general_ensemble(embedded_features):
+    """Autograd evaluates the whole batch at once here: each call has masks of its own."""
+    pair = make_pair(dropout=0.4, embedded_features=embedded_features)
     X, y = make_batch()
-    repulsion = Repulsion(strength=9.0, fraction=0.5)
-    n_rows = 4
-    torch.manual_seed(0)
-    step, actual = step_and_gradients(ensemble, X, y, repulsion)
-    actual = [gradient.clone() for gradient in actual]
-
-    ensemble.zero_grad()
-    torch.manual_seed(0)
-    points = X.expand(4, *X.shape).clone().requires_grad_()
-    logits = ensemble(points, shared=False)
-    targets = GRADIENT_TARGETS["log_odds"](logits[:, :n_rows], y[:n_rows])
-    (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
-    torch.testing.assert_close(step.outputs, logits.detach())
-    force = wasserstein(gradients[:, :n_rows]).force
-    losses = torch.nn.functional.cross_entropy(logits.mT, y.expand(4, -1), reduction="none")
-    inner = (gradients[:, :n_rows] * force).sum()
-    (losses.mean(1).sum() + 9.0 / len(X) * inner).backward()
-    expected = [parameter.grad for parameter in ensemble.parameters()]
-    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+    for _ in range(2):
+        expected, actual = (step_and_gradients(e, X, y, Repulsion(strength=9.0)) for e in pair)
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
+    general, written_out = (ensemble(X) for ensemble in pair)
+    torch.testing.assert_close(written_out, general, atol=1e-12, rtol=1e-9)
 
 
 def test_dropout_masks_differ_between_members_and_vanish_in_evaluation():
@@ -226,13 +182,9 @@ def test_dropout_masks_differ_between_members_and_vanish_in_evaluation():
 @pytest.mark.parametrize("n_rows", [0, 11, 30])
 def test_derivatives_of_activations(activation, n_rows):
     a = torch.linspace(-4, 4, 30, dtype=torch.float64).reshape(1, 30, 1).requires_grad_()
-    layer, function, differentiate = ACTIVATIONS[activation]
-    expected_value = layer()(a)
+    expected_value = ACTIVATIONS[activation]()(a)
     (expected_slope,) = torch.autograd.grad(expected_value.sum(), a, create_graph=True)
-    torch.testing.assert_close(function(a), expected_value)
-    with torch.no_grad():
-        torch.testing.assert_close(function(a.detach().clone()), expected_value.detach())
-    value, slope, curvature = differentiate(a.detach().clone(), n_rows, Workspace().lease(a))
+    value, slope, curvature = DERIVATIVES[activation](a.detach().clone(), n_rows)
     torch.testing.assert_close(value, expected_value.detach())
     torch.testing.assert_close(slope, expected_slope.detach())
     if n_rows and activation != "relu":
@@ -240,3 +192,50 @@ def test_derivatives_of_activations(activation, n_rows):
         torch.testing.assert_close(curvature, expected_curvature[:, :n_rows])
     else:
         assert curvature is None
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_far_from_zero_are_finite(activation):
+    for part in DERIVATIVES[activation](torch.tensor([[[-1e4, -200.0, 200.0, 1e4]]]), 1):
+        assert part is None or torch.isfinite(part).all()
+
+
+def test_rows_at_a_time_follow_the_widest_layer():
+    for layers, width in [({}, 7), ({"embedded_features": [0, 3]}, 32)]:
+        _, ensemble = make_pair(**layers)
+        assert ensemble.rows_at_a_time(4 * width * 10) == 10
+        assert ensemble.rows_at_a_time(4 * width * 10 - 1) == 9
+
+
+def test_interleaved_evaluations_are_those_of_one_after_another():
+    _, ensemble = make_pair(embedded_features=[0, 2])
+    batches = [make_batch(), make_batch(12)]
+
+    def evaluate(batch):
+        return SPACES["input_gradient"].evaluate(ensemble, *batch, 6, CATEGORICAL)
+
+    def pulled_back(evaluation):
+        cotangents = torch.ones_like(evaluation.outputs), evaluation.representation
+        return evaluation.pullback(*cotangents)
+
+    apart = [pulled_back(evaluate(batch)) for batch in batches]
+    both = [evaluate(batch) for batch in batches]
+    torch.testing.assert_close([pulled_back(e) for e in both], apart, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="second pullback"):
+        pulled_back(both[0])
+
+
+def test_threads_differentiate_one_ensemble(binary):
+    X, y = binary
+    model = FoRDEClassifier(2, hidden_layer_sizes=8, max_epochs=2, random_state=0).fit(X, y)
+    expected, found = model.input_gradients(X), {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: model.input_gradients(X)}))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(8):
+        np.testing.assert_array_equal(found[i], expected)
