@@ -28,7 +28,6 @@ class Parameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
-    _default_dropout = 0.0  # Of the default network.
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
         # The parts of the repulsion are checked where it is built.
@@ -171,9 +170,13 @@ class Parameters(BaseEstimator):
         }
         module = self.module
         if module is None:
-            module, offered["dropout"] = networks.MLP, self._default_dropout
+            module, offered["dropout"] = networks.MLP, self._default_dropout()
         taken = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**taken, **arguments})
+
+    def _default_dropout(self) -> float:
+        """Return the dropout of the default network."""
+        return 0.0
 
     def _net_parameters(self) -> dict[str, Any]:
         """Return the parameters of the net that do not depend on the rows."""

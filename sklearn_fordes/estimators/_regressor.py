@@ -109,7 +109,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     noise : {"heteroscedastic", "homoscedastic", "quantile"}, default="heteroscedastic"
         Model of what the inputs can't tell. A member's distribution is normal, with a variance that
         is a function of the input or one number; or it has any shape, given by quantiles at a fixed
-        grid of levels from .01 to .99, trained on the pinball loss.
+        grid of levels from 0.01 to 0.99, trained on the pinball loss.
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers, as in `FoRDEClassifier`.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
@@ -405,6 +405,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
 
     def _known_target(self) -> Scale:
         return Scale(self.target_mean_, self.target_scale_, self._likelihood())
+
+    def _default_dropout(self) -> float:
+        # Without it intervals are too narrow on small tables: on four tables (Boston, car prices,
+        # colleges, diabetes; two seeds) 90 % intervals cover 0.86 without and 0.88 with it, at
+        # equal pinball loss.
+        return 0.1 if self.noise == "quantile" else 0.0
 
     def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
         if self.noise != "homoscedastic":

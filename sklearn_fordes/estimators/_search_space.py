@@ -10,12 +10,12 @@ from scipy.stats import loguniform
 def search_space(step: str | None = None) -> dict[str, Any]:
     """Distributions of the parameters that pay to tune, for a randomized search.
 
-    Ranges were chosen on development sets (``docs/method.md``): the defaults lie inside.
+    Ranges were chosen on development sets (``docs/defaults.md``): the defaults lie inside.
 
     Parameters
     ----------
     step : str, default=None
-        Name of the estimator's step if it stands in a pipeline.
+        Name of the estimator's step if it is in a pipeline.
 
     Returns
     -------
