@@ -101,9 +101,12 @@ def test_predict_batch_size_set_after_fit_is_checked(small, binary, rows):
 
 
 def test_rows_at_a_time_shrink_with_the_members(small, binary):
+    class Subclass(MLP):
+        """Evaluated by the general engine, which does not know how wide its layers are."""
+
     sizes = [
         small(n_members=m, max_epochs=1, **other).fit(*binary).net_.iterator_valid__batch_size
-        for m, other in ((2, {}), (40, {}), (2, {"module": MLP}), (2, {"encoder": None}))
+        for m, other in ((2, {}), (40, {}), (2, {"module": Subclass}), (2, {"encoder": None}))
     ]
     assert sizes[1] == sizes[0] // 20
     assert sizes[2] == 1024

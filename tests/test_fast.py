@@ -1,14 +1,11 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
-import threading
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
-from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
 from sklearn_fordes.networks.fast import _embedding as fast_embedding
@@ -223,19 +220,3 @@ def test_interleaved_evaluations_are_those_of_one_after_another():
     torch.testing.assert_close([pulled_back(e) for e in both], apart, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match="second pullback"):
         pulled_back(both[0])
-
-
-def test_threads_differentiate_one_ensemble(binary):
-    X, y = binary
-    model = FoRDEClassifier(2, hidden_layer_sizes=8, max_epochs=2, random_state=0).fit(X, y)
-    expected, found = model.input_gradients(X), {}
-    threads = [
-        threading.Thread(target=lambda i=i: found.update({i: model.input_gradients(X)}))
-        for i in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for i in range(8):
-        np.testing.assert_array_equal(found[i], expected)

@@ -9,6 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Torch computes a multiple of so many numbers as vectors, and what remains one by one.
+_AT_A_TIME = 32
+# Torch gives a thread so many numbers at least.
+_FEWEST_OF_A_THREAD = 32768
+
 
 class Derivatives(NamedTuple):
     """Value and slope at every row, curvature at the first rows; None stands for zero."""
@@ -31,11 +36,18 @@ def _silu(a: Tensor, n_rows: int) -> Derivatives:
 
 
 def _sigmoid(a: Tensor) -> Tensor:
-    if a.device.type != "cpu":
+    """Return the sigmoid of each member's numbers, bit by bit the same for any number of members.
+
+    On a CPU, torch rounds the last numbers of a thread's share in another way than the others.
+    """
+    n_pieces = max(1, min(torch.get_num_threads(), -(-a.numel() // _FEWEST_OF_A_THREAD)))
+    share = -(-a.numel() // n_pieces)
+    if a.device.type != "cpu" or not (share % _AT_A_TIME or a[0].numel() % _AT_A_TIME):
         return torch.sigmoid(a)
-    # Torch's own rounds the last numbers of a thread's share in another way than the others, so
-    # that a member's weights would depend on how many members there are.
-    return torch.neg(a).exp_().add_(1).reciprocal_()
+    s = torch.empty_like(a)
+    for of_member, out in zip(a, s, strict=True):
+        torch.sigmoid(of_member, out=out)
+    return s
 
 
 def _gelu(a: Tensor, n_rows: int) -> Derivatives:
