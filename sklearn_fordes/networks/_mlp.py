@@ -1,17 +1,26 @@
-"""The default member for tables."""
+"""The default member for tables, and its parts: plain modules, forward only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sklearn_fordes.networks._dropout import Dropout
-from sklearn_fordes.networks._embedding import PeriodicEmbedding
+# SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
+# Torch has signed integers only, which multiply and add as unsigned ones do.
+_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
+_ROUNDS = [(30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64))]
+_LAST_SHIFT = 31
+# Another odd number, so that the words of one call are not those of the next one, moved by one.
+_CALL = 0xD1342543DE82EF95 - (1 << 64)
+# Each word of 64 random bits gives four draws of 16 bits: a rate is a multiple of 1 / 65536.
+_DRAWS_A_WORD = 4
+_N_DRAWS = 1 << 16
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
@@ -91,7 +100,7 @@ class MLP(nn.Sequential):
         *hidden, last = [_linear(n, width, generator) for n, width in pairwise(widths)]
         for layer in hidden:
             layers += [layer, ACTIVATIONS[activation]()]
-            if dropout:  # its key is drawn after the weights, which do not depend on dropout
+            if dropout:  # Its key is drawn after the weights, which do not depend on it.
                 layers.append(Dropout(dropout, generator=generator))
         super().__init__(*layers, last)
         self.activation = activation
@@ -130,3 +139,164 @@ def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) ->
     bias = torch.empty(n_outputs, dtype=torch.float32, device="cpu")
     layer.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
     return layer
+
+
+class PeriodicEmbedding(nn.Module):
+    """Append to a row K learnt periodic components of each of some columns.
+
+    A number x becomes ``W cos(2π (f x + φ)) + c`` with F frequencies f and phases φ of its own
+    (Gorishniy, Rubachev, Babenko: On embeddings for numerical features in tabular deep learning,
+    NeurIPS 2022; with phases and few components as in RealMLP, Holzmüller et al. 2024).
+
+    Parameters
+    ----------
+    features : sequence of int
+        Which columns are embedded, D of them.
+    n_frequencies : int, default=16
+        F.
+    n_components : int, default=3
+        K.
+    frequency_scale : float, default=0.3
+        Standard deviation of the initial frequencies, in periods per unit of the input.
+    generator : torch.Generator, optional
+        Draws the initial weights. None is torch's global generator.
+
+    Examples
+    --------
+    >>> embedding = PeriodicEmbedding([0, 2], n_components=3)
+    >>> embedding(torch.ones(5, 4)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int],
+        *,
+        n_frequencies: int = 16,
+        n_components: int = 3,
+        frequency_scale: float = 0.3,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        shape = (len(features), n_frequencies)
+        # Type and device are explicit, for scripts change torch's defaults.
+        normal = torch.empty(shape, dtype=torch.float32, device="cpu")
+        normal.normal_(generator=generator)
+
+        def uniform(bound: float, *shape: int) -> nn.Parameter:
+            draws = torch.empty(shape, dtype=torch.float32, device="cpu")
+            return nn.Parameter(bound * (2 * draws.uniform_(generator=generator) - 1))
+
+        self.frequency = nn.Parameter(2 * math.pi * frequency_scale * normal)
+        self.phase = uniform(math.pi, *shape)
+        bound = n_frequencies**-0.5  # as in nn.Linear
+        self.weight = uniform(bound, *shape, n_components)
+        self.bias = uniform(bound, len(features), n_components)
+        columns = torch.as_tensor(features, dtype=torch.int64, device="cpu")
+        self.register_buffer("features", columns)
+
+    @property
+    def n_added(self) -> int:
+        """Number of columns that are appended."""
+        return self.bias.numel()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return (B, n_features + D · K)."""
+        numbers = X[:, cast("Tensor", self.features)]
+        # Rows are the last axis: one product for each column, whose short side comes first.
+        angle = self.frequency.unsqueeze(-1) * numbers.T.unsqueeze(1) + self.phase.unsqueeze(-1)
+        value = self.weight.mT @ angle.cos() + self.bias.unsqueeze(-1)  # (D, K, B)
+        return torch.cat([X, value.flatten(0, 1).T], dim=1)
+
+
+class Dropout(nn.Module):
+    """Dropout by a counter-based generator of its own.
+
+    A mask depends on the layer's key, on the number of calls so far and on the position in the
+    batch, and on nothing else. So a member's masks do not depend on the global generators, on the
+    other members of its ensemble or on the device, and a saved member goes on where it was.
+
+    Parameters
+    ----------
+    p : float
+        Probability of zeroing an entry in training, in (0, 1). It is rounded to a multiple of
+        1 / 65536.
+    generator : torch.Generator, optional
+        Draws the key. None is torch's global generator.
+
+    Attributes
+    ----------
+    draws : Tensor of shape (2,)
+        Key and number of calls, int64.
+
+    Examples
+    --------
+    >>> dropout = Dropout(0.5, generator=torch.Generator().manual_seed(0))
+    >>> dropout(torch.ones(2, 4)).unique()
+    tensor([0., 2.])
+    """
+
+    def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.p = float(p)
+        self.register_buffer("draws", torch.zeros(2, dtype=torch.int64, device="cpu"))
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw another key, and count calls from zero."""
+        draws = cast("Tensor", self.draws)
+        draws.zero_()[0].random_(-(1 << 63), None, generator=generator)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return X, in training with some entries zero and the others divided by 1 − p."""
+        if not self.training:
+            return X
+        return X * dropout_mask(cast("Tensor", self.draws), X.shape, self.p, X.dtype)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+@torch.no_grad()
+def dropout_mask(draws: Tensor, shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """Make the masks of the next call, and count it.
+
+    Parameters
+    ----------
+    draws : Tensor of shape (2,) or (M, 2)
+        Key and number of calls, of one layer or of M members' layers. The number is increased in
+        place.
+    shape : sequence of int
+        Of one member's mask.
+    p : float
+    dtype : torch.dtype
+
+    Returns
+    -------
+    Tensor of shape (*shape) or (M, *shape)
+        Zeros at a rate of p, and elsewhere the number that makes the mean one.
+    """
+    n_zeros = min(max(round(p * _N_DRAWS), 1), _N_DRAWS - 1)
+    size = math.prod(shape)
+    position = torch.arange(-(-size // _DRAWS_A_WORD), device=draws.device).mul_(_STEP)
+    key, n_calls = draws[..., :1], draws[..., 1:]
+    words = _scramble(position + (key + n_calls * _CALL))
+    n_calls.add_(1)
+    # Sixteen bits are a signed number here. What is below the limit becomes zero, the rest one:
+    # that is five times as fast as a comparison, and vmap knows it.
+    below = n_zeros - 1 - _N_DRAWS // 2
+    kept = words.view(torch.int16)[..., :size].clamp(below, below + 1).sub_(below)
+    mask = kept.to(dtype).mul_(_N_DRAWS / (_N_DRAWS - n_zeros))
+    return mask.view(*mask.shape[:-1], *shape)
+
+
+def _scramble(words: Tensor) -> Tensor:
+    """Turn numbers that differ in few bits into independent ones, in place."""
+    for shift, factor in _ROUNDS:
+        words.bitwise_xor_(_shifted(words, shift)).mul_(factor)
+    return words.bitwise_xor_(_shifted(words, _LAST_SHIFT))
+
+
+def _shifted(words: Tensor, n_bits: int) -> Tensor:
+    """Shift to the right as unsigned numbers: torch's own shift repeats the sign."""
+    return (words >> n_bits).bitwise_and_((1 << (64 - n_bits)) - 1)

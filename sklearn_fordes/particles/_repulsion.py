@@ -51,32 +51,6 @@ class BuiltRepulsion:
         """Whether the update changes the driving force too, at a strength of zero as well."""
         return self.update is stein_update
 
-    def n_rows(self, batch_size: int) -> int:
-        """Return the number of a batch's rows at which members are compared."""
-        return max(1, round(self.fraction * batch_size))
-
-    def factor(self, epoch: int, step: int, n_rows: int, relative_loss: Tensor | float) -> Any:
-        """Return the factor of the potential in a step, for a strength of 1.
-
-        Parameters
-        ----------
-        epoch, step : int
-            Counted from zero.
-        n_rows : int
-            Number of rows in the batch.
-        relative_loss : Tensor or float
-            Running mean of the members' loss as a share of a constant prediction's.
-
-        Returns
-        -------
-        Tensor or float
-            Zero between the steps in which the repulsion acts.
-        """
-        if step % self.period:
-            return 0.0
-        ramp = min(1.0, (epoch + 1) / (self.warmup + 1))
-        return self.period * ramp * (relative_loss if self.relative else 1 / n_rows)
-
 
 class Repulsion:
     """How the members of an ensemble repel each other.

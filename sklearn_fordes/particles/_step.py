@@ -70,7 +70,8 @@ def accumulate_gradients(
     likelihood : Likelihood, optional
         What the outputs mean. Default: logits of classes.
     extra_inputs : Tensor of shape (n_extra, ...), optional
-        Rows without a target, at which members are compared too. Where a target is needed (for the
+        Rows without a target, at which members are compared too; the first ones are used, as many
+        as of the batch's rows. Where a target is needed (for the
         gradient of the true class), the ensemble's own guess takes its place.
     communicator : Communicator, optional
         Reaches other processes that hold members or rows. None if there are none.
@@ -148,7 +149,11 @@ def differentiate(
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
         return step, pullback(cotangent)
 
-    n_rows, n_extra = repulsion.n_rows(len(X)), 0 if extra_inputs is None else len(extra_inputs)
+    n_rows = max(1, round(repulsion.fraction * len(X)))
+    n_extra = 0
+    if extra_inputs is not None:  # As many as of the batch's rows, and before these.
+        extra_inputs = extra_inputs[:n_rows]
+        n_extra = len(extra_inputs)
     rows = X if extra_inputs is None else torch.cat([extra_inputs, X])
     outputs, representation, pullback = repulsion.space.evaluate(
         ensemble, rows, y, n_extra + n_rows, likelihood

@@ -30,6 +30,8 @@ from sklearn_fordes.training._data import BatchIterator, DeviceDataset
 _RECORDS = ("train_loss", "driving_loss", "repulsion", "relative_loss")
 # Decay of the running mean over steps of the members' relative loss.
 _RELATIVE_LOSS_DECAY = 0.95
+# Numbers of single precision that a CPU's fused optimizer updates at a time.
+_FUSED_AT_A_TIME = 16
 _CATEGORICAL = CategoricalLikelihood()
 
 
@@ -145,19 +147,18 @@ class ParticleNet(NeuralNet):
         return self
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> ParticleNet:
-        """Make the optimizer, with weight decay on weights only: not on biases and norms."""
+        """Make the optimizer, with groups of parameters that it treats alike.
+
+        Weights decay, biases and norms do not. The fused kernels of a CPU round the last numbers of
+        a tensor in another way than the others; parameters of a size for which this would depend on
+        the number of members take other kernels.
+        """
         super().initialize_optimizer()
         for group in list(self.optimizer_.param_groups):
-            # A member's vector is a matrix in the stack.
-            vectors = [p for p in group["params"] if p.ndim <= 2]
-            matrices = [p for p in group["params"] if p.ndim > 2]
-            if "weight_decay" not in group or not vectors:
-                continue
-            if matrices:
-                group["params"] = matrices
-                self.optimizer_.add_param_group({**group, "params": vectors, "weight_decay": 0.0})
-            else:
-                group["weight_decay"] = 0.0
+            first, *others = _alike(group)
+            group.update(first)
+            for other in others:
+                self.optimizer_.add_param_group(other)
         return self
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
@@ -244,9 +245,6 @@ class ParticleNet(NeuralNet):
         inputs, y = unpack_data(batch)
         X, weight = inputs["X"], inputs.get("sample_weight")
         repulsion, strength = self._repulsion_now(len(X))
-        extra = inputs.get("extra_inputs")
-        if repulsion is not None and extra is not None:  # As many as of the batch's rows.
-            extra = extra[: repulsion.n_rows(len(X))]
         try:
             with self._own_draws():
                 step = accumulate_gradients(
@@ -257,7 +255,7 @@ class ParticleNet(NeuralNet):
                     repulsion=repulsion,
                     strength=strength,
                     likelihood=self.likelihood,
-                    extra_inputs=None if repulsion is None else extra,
+                    extra_inputs=inputs.get("extra_inputs"),
                 )
         except RuntimeError as error:
             self._explain(error)
@@ -268,15 +266,21 @@ class ParticleNet(NeuralNet):
         return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
 
     def _repulsion_now(self, n_rows: int) -> tuple[BuiltRepulsion | None, float | Tensor]:
-        """Return the repulsion of the step that begins, if it acts, and its strength."""
-        if self.repulsion is None:
+        """Return the repulsion of the step that begins, if it acts, and the potential's factor.
+
+        It acts every `period` steps, `period` times as strongly, and rises in the first epochs. A
+        relative strength is a tensor: what it depends on stays on the device.
+        """
+        repulsion = self.repulsion
+        if repulsion is None:
             return None, 0.0
-        epoch = len(self.history) - 1
-        factor = self.repulsion.factor(epoch, self.n_steps, n_rows, self.relative_loss)
-        is_idle = not self.strength or (isinstance(factor, float) and not factor)
-        if is_idle and not self.repulsion.mixes_driving_force:
-            return None, 0.0
-        return self.repulsion, factor * self.strength
+        is_idle = not self.strength or self.n_steps % repulsion.period
+        if is_idle:
+            # Stein's update changes the driving force at a strength of zero as well.
+            return (repulsion if repulsion.mixes_driving_force else None), 0.0
+        ramp = min(1.0, len(self.history) / (repulsion.warmup + 1))
+        unit = self.relative_loss if repulsion.relative else 1 / n_rows
+        return repulsion, repulsion.period * ramp * unit * self.strength
 
     def _own_draws(self) -> AbstractContextManager[None]:
         """Give code of the user's that draws from global generators a seed for this step."""
@@ -388,3 +392,20 @@ class ParticleNet(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         # An average belongs to the very tensors that it swaps.
         return {**super().__getstate__(), "average": None}
+
+
+def _alike(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Divide a parameter group by whether weights decay, and by whether kernels are fused."""
+    parts: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for parameter in group["params"]:
+        decays = parameter.ndim > 2  # A member's vector is a matrix in the stack.
+        is_even = parameter.device.type != "cpu" or not parameter[0].numel() % _FUSED_AT_A_TIME
+        is_fused = bool(group.get("fused")) and is_even
+        settings = {**group, "params": []}
+        if not decays and "weight_decay" in group:
+            settings["weight_decay"] = 0.0
+        if group.get("fused"):
+            settings["fused"] = is_even
+        key = decays and "weight_decay" in group, is_fused
+        parts.setdefault(key, settings)["params"].append(parameter)
+    return list(parts.values())

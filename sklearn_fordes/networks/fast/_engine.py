@@ -1,0 +1,188 @@
+"""Stacked MLPs with the whole training step written out, and the choice of an engine by type."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_fordes.networks._mlp import ACTIVATIONS, MLP, Dropout, PeriodicEmbedding
+from sklearn_fordes.networks.fast import _passes
+from sklearn_fordes.networks.fast._passes import Embedding, Layers, affine, mask, split
+from sklearn_fordes.particles import (
+    Ensemble,
+    Evaluation,
+    Gradients,
+    MemberFactory,
+    OutputDerivatives,
+    OutputFunction,
+    autograd_derivatives,
+)
+
+
+def stack_members(
+    make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
+) -> Ensemble:
+    """Draw members and stack them.
+
+    The type of a member decides how it is differentiated: passes written out by hand for an `MLP`
+    that is built as its constructor builds it, autograd for everything else, a subclass included.
+
+    Parameters
+    ----------
+    make_member : callable or nn.Module
+    n_members : int
+    seed : int, default=0
+        As in `Ensemble`.
+
+    Returns
+    -------
+    Ensemble
+        Of the engine that the members' type has chosen.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from sklearn_fordes.networks import MLP
+    >>> type(stack_members(partial(MLP, 3, 2), n_members=5)).__name__
+    'MLPEnsemble'
+    >>> type(stack_members(partial(nn.Linear, 3, 2), n_members=5)).__name__
+    'Ensemble'
+    """
+    ensemble = Ensemble(make_member, n_members, seed)
+    return MLPEnsemble.of(ensemble) if MLPEnsemble.knows(ensemble) else ensemble
+
+
+class MLPEnsemble(Ensemble):
+    """An `Ensemble` of `MLP` members that needs neither vmap nor autograd to train.
+
+    `stack_members` makes one of an ensemble whose members it `knows`.
+    """
+
+    @staticmethod
+    def knows(ensemble: Ensemble) -> bool:
+        """Whether the passes are written for the members of an ensemble."""
+        member = ensemble._template
+        return type(member) is MLP and _is_as_built(member)
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> MLPEnsemble:
+        """Return an ensemble of the same members, which are not copied."""
+        written_out = cls.__new__(cls)
+        written_out.__dict__.update(vars(ensemble))
+        return written_out
+
+    def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
+        """Evaluate every member (see `Ensemble.forward`)."""
+        rows = X.expand(self.n_members, *X.shape) if shared else X
+        return _outputs(self._layers(), rows)
+
+    def evaluate(
+        self,
+        X: Tensor,
+        n_rows: int = 0,
+        target: OutputFunction | None = None,
+        derivatives: OutputDerivatives | None = None,
+    ) -> Evaluation:
+        """Evaluate every member for training (see `Ensemble.evaluate`)."""
+        layers = self._layers()
+        n_rows = 0 if target is None else n_rows
+        forward = _passes.forward(layers, X, n_rows)
+        tangent = hessian = None
+        if n_rows and target is not None:
+            differentiate = derivatives or partial(autograd_derivatives, target)
+            gradient, hessian = differentiate(forward.outputs[:, :n_rows])
+            tangent = _passes.input_gradients(layers, forward, gradient)
+
+        def pullback(
+            outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
+        ) -> Gradients:
+            return _passes.backward(
+                layers, forward, outputs_cotangent, tangent, gradients_cotangent, hessian
+            )
+
+        return Evaluation(forward.outputs, None if tangent is None else tangent.gradients, pullback)
+
+    def rows_at_a_time(self, n_activations: int) -> int:
+        """Return the number of rows whose widest layer has `n_activations` numbers in all members.
+
+        With chunks of that many rows a layer is still in the processor's cache when the next one
+        reads it.
+        """
+        layers = self._layers()
+        widths = [max(weight.shape[1:]) for weight, _ in layers.affine]
+        if layers.embedding is not None:
+            widths.append(layers.embedding.frequency[0].numel())
+        return max(1, n_activations // (self.n_members * max(widths)))
+
+    @cached_property
+    def _parts(self) -> tuple[str, list[tuple[type, str, float]]]:
+        """The activation; and type, name and dropout rate of each part of a member."""
+        member = self._template
+        parts = [
+            (type(part), name, getattr(part, "p", 0.0)) for name, part in member.named_children()
+        ]
+        return str(member.activation), parts
+
+    def _layers(self) -> Layers:
+        activation, parts = self._parts
+        layers = Layers([], activation, None, [])
+        for kind, name, rate in parts:
+            if kind is nn.Linear:
+                weight, bias = self.stacked.get_submodule(name).parameters()
+                layers.affine.append((weight, bias))
+            elif kind is Dropout and self.training:
+                layers.dropout.append((self.stacked.get_buffer(f"{name}.draws"), rate))
+            elif kind is PeriodicEmbedding:
+                # The parameters of a module come in the order in which it has made them.
+                frequency, phase, weight, bias = self.stacked.get_submodule(name).parameters()
+                features = self.stacked.get_buffer(f"{name}.features")[0]  # Equal for all members.
+                embedding = Embedding(frequency, phase, weight, bias, features)
+                layers = layers._replace(embedding=embedding)
+        return layers
+
+
+def _is_as_built(member: MLP) -> bool:
+    """Whether the parts of a network are those that its constructor made."""
+    kinds = [type(part) for part in member]
+    activation = ACTIVATIONS[member.activation]
+    hidden = [nn.Linear, activation, *[Dropout] * (Dropout in kinds)]
+    first = [PeriodicEmbedding] * (PeriodicEmbedding in kinds)
+    n_hidden = kinds.count(nn.Linear) - 1
+    # Fewer where layers share a weight or have no bias.
+    n_parameters = 4 * len(first) + 2 * (n_hidden + 1)
+    return (
+        kinds == [*first, *hidden * n_hidden, nn.Linear]
+        and len(list(member.parameters())) == n_parameters
+        # An activation of the same type may compute something else.
+        and all(str(part) == str(activation()) for part in member if type(part) is activation)
+    )
+
+
+def _outputs(layers: Layers, X: Tensor) -> Tensor:
+    """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
+    (weight, bias), *rest = layers.affine
+    if layers.embedding is None:
+        h = affine(X, weight, bias)
+    else:
+        of_columns, of_components = split(weight, layers.embedding)
+        # Two products are faster than one of columns and components copied together.
+        h = affine(X, of_columns, bias)
+        h = torch.baddbmm(h, _components(layers.embedding, X), of_components.mT)
+    activate = ACTIVATIONS[layers.activation]()
+    for index, (weight, bias) in enumerate(rest):
+        h = activate(h)
+        if layers.dropout:
+            h = h * mask(layers, index, h)
+        h = affine(h, weight, bias)
+    return h
+
+
+def _components(embedding: Embedding, X: Tensor) -> Tensor:
+    """Embed numbers of rows (M, B, n_features): (M, B, D · K)."""
+    numbers = X[..., embedding.features].mT.unsqueeze(-2)
+    angle = torch.addcmul(embedding.phase.unsqueeze(-1), embedding.frequency.unsqueeze(-1), numbers)
+    cos = angle.cos() if torch.is_grad_enabled() else angle.cos_()
+    value = embedding.weight.mT @ cos + embedding.bias.unsqueeze(-1)  # (M, D, K, B)
+    return value.flatten(-3, -2).mT
