@@ -174,7 +174,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         epochs: int,
     ) -> tuple[dict[str, Any], bool]:
         """Return fitted attributes, and whether training came to its end."""
-        encoder = self._new_encoder()
+        encoder = self._new_encoder(of_tables=self._row_shape_ is None)
         # Not always what transform gives: a target encoder leaves a row's own target out.
         encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
         device = inference.available_device(self.device)
@@ -186,12 +186,13 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             )
         make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
         members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
+        rows_per_chunk = vars(self).get("iterator_valid__batch_size") or members.rows_at_a_time()
         fitted = inference.FittedEnsemble(
             encoder,
             members,
             target.likelihood,
             n_inputs=n_inputs,
-            rows_per_chunk=vars(self).get("iterator_valid__batch_size"),
+            rows_per_chunk=rows_per_chunk,
         )
         inputs = fitted.as_inputs(encoded)
         rows = training.Rows(inputs, data.y, data.sample_weight)
@@ -201,13 +202,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         valid_rows = None
         if valid is not None:
             valid_rows = training.Rows(fitted.encode(valid.X), valid.y, valid.sample_weight)
-        net = self._new_net(
-            fitted,
-            self._new_repulsion(inputs, self.lengthscale, rows.extra_inputs),
-            batch_size=self._batch_size(len(data.y)),
-            max_epochs=epochs,
-            seeds=seeds,
-        )
+        repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
+        net = self._new_net(fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds)
         ended = training.train(net, rows, valid_rows)
         return {**target.attributes(), **self._attributes(fitted, net)}, ended
 
@@ -226,47 +222,13 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         is_computed = isinstance(lengthscale, str | float | int) or callable(lengthscale)
         if is_computed and lengthscale == self._parameters_["lengthscale"]:
             lengthscale = state.known_lengthscale(lengthscale)
+        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
         net = self._new_net(
-            fitted,
-            self._new_repulsion(inputs, lengthscale),
-            batch_size=self._batch_size(len(data.y)),
-            max_epochs=1,
-            seeds=(state.seed, 0),
+            fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
         )
         state.load_into(net)
         training.train(net, training.Rows(inputs, data.y, data.sample_weight))
         return self._attributes(fitted, net)
-
-    def _new_repulsion(self, inputs: Any, lengthscale: Any, extra_inputs: Any = None) -> Any:
-        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-        if repulsion is None or self.n_members == 1:  # Nothing repels a single member.
-            return None
-        if extra_inputs is not None and not repulsion.space.depends_on_inputs:
-            raise ValueError(
-                f"Got X_repulsion with repulsion={self.repulsion!r}, in which members are the same "
-                "at all rows, but expected another repulsion."
-            )
-        return repulsion
-
-    def _new_net(
-        self, fitted: Any, repulsion: Any, *, batch_size: int, max_epochs: int, seeds: Any
-    ) -> Any:
-        """Return an initialised net, whose members are not yet trained."""
-        net = training.ParticleNet(
-            fitted.members,
-            likelihood=fitted.likelihood,
-            repulsion=repulsion,
-            seed=seeds[0],
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            device=str(next(fitted.members.parameters()).device),
-            **{
-                "iterator_train__rng": np.random.default_rng(seeds[1]),
-                "iterator_valid__batch_size": fitted.rows_per_chunk,
-                **self._net_parameters(),
-            },
-        )
-        return net.initialize()
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
         """Return a checked table: a frame or an array, finite floats without an encoder."""
@@ -359,12 +321,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         weights = dict(self.fitted_.members.state_dict())
         state = training.TrainingState.from_dict({**self._training_state_, "members": weights})
         row = next(self.fitted_.members.parameters()).new_zeros(1, self.fitted_.n_inputs)
+        lengthscale = state.known_lengthscale("identity")
+        repulsion = particles.as_repulsion(then.repulsion).build(row, lengthscale)
+        then.batch_size = state.batch_size
         net = then._new_net(
-            self.fitted_,
-            then._new_repulsion(row, state.known_lengthscale("identity")),
-            batch_size=state.batch_size,
-            max_epochs=then.max_epochs,
-            seeds=(state.seed, 0),
+            self.fitted_, repulsion, n_rows=1, max_epochs=then.max_epochs, seeds=(state.seed, 0)
         )
         state.load_into(net)
         return net
@@ -390,10 +351,15 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     # ---- scikit-learn and pickle
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags, uses_encoder = super().__sklearn_tags__(), self._uses_encoder()
         for kind in ("allow_nan", "string", "categorical"):
-            setattr(tags.input_tags, kind, self._uses_encoder())
+            setattr(tags.input_tags, kind, uses_encoder)
         return tags
+
+    def _uses_encoder(self) -> bool:
+        # By default a module of the user's own sees the rows as they come.
+        is_default = isinstance(self.encoder, str)
+        return self.module is None if is_default else self.encoder is not None
 
     def __sklearn_is_fitted__(self) -> bool:
         return "fitted_" in vars(self)

@@ -446,9 +446,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         gradients: NDArray[np.float64] = now.fitted_.input_gradients(X, codes)
         return gradients
 
-    def _default_dropout(self) -> float:
-        # Chosen on the development sets (benchmarks/recipe.py): it pays with many classes.
-        return 0.1
+    def _member_factory(
+        self, encoder: Any, n_inputs: int, n_outputs: int, dropout: float = 0.1
+    ) -> Any:
+        # Dropout was chosen on the development sets (benchmarks/recipe.py): it pays with many
+        # classes.
+        return super()._member_factory(encoder, n_inputs, n_outputs, dropout)
 
     def _new_target(self, data: TrainingData, classes: Any = None) -> Labels:
         check_classification_targets(data.y)

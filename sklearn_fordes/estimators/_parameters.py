@@ -125,14 +125,10 @@ class Parameters(BaseEstimator):
 
     # ---- from parameters to parts
 
-    def _uses_encoder(self) -> bool:
-        # By default a module of the user's own sees the rows as they come.
-        is_default = isinstance(self.encoder, str)
-        return self.module is None if is_default else self.encoder is not None
-
-    def _new_encoder(self) -> Any:
+    def _new_encoder(self, *, of_tables: bool) -> Any:
+        """Return an encoder of tables, or one that changes nothing."""
         given = self.categorical_features
-        if self._uses_encoder() and isinstance(self.encoder, str):
+        if of_tables and isinstance(self.encoder, str):
             # Arrays, whatever scikit-learn's configuration says.
             return TabularEncoder(given).set_output(transform="default")
         if given is not None and not isinstance(given, str):
@@ -141,12 +137,14 @@ class Parameters(BaseEstimator):
                 "expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) can "
                 "come before a module."
             )
-        if self._uses_encoder():
+        if of_tables:
             return clone(self.encoder)
         return FunctionTransformer().set_output(transform="default")
 
-    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
-        """Return what makes a member for rows of an encoder."""
+    def _member_factory(
+        self, encoder: Any, n_inputs: int, n_outputs: int, dropout: float = 0.0
+    ) -> Any:
+        """Return what makes a member for rows of an encoder; `dropout` is the default network's."""
         arguments = {
             name.removeprefix("module__"): value for name, value in self._parts("module__").items()
         }
@@ -170,16 +168,14 @@ class Parameters(BaseEstimator):
         }
         module = self.module
         if module is None:
-            module, offered["dropout"] = networks.MLP, self._default_dropout()
+            module, offered["dropout"] = networks.MLP, dropout
         taken = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**taken, **arguments})
 
-    def _default_dropout(self) -> float:
-        """Return the dropout of the default network."""
-        return 0.0
-
-    def _net_parameters(self) -> dict[str, Any]:
-        """Return the parameters of the net that do not depend on the rows."""
+    def _new_net(
+        self, fitted: Any, repulsion: Any, *, n_rows: int, max_epochs: int, seeds: Any
+    ) -> Any:
+        """Return an initialised net that trains on `n_rows` rows, whose members are untrained."""
         callbacks: list[Any] = []
         if self.early_stopping:
             stop = training.BestEpoch(
@@ -188,15 +184,27 @@ class Parameters(BaseEstimator):
             callbacks.append(("early_stopping", stop))
         if self.verbose:
             callbacks.append(("progress", training.EpochProgress()))
-        return {
-            "strength": float(self.repulsion_strength),
-            "ema_decay": float(self.ema_decay),
-            "lr": self.lr,
-            "callbacks": [*callbacks, *map(training.copy_callback, self.callbacks or ())],
-            "iterator_train__shuffle": True,
-            **self._optimizer_parameters(),
-            **self._parts("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__"),
-        }
+        net = training.ParticleNet(
+            fitted.members,
+            likelihood=fitted.likelihood,
+            repulsion=None if self.n_members == 1 else repulsion,  # Nothing repels a single one.
+            strength=float(self.repulsion_strength),
+            ema_decay=float(self.ema_decay),
+            seed=seeds[0],
+            max_epochs=max_epochs,
+            batch_size=self._batch_size(n_rows),
+            lr=self.lr,
+            callbacks=[*callbacks, *map(training.copy_callback, self.callbacks or ())],
+            device=str(next(fitted.members.parameters()).device),
+            **{
+                **self._optimizer_parameters(),
+                "iterator_train__shuffle": True,
+                "iterator_train__rng": np.random.default_rng(seeds[1]),
+                "iterator_valid__batch_size": fitted.rows_per_chunk,
+                **self._parts("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__"),
+            },
+        )
+        return net.initialize()
 
     def _optimizer_parameters(self) -> dict[str, Any]:
         parameters: dict[str, Any] = {"optimizer": self.optimizer}

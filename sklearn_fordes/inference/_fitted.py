@@ -21,8 +21,6 @@ from sklearn_fordes.particles import (
 
 # Rows encoded at once, so that memory does not grow with the table.
 _ROWS_ENCODED_AT_ONCE = 65_536
-# Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
-_ACTIVATIONS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
 
 
 class FittedEnsemble:
@@ -39,9 +37,8 @@ class FittedEnsemble:
         What the members' outputs mean.
     n_inputs : int
         Number of encoded columns.
-    rows_per_chunk : int, optional
-        Number of rows that the members evaluate at once. By default as many as keep the widest
-        layer in the cache.
+    rows_per_chunk : int
+        Number of rows that the members evaluate at once.
     """
 
     def __init__(
@@ -51,15 +48,13 @@ class FittedEnsemble:
         likelihood: Likelihood,
         *,
         n_inputs: int,
-        rows_per_chunk: int | None = None,
+        rows_per_chunk: int,
     ) -> None:
         self.encoder = encoder
         self.members = members
         self.likelihood = likelihood
         self.n_inputs = n_inputs
-        device = next(members.parameters()).device.type
-        activations = _ACTIVATIONS_AT_ONCE.get(device, 1 << 20)
-        self.rows_per_chunk = rows_per_chunk or members.rows_at_a_time(activations)
+        self.rows_per_chunk = rows_per_chunk
 
     def encode(self, X: Any) -> Tensor:
         """Return the network's inputs for checked rows of a table.

@@ -27,6 +27,8 @@ from sklearn_fordes.particles._evaluation import (
 from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
 
 MemberFactory = Callable[..., nn.Module]
+# Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
+_ACTIVATIONS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
 
 
 class Ensemble(nn.Module):
@@ -50,6 +52,8 @@ class Ensemble(nn.Module):
         A tree of the members' parameters and buffers, named as in the member, each of shape
         ``(M, *shape in the member)``. It holds tensors only and can't be called.
     n_members : int
+    draws_globally : bool
+        Whether members may draw from the global generators, because they take no `generator`.
 
     Raises
     ------
@@ -94,6 +98,7 @@ class Ensemble(nn.Module):
         self.stacked = stacked
         # Not registered as modules, because their weights are never used.
         self.__dict__["_make_member"] = make_member
+        self.draws_globally = not accepts_generator(make_member)
         self.__dict__["_templates"] = local()
 
     def _check_trainable(self) -> None:
@@ -225,11 +230,6 @@ class Ensemble(nn.Module):
         return outputs, features
 
     @property
-    def draws_globally(self) -> bool:
-        """Whether a member may draw from the global generators: it takes no `generator`."""
-        return not accepts_generator(self._make_member)
-
-    @property
     def couples_rows(self) -> bool:
         """Whether a row's output depends on the other rows of its batch.
 
@@ -246,13 +246,19 @@ class Ensemble(nn.Module):
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
 
-    def rows_at_a_time(self, n_activations: int) -> int:
-        """Return for how many rows the widest layer of all members has so many numbers.
+    def rows_at_a_time(self, n_activations: int | None = None) -> int:
+        """Return the number of rows whose widest layer has `n_activations` numbers in all members.
 
-        At most 1024: weights do not tell how large the maps of a convolution are.
+        By default a layer stays in the processor's cache until the next one reads it. At most 1024:
+        weights do not tell how large the maps of a convolution are.
         """
         widths = (p.shape[1] for p in self.stacked.parameters() if p.ndim > 2)
+        n_activations = n_activations or self._n_activations()
         return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
+
+    def _n_activations(self) -> int:
+        device = next(self.stacked.parameters()).device.type
+        return _ACTIVATIONS_AT_ONCE.get(device, 1 << 20)
 
     def select(self, members: Sequence[int]) -> Ensemble:
         """Return an ensemble of some of the members, with copies of their weights.

@@ -232,10 +232,11 @@ class Repulsion:
         self._check_parameters()
         if space is None:
             return None
-        self._check_update(space, lengthscale)
-        self._check_lengthscale(space, lengthscale)
-        width = X[0].numel()
         is_plain = isinstance(lengthscale, str) and lengthscale == "identity"
+        if not is_plain:
+            self._check_lengthscale(space, lengthscale)
+        self._check_update(space, lengthscale)
+        width = X[0].numel()
         made = Lengthscale() if is_plain else make_lengthscale(lengthscale, X)
         if space.axes_are_inputs and any(len(part) != width for part in made if part is not None):
             raise ValueError(

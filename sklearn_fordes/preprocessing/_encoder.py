@@ -121,8 +121,27 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         ValueError
             If a column is neither numbers nor categories, or holds infinite numbers.
         """
-        self._check_parameters()
+        return self._learn(as_table(X))
+
+    def fit_transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+        """Learn ranges, scales and levels of rows, and encode them.
+
+        Parameters
+        ----------
+        X : data frame or array-like of shape (n_samples, n_features)
+        y : None
+            Not used.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out)
+            As from `transform`.
+        """
         table = as_table(X)
+        return self._learn(table).encode(table)
+
+    def _learn(self, table: Any) -> Self:
+        self._check_parameters()
         columns = _read_columns(table)
         is_categorical = self._find_categories(columns)
         numbers, categories = _split_columns(columns, is_categorical)

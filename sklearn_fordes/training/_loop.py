@@ -33,6 +33,12 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
     ValueError
         If the module does not fit the rows, or the loss or a weight stops being finite.
     """
+    repulsion = net.repulsion
+    if repulsion and rows.extra_inputs is not None and not repulsion.space.depends_on_inputs:
+        raise ValueError(
+            "Got X_repulsion with a repulsion in which members are the same at all rows, but "
+            "expected another repulsion."
+        )
     done_before = net.n_epochs
     keep_freed_memory()
     datasets = rows.dataset(), None if valid is None else valid.dataset()

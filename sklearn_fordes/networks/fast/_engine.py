@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_fordes.networks._mlp import ACTIVATIONS, MLP, Dropout, PeriodicEmbedding
 from sklearn_fordes.networks.fast import _passes
-from sklearn_fordes.networks.fast._passes import Embedding, Layers, affine, mask, split
+from sklearn_fordes.networks.fast._passes import Embedding, Layers, mask
 from sklearn_fordes.particles import (
     Ensemble,
     Evaluation,
@@ -51,26 +51,27 @@ def stack_members(
     'Ensemble'
     """
     ensemble = Ensemble(make_member, n_members, seed)
-    return MLPEnsemble.of(ensemble) if MLPEnsemble.knows(ensemble) else ensemble
+    return MLPEnsemble.of(ensemble) or ensemble
+
+
+# The activation; and type, name and dropout rate of each part of a member.
+_Parts = tuple[str, list[tuple[type, str, float]]]
 
 
 class MLPEnsemble(Ensemble):
     """An `Ensemble` of `MLP` members that needs neither vmap nor autograd to train.
 
-    `stack_members` makes one of an ensemble whose members it `knows`.
+    `stack_members` makes one of an ensemble whose members are of the right kind.
     """
 
-    @staticmethod
-    def knows(ensemble: Ensemble) -> bool:
-        """Whether the passes are written for the members of an ensemble."""
-        member = ensemble._template
-        return type(member) is MLP and _is_as_built(member)
-
     @classmethod
-    def of(cls, ensemble: Ensemble) -> MLPEnsemble:
-        """Return an ensemble of the same members, which are not copied."""
+    def of(cls, ensemble: Ensemble) -> MLPEnsemble | None:
+        """Return an ensemble of the same members, not copied; None if they are of another kind."""
+        member = ensemble._templates.module
+        if not (type(member) is MLP and _is_as_built(member)):
+            return None
         written_out = cls.__new__(cls)
-        written_out.__dict__.update(vars(ensemble))
+        written_out.__dict__.update(vars(ensemble), _parts=_parts_of(member))
         return written_out
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
@@ -104,26 +105,17 @@ class MLPEnsemble(Ensemble):
 
         return Evaluation(forward.outputs, None if tangent is None else tangent.gradients, pullback)
 
-    def rows_at_a_time(self, n_activations: int) -> int:
-        """Return the number of rows whose widest layer has `n_activations` numbers in all members.
-
-        With chunks of that many rows a layer is still in the processor's cache when the next one
-        reads it.
-        """
+    def rows_at_a_time(self, n_activations: int | None = None) -> int:
+        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
         layers = self._layers()
         widths = [max(weight.shape[1:]) for weight, _ in layers.affine]
         if layers.embedding is not None:
             widths.append(layers.embedding.frequency[0].numel())
-        return max(1, n_activations // (self.n_members * max(widths)))
+        return max(1, (n_activations or self._n_activations()) // (self.n_members * max(widths)))
 
     @cached_property
-    def _parts(self) -> tuple[str, list[tuple[type, str, float]]]:
-        """The activation; and type, name and dropout rate of each part of a member."""
-        member = self._template
-        parts = [
-            (type(part), name, getattr(part, "p", 0.0)) for name, part in member.named_children()
-        ]
-        return str(member.activation), parts
+    def _parts(self) -> _Parts:
+        return _parts_of(self._template)
 
     def _layers(self) -> Layers:
         activation, parts = self._parts
@@ -141,6 +133,11 @@ class MLPEnsemble(Ensemble):
                 embedding = Embedding(frequency, phase, weight, bias, features)
                 layers = layers._replace(embedding=embedding)
         return layers
+
+
+def _parts_of(member: nn.Module) -> _Parts:
+    parts = [(type(part), name, getattr(part, "p", 0.0)) for name, part in member.named_children()]
+    return str(member.activation), parts
 
 
 def _is_as_built(member: MLP) -> bool:
@@ -163,19 +160,17 @@ def _is_as_built(member: MLP) -> bool:
 def _outputs(layers: Layers, X: Tensor) -> Tensor:
     """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
     (weight, bias), *rest = layers.affine
-    if layers.embedding is None:
-        h = affine(X, weight, bias)
-    else:
-        of_columns, of_components = split(weight, layers.embedding)
+    of_columns, of_components = weight.tensor_split([X.shape[-1]], dim=-1)
+    h = torch.baddbmm(bias.unsqueeze(1), X, of_columns.mT)
+    if layers.embedding is not None:
         # Two products are faster than one of columns and components copied together.
-        h = affine(X, of_columns, bias)
         h = torch.baddbmm(h, _components(layers.embedding, X), of_components.mT)
     activate = ACTIVATIONS[layers.activation]()
     for index, (weight, bias) in enumerate(rest):
         h = activate(h)
         if layers.dropout:
             h = h * mask(layers, index, h)
-        h = affine(h, weight, bias)
+        h = torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
     return h
 
 

@@ -125,12 +125,12 @@ def forward(layers: Layers, X: Tensor, n_rows: int) -> Forward:
         h = torch.cat([h, embedded.value], dim=-1)
     inputs, hidden = [h], []
     for index, (weight, bias) in enumerate(hidden_layers):
-        derivatives = _DERIVATIVES[layers.activation](affine(h, weight, bias), n_rows)
+        derivatives = _DERIVATIVES[layers.activation](_affine(h, weight, bias), n_rows)
         if layers.dropout:
             _drop(derivatives, mask(layers, index, derivatives.value))
         hidden.append(derivatives)
         inputs.append(h := derivatives.value)
-    return Forward(affine(h, *last), inputs, hidden, embedded)
+    return Forward(_affine(h, *last), inputs, hidden, embedded)
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def input_gradients(layers: Layers, forward: Forward, target_gradient: Tensor) -
     at_inputs = torch.bmm(g, layers.affine[0][0])
     at_components = None
     if (embedded := forward.embedding) is not None:
-        at_inputs, at_components = split(at_inputs, embedded.parameters)
+        at_inputs, at_components = _split(at_inputs, embedded.parameters)
         features = embedded.parameters.features
         through_components = at_components * embedded.slope
         # Each column is embedded once, so that no index occurs twice.
@@ -213,7 +213,7 @@ def backward(
             _add_to_first_rows(a_bar, curved)
     if (embedded := forward.embedding) is not None:
         # Nothing needs the cotangent of the raw columns.
-        _, of_components = split(layers.affine[0][0], embedded.parameters)
+        _, of_components = _split(layers.affine[0][0], embedded.parameters)
         slope_bar = None if reverse is None else reverse.slope_bar
         of_embedding = _embedding_gradients(embedded, torch.bmm(a_bar, of_components), slope_bar)
         gradients += reversed(of_embedding)
@@ -257,13 +257,13 @@ def _weight_gradient(products: list[tuple[Tensor, Tensor]]) -> Tensor:
     return gradient
 
 
-def split(values: Tensor, embedding: Embedding) -> tuple[Tensor, Tensor]:
+def _split(values: Tensor, embedding: Embedding) -> tuple[Tensor, Tensor]:
     """Split the inputs of the first layer, on the last axis, into columns and components."""
     n_columns = values.shape[-1] - embedding.bias[0].numel()
     return values[..., :n_columns], values[..., n_columns:]
 
 
-def affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return h Wᵀ + b for each member."""
     return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
 
