@@ -28,6 +28,7 @@ class Parameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
+    _dropout = 0.0  # Of the default network.
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_members": [Interval(Integral, 1, None, closed="left")],
         # The parts of the repulsion are checked where it is built.
@@ -141,10 +142,8 @@ class Parameters(BaseEstimator):
             return clone(self.encoder)
         return FunctionTransformer().set_output(transform="default")
 
-    def _member_factory(
-        self, encoder: Any, n_inputs: int, n_outputs: int, dropout: float = 0.0
-    ) -> Any:
-        """Return what makes a member for rows of an encoder; `dropout` is the default network's."""
+    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
+        """Return what makes a member for rows of an encoder."""
         arguments = {
             name.removeprefix("module__"): value for name, value in self._parts("module__").items()
         }
@@ -168,7 +167,7 @@ class Parameters(BaseEstimator):
         }
         module = self.module
         if module is None:
-            module, offered["dropout"] = networks.MLP, dropout
+            module, offered["dropout"] = networks.MLP, self._dropout
         taken = {name: value for name, value in offered.items() if _accepts(module, name)}
         return partial(module, **{**taken, **arguments})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import local
@@ -28,7 +29,7 @@ from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
 
 MemberFactory = Callable[..., nn.Module]
 # Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
-_ACTIVATIONS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+ACTIVATIONS_AT_ONCE = defaultdict(lambda: 1 << 20, cuda=1 << 27)
 
 
 class Ensemble(nn.Module):
@@ -253,12 +254,9 @@ class Ensemble(nn.Module):
         weights do not tell how large the maps of a convolution are.
         """
         widths = (p.shape[1] for p in self.stacked.parameters() if p.ndim > 2)
-        n_activations = n_activations or self._n_activations()
-        return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
-
-    def _n_activations(self) -> int:
         device = next(self.stacked.parameters()).device.type
-        return _ACTIVATIONS_AT_ONCE.get(device, 1 << 20)
+        n_activations = n_activations or ACTIVATIONS_AT_ONCE[device]
+        return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
 
     def select(self, members: Sequence[int]) -> Ensemble:
         """Return an ensemble of some of the members, with copies of their weights.

@@ -22,6 +22,7 @@ from sklearn_fordes.particles._lengthscales import (
     tuned_lengthscale,
 )
 from sklearn_fordes.particles._members import (
+    ACTIVATIONS_AT_ONCE,
     Ensemble,
     MemberFactory,
     accepts_generator,

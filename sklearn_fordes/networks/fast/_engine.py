@@ -11,6 +11,7 @@ from sklearn_fordes.networks._mlp import ACTIVATIONS, MLP, Dropout, PeriodicEmbe
 from sklearn_fordes.networks.fast import _passes
 from sklearn_fordes.networks.fast._passes import Embedding, Layers, mask
 from sklearn_fordes.particles import (
+    ACTIVATIONS_AT_ONCE,
     Ensemble,
     Evaluation,
     Gradients,
@@ -111,7 +112,8 @@ class MLPEnsemble(Ensemble):
         widths = [max(weight.shape[1:]) for weight, _ in layers.affine]
         if layers.embedding is not None:
             widths.append(layers.embedding.frequency[0].numel())
-        return max(1, (n_activations or self._n_activations()) // (self.n_members * max(widths)))
+        n_activations = n_activations or ACTIVATIONS_AT_ONCE[layers.affine[0][0].device.type]
+        return max(1, n_activations // (self.n_members * max(widths)))
 
     @cached_property
     def _parts(self) -> _Parts:
