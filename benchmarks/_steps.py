@@ -12,10 +12,9 @@ from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import BuiltRepulsion, Ensemble, Repulsion, accumulate_gradients
 from sklearn_fordes.training import keep_freed_memory
 
-DEFAULT = Repulsion()
-PERIOD = DEFAULT.period
+PERIOD = Repulsion().period
 EVERY_ROW = BuiltRepulsion()
-A_QUARTER = BuiltRepulsion(fraction=DEFAULT.fraction)
+A_QUARTER = BuiltRepulsion(fraction=Repulsion().fraction)
 
 
 def use_threads(n_threads: int) -> None:

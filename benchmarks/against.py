@@ -1,8 +1,9 @@
 """Time of steps and fits, and memory of fits, of this checkout relative to another one.
 
 Run ``python -m benchmarks.against --base PATH_OF_THE_OTHER``. Each has a process of its own; the
-two take turns, and a ratio is of neighbours in time. Each round starts new processes, because the
-layout of a heap, which lasts as long as its process, changes times.
+two take turns, and a ratio is of neighbours in time. The processes are new in each round and for
+each measurement: what else lies on a heap decides whether a step gets the memory that the last one
+freed, and can double its time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from subprocess import PIPE, Popen, check_output
 from typing import Any
@@ -37,22 +39,18 @@ def ask(worker: Popen[str], name: str) -> float:
     return float(worker.stdout.readline())
 
 
-def measure_round(checkouts: list[Path], threads: int, blocks: int, pairs: dict[str, Any]) -> None:
-    """Add times, and the memory of processes that do nothing but fit, of both checkouts."""
+def measure(
+    name: str, checkouts: list[Path], threads: int, blocks: int, pairs: dict[str, Any]
+) -> None:
+    """Add times of both checkouts, and of a fit the memory that the first one takes."""
     with start(checkouts[0], threads) as base, start(checkouts[1], threads) as this:
         for block in range(blocks + 1):  # The first one warms up, and is not counted.
-            for name in NAMES:
-                order = (base, this) if block % 2 else (this, base)
-                measured = {worker: ask(worker, name) for worker in order}
-                if block:
-                    pairs[name].append([measured[base], measured[this]])
-    pairs["fit, peak"].append([peak_of(checkout, threads) for checkout in checkouts])
-
-
-def peak_of(checkout: Path, threads: int) -> float:
-    with start(checkout, threads) as worker:
-        ask(worker, "fit")
-        return ask(worker, "peak")
+            order = (base, this) if block % 2 else (this, base)
+            measured = {worker: ask(worker, name) for worker in order}
+            if block:
+                pairs[name].append([measured[base], measured[this]])
+            elif name == "fit":
+                pairs["fit, peak"].append([ask(worker, "peak") for worker in (base, this)])
 
 
 def summarise(values: list[list[float]]) -> dict[str, float]:
@@ -71,8 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     checkouts, pairs = [arguments.base.resolve(), HERE], defaultdict(list)
-    for _ in range(arguments.rounds):
-        measure_round(checkouts, arguments.threads, arguments.blocks, pairs)
+    for _, name in product(range(arguments.rounds), NAMES):
+        measure(name, checkouts, arguments.threads, arguments.blocks, pairs)
     command = ["git", "describe", "--always", "--dirty"]
     base, this = (check_output(command, cwd=path, text=True).strip() for path in checkouts)
     title = (
