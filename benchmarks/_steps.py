@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.particles import Ensemble, Repulsion, accumulate_gradients
-from sklearn_fordes.tabular import MLP
+from sklearn_fordes.networks import MLP
+from sklearn_fordes.particles import BuiltRepulsion, Ensemble, Repulsion, accumulate_gradients
 from sklearn_fordes.training import keep_freed_memory
 
-DEFAULTS = FoRDEClassifier().get_params()
-PERIOD = DEFAULTS["repulsion_period"]
-EVERY_ROW = Repulsion()
-A_QUARTER = Repulsion(fraction=DEFAULTS["repulsion_fraction"])
+PERIOD = Repulsion().period
+EVERY_ROW = BuiltRepulsion()
+A_QUARTER = BuiltRepulsion(fraction=Repulsion().fraction)
 
 
 def use_threads(n_threads: int) -> None:
@@ -37,8 +35,8 @@ def make_step(
     optimizer: torch.optim.Optimizer,
     X: Tensor,
     y: Tensor,
-    repulsion: Repulsion | None,
+    repulsion: BuiltRepulsion | None,
 ) -> None:
     optimizer.zero_grad()
-    accumulate_gradients(ensemble, X, y, repulsion=repulsion)
+    accumulate_gradients(ensemble, X, y, repulsion=repulsion, strength=1 / len(X))
     optimizer.step()

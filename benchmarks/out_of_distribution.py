@@ -45,14 +45,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from benchmarks._harness import make_parser, run_missing, save_report
 from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS
 from benchmarks.summaries import markdown, moments
-from benchmarks.systems import (
-    DEEP_ENSEMBLE,
-    IDENTITY,
-    LENGTHSCALES,
-    NO_REPULSION,
-    PCA,
-    PERTURBED,
-)
+from benchmarks.systems import DEEP_ENSEMBLE, IDENTITY, LENGTHSCALES, NO_REPULSION, PCA
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.networks import MLP
 
@@ -72,7 +65,6 @@ SETTINGS: dict[str, Any] = {
 ENSEMBLES: dict[str, dict[str, Any]] = {
     DEEP_ENSEMBLE: NO_REPULSION,
     **{name: LENGTHSCALES[name] for name in (IDENTITY, PCA)},
-    **PERTURBED,
 }
 PERMUTED = "columns permuted"
 HELD_OUT = "held-out class"

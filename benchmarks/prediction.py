@@ -52,7 +52,7 @@ def peak_beyond(call: Callable[[], NDArray[Any]]) -> float:
 
 def matrix_products(model: FoRDEClassifier, X: NDArray[Any], n_rows: int) -> None:
     """Multiply as the layers with weights do, `n_rows` at a time, and nothing else."""
-    parameters = dict(model.net_.module_.named_parameters())
+    parameters = dict(model.fitted_.members.named_parameters())
     weights = [p.detach() for name, p in parameters.items() if p.ndim == 3 and "weight" in name]
     n_members, _, width = weights[0].shape
     embedding = [p.detach() for p in parameters.values() if p.ndim == 4]
@@ -84,7 +84,7 @@ def measure(parameters: dict[str, Any], X: NDArray[Any], repeats: int) -> dict[s
         "matrix products, s": products,
         "ratio": seconds["predict_proba"] / products,
         "encoder, s": seconds["encoder"],
-        "rows at a time": model.net_.iterator_valid__batch_size,
+        "rows at a time": model.fitted_.rows_per_chunk,
         "memory beyond input and output, MB": peak_beyond(calls["predict_proba"]),
     }
 

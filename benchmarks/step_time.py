@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks._steps import A_QUARTER, EVERY_ROW, PERIOD, make_member, make_step, use_threads
-from sklearn_fordes.particles import Ensemble, Kernel, Repulsion, wasserstein
-from sklearn_fordes.tabular import MLP, MLPEnsemble
+from sklearn_fordes.networks import MLP, stack_members
+from sklearn_fordes.particles import BuiltRepulsion, Ensemble, Kernel, wasserstein_update
 
-FAST, GENERAL = MLPEnsemble, Ensemble
+FAST, GENERAL = stack_members, Ensemble
 N_STEPS = 20  # of a call, a multiple of the default period
 
+Stack = Callable[..., Ensemble]
 Steps = Callable[[int], None]
 
 
@@ -57,9 +58,9 @@ def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
 
 
 def particle_steps(
-    shape: Shape, kind: type[Ensemble], repulsion: Repulsion | None, *, period: int = 1
+    shape: Shape, stack: Stack, repulsion: BuiltRepulsion | None, *, period: int = 1
 ) -> Steps:
-    ensemble = kind(shape.member, shape.n_members).train()
+    ensemble = stack(shape.member, shape.n_members).train()
     optimizer = optimizer_of(ensemble.parameters())
     X, y = shape.batch()
 
@@ -107,8 +108,8 @@ def jax_steps(shape: Shape) -> dict[str, Steps]:
     return steps
 
 
-def our_steps(shape: Shape, kind: type[Ensemble] = FAST) -> dict[str, Steps]:
-    make = partial(particle_steps, shape, kind)
+def our_steps(shape: Shape, stack: Stack = FAST) -> dict[str, Steps]:
+    make = partial(particle_steps, shape, stack)
     return {
         "deep ensemble": make(None),
         "FoRDE, every row": make(EVERY_ROW),
@@ -139,7 +140,7 @@ def compare(shape: Shape, repeats: int) -> pd.DataFrame:
 def kernel_steps(gradients: Tensor, n_steps: int) -> None:
     kernel = Kernel()
     for _ in range(n_steps):
-        wasserstein(gradients, kernel)
+        wasserstein_update(gradients, kernel)
 
 
 def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:

@@ -1,21 +1,14 @@
-"""The systems that the paper compares, by name, as parameters of the classifier.
-
-Only here are a repulsion's settings turned into the classifier's parameters.
-"""
+"""The systems that the paper compares, by name, as parameters of the classifier."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sklearn_fordes import Repulsion
+from sklearn_fordes.particles import tuned_lengthscale
+
 # The paper's repulsion acts at every step, and its strength is not relative.
 PAPER: dict[str, Any] = {"fraction": 0.25, "period": 1, "relative": False}
-PARAMETERS = {
-    "update": "update",
-    "target": "gradient_target",
-    "fraction": "repulsion_fraction",
-    "period": "repulsion_period",
-    "relative": "relative_strength",
-}
 NO_REPULSION = {"repulsion": "none"}
 DEEP_ENSEMBLE = "deep ensemble"
 WEIGHT = "weight space"
@@ -33,16 +26,18 @@ def tuned(alpha: float) -> str:
 
 
 def repelling(space: str = "input_gradient", **settings: Any) -> dict[str, Any]:
-    """Return the classifier's parameters for a repulsion; `settings` are keys of `PARAMETERS`."""
-    return {"repulsion": space} | {PARAMETERS[name]: value for name, value in settings.items()}
+    """Return the classifier's parameters for a repulsion."""
+    return {"repulsion": Repulsion(space, **settings)}
 
 
-def fordes(lengthscale: str | float, **others: Any) -> dict[str, Any]:
+def fordes(lengthscale: Any) -> dict[str, Any]:
     """Return the classifier's parameters for the paper's repulsion of input gradients."""
-    return {**repelling(**PAPER), "lengthscale": lengthscale, **others}
+    return {**repelling(**PAPER), "lengthscale": lengthscale}
 
 
-VARIANCE_MIX = f"{tuned(0.4)}, variances mixed"
+VARIANCE_MIX = {
+    f"{tuned(0.4)}, variances mixed": fordes(tuned_lengthscale(0.4, mix="variance")),
+}
 RIVALS: dict[str, dict[str, Any]] = {
     WEIGHT: repelling("weight", **PAPER),
     FUNCTION: repelling("function", **PAPER),
@@ -55,14 +50,10 @@ LENGTHSCALES: dict[str, dict[str, Any]] = {
     **{tuned(alpha): fordes(alpha) for alpha in ALPHAS},
     PCA: fordes("pca"),
 }
-PERTURBED: dict[str, dict[str, Any]] = {
-    f"FoRDE {name}": fordes("identity", repulsion_perturbation=name)
-    for name in ("noise", "permute")
-}
 BLOCKS: dict[float, dict[str, dict[str, Any]]] = {  # by repulsion_strength
     0: {DEEP_ENSEMBLE: NO_REPULSION},
     1: {**RIVALS, **LENGTHSCALES},
-    5: {**RIVALS, **LENGTHSCALES, VARIANCE_MIX: fordes(0.4, lengthscale_mix="variance")},
+    5: {**RIVALS, **LENGTHSCALES, **VARIANCE_MIX},
     20: {
         **{name: RIVALS[name] for name in (FUNCTION, LIT)},
         **{name: LENGTHSCALES[name] for name in (IDENTITY, tuned(0.4), PCA)},

@@ -25,7 +25,7 @@ from skorch import NeuralNetClassifier
 from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
 from benchmarks._steps import A_QUARTER, PERIOD, make_member, make_step
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.tabular import MLP, MLPEnsemble
+from sklearn_fordes.networks import MLP, stack_members
 
 N_MEMBERS, LR = 10, 1e-3
 REPULSIONS = ("none", "input_gradient")
@@ -75,7 +75,7 @@ def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
 
 def fit_plain_torch(task: Task, repulsion: str) -> None:
     """Do the same arithmetic with nothing around it."""
-    ensemble = MLPEnsemble(task.member, N_MEMBERS)
+    ensemble = stack_members(task.member, N_MEMBERS)
     weights = [p for p in ensemble.parameters() if p.ndim == 3]
     biases = [p for p in ensemble.parameters() if p.ndim == 2]
     optimizer = torch.optim.AdamW(

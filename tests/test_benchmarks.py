@@ -1,14 +1,18 @@
 """What the benchmarks share: runs that go on where they stopped, and scores."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import log_loss
 
-from benchmarks._harness import run_missing
+from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
-from benchmarks.systems import BLOCKS, PERTURBED
-from sklearn_fordes import FoRDEClassifier
+from benchmarks.systems import BLOCKS, PCA, STEIN
+from sklearn_fordes import FoRDEClassifier, Repulsion
+from sklearn_fordes.particles import as_repulsion
 
 KEY = ["set", "seed"]
 
@@ -73,7 +77,25 @@ def test_scores_of_two_classes():
     assert nll(1 - y[3:], probabilities[3:]) == pytest.approx(15 * np.log(10))
 
 
-def test_systems_are_parameters_of_the_classifier():
-    names = set(FoRDEClassifier().get_params())
-    for systems in (*BLOCKS.values(), PERTURBED):
-        assert all(set(parameters) <= names for parameters in systems.values())
+SYSTEMS = {name: system for systems in BLOCKS.values() for name, system in systems.items()}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_systems_are_parameters_of_the_classifier(system):
+    model = FoRDEClassifier(**SYSTEMS[system])
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    built = as_repulsion(model.repulsion).build(inputs, model.lengthscale)
+    assert (built is None) == (model.repulsion == "none")
+
+
+def test_the_repulsion_of_the_stored_results():
+    stored = {"fraction": 0.25, "period": 1, "relative": False}
+    assert SYSTEMS[PCA] == {"repulsion": Repulsion(**stored), "lengthscale": "pca"}
+    assert SYSTEMS[STEIN] == {"repulsion": Repulsion("weight", update="svgd", **stored)}
+    assert Repulsion(**stored) != Repulsion.paper()
+
+
+def test_stored_results_are_of_the_systems_that_exist():
+    stored = read_results(Path(__file__).parents[1] / RESULTS / "lengthscale_tradeoff.csv")
+    known = {(strength, name) for strength, systems in BLOCKS.items() for name in systems}
+    assert set(zip(stored["strength"], stored["system"], strict=True)) == known
