@@ -143,7 +143,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         seeds = new._draw_seeds()
         if valid is None and new.early_stopping:
             rows, valid = target.hold_out(rows, new._n_held_out(len(rows.y)), seeds.split)
-        learnt, ended = new._trained(rows, valid, X_repulsion, target, seeds, new.max_epochs)
+        with particles.ordinary_state(grad=True):
+            learnt, ended = new._trained(rows, valid, X_repulsion, target, seeds, new.max_epochs)
         if not ended:
             new._warn_of_interrupt(learnt["n_iter_"])
         self._adopt({**new._learnt(), **target.attributes(), **learnt})
@@ -157,12 +158,15 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             data = check_training_data(new, X, y, sample_weight, reset=True)
             target = target(new, data)
             rows = target.encode(data)
-            learnt, _ = new._trained(rows, None, None, target, new._draw_seeds(), 1)
+            with particles.ordinary_state(grad=True):
+                learnt, _ = new._trained(rows, None, None, target, new._draw_seeds(), 1)
             self._adopt({**new._learnt(), **target.attributes(), **learnt})
             return self
         now = self._as_fitted()
         data = check_training_data(now, X, y, sample_weight)
-        learnt = now._trained_further(now._known_target().encode(data))
+        rows = now._known_target().encode(data)
+        with particles.ordinary_state(grad=True):
+            learnt = now._trained_further(rows)
         self._adopt({**now._learnt(), **learnt})
         return self
 
@@ -461,7 +465,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     def net_(self) -> Any:
         """The skorch net of the last fit; made anew after unpickling."""
         if "_net_" not in vars(self._as_fitted()):
-            self._net_ = self._rebuilt_net()
+            with particles.ordinary_state(grad=True):
+                self._net_ = self._rebuilt_net()
         return self._net_
 
     def _rebuilt_net(self) -> Any:

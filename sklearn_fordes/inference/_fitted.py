@@ -143,10 +143,10 @@ class FittedEnsemble:
         ValueError
             If the module's output can't be differentiated twice.
         """
-        inputs = self.encode(X)
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
         with ordinary_state(grad=True):
+            inputs = self.encode(X)
             chunks = [
                 self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
                 for i in range(0, len(inputs), size)
