@@ -451,17 +451,21 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     def _new_target(self, data: TrainingData) -> Labels:
         check_classification_targets(data.y)
         labels = self._labels(np.unique(data.y))
-        present = np.unique(labels.encode(data).y)
-        return self._labels(labels.classes, n_present=len(present))
+        _check_number_of(labels.classes[np.unique(labels.encode(data).y)])
+        return labels
 
     def _known_target(self) -> Labels:
         return self._labels(self.classes_)
 
-    def _labels(self, classes: NDArray[Any], n_present: int | None = None) -> Labels:
-        if (len(classes) if n_present is None else n_present) < 2:
-            raise ValueError(
-                f"Got one class only, {classes.tolist()}, but expected at least two classes with "
-                "rows of positive weight."
-            )
+    def _labels(self, classes: NDArray[Any]) -> Labels:
+        _check_number_of(classes)
         target = particles.as_repulsion(self.repulsion).target
         return Labels(classes, self.class_weight, target)
+
+
+def _check_number_of(classes: NDArray[Any]) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"Got one class only, {classes.tolist()}, but expected at least two classes with "
+            "rows of positive weight."
+        )
