@@ -270,9 +270,9 @@ class ParticleNet(NeuralNet):
         if not is_first or isinstance(space, FunctionOfEnsemble):
             return
         raise ValueError(
-            f"Got a module that can't be trained ({error}), but expected one whose output can be "
-            "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
-            "'function' need the weights only."
+            f"Got a module that can't be trained ({error}), but expected one that torch.func.vmap "
+            "can batch over members, and whose output can be differentiated twice, by its input "
+            "and its weights. repulsion='none', 'weight' or 'function' need the weights only."
         ) from error
 
     def check_module(self, X: Tensor) -> None:
