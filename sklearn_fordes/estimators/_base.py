@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -226,15 +228,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         inputs = before.encode(data.X)
         members = self._new_members(before.encoder, before.n_inputs, target, state.seed)
         fitted = before.with_members(members.to(before.device), target.likelihood)
-        lengthscale = self.lengthscale
-        # Later rows don't change a lengthscale that was computed from inputs; parameters do.
-        known = state.made_lengthscale()
-        is_same = isinstance(lengthscale, str | float | int) or callable(lengthscale)
-        if known is not None and is_same and lengthscale == self._parameters_["lengthscale"]:
-            lengthscale = known
         net = self._new_net(
             fitted,
-            self._new_repulsion(inputs, lengthscale),
+            self._new_repulsion(inputs, self._lengthscale_after(state)),
             batch_size=self._batch_size(len(data.y)),
             max_epochs=1,
             rng=np.random.default_rng(),
@@ -243,6 +239,18 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         state.load_into(net)
         training.train(net, _device_dataset(inputs, data))
         return self._attributes(fitted, net)
+
+    def _lengthscale_after(self, state: Any) -> Any:
+        """Return the lengthscale parameter, or what was made of it from the first rows.
+
+        Later rows don't change a lengthscale that was computed from inputs; parameters do.
+        """
+        now, before = self.lengthscale, self._parameters_["lengthscale"]
+        comparable = all(isinstance(v, str | Real) or callable(v) for v in (now, before))
+        is_same = comparable and now == before
+        if is_same and self.repulsion == self._parameters_["repulsion"]:
+            return state.made_lengthscale() or now
+        return now
 
     def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
         history = [
@@ -255,7 +263,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             "history_": history,
             "n_iter_": len(history),
             "_net_": net,
-            "_parameters_": self.get_params(deep=False),
+            # A Repulsion may be changed in place later.
+            "_parameters_": {**self.get_params(deep=False), "repulsion": copy(self.repulsion)},
         }
 
     def _unfitted(self) -> Self:
