@@ -18,7 +18,8 @@ def to_arrays(tree: Any) -> Any:
         values = tree.detach().cpu()
         if values.dtype == torch.bfloat16:
             return values.view(torch.int16).numpy().copy().view(_BFLOAT16)
-        return values.numpy().copy()
+        # Products of a matrix in another order of memory are rounded otherwise.
+        return values.numpy().copy(order="K")
     return _mapped(to_arrays, tree)
 
 
