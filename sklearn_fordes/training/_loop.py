@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from sklearn import config_context
 
 from sklearn_fordes.particles import ordinary_state
 from sklearn_fordes.training._data import DeviceDataset
@@ -36,7 +37,8 @@ def train(net: ParticleNet, rows: DeviceDataset, valid: DeviceDataset | None = N
     """
     done_before = net.n_epochs
     keep_freed_memory()
-    with ordinary_state(grad=True):
+    # With metadata routing skorch would refuse to hand the validation rows on.
+    with ordinary_state(grad=True), config_context(enable_metadata_routing=False):
         net.check_module(rows.X)
         net.partial_fit(rows, valid=valid)
         net.optimizer_.zero_grad()  # Gradients are as large as the model.
