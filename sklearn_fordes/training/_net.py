@@ -98,6 +98,7 @@ class ParticleNet(NeuralNet):
         self.ema_decay = ema_decay
         self.seed = seed
         self.n_steps = 0
+        self.learning_rates: list[float] = []  # Of the last epoch, for each parameter group.
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         super().__init__(
@@ -136,6 +137,7 @@ class ParticleNet(NeuralNet):
                 self.optimizer_.add_param_group({**group, "params": vectors, "weight_decay": 0.0})
             else:
                 group["weight_decay"] = 0.0
+        self.learning_rates = [group["lr"] for group in self.optimizer_.param_groups]
         return self
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
@@ -305,9 +307,13 @@ class ParticleNet(NeuralNet):
             )
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Mark the epoch as whole: an interrupted one is not."""
+        """Mark the epoch as whole (an interrupted one is not), and note its learning rates.
+
+        The callbacks come later, a scheduler among them.
+        """
         super().on_epoch_end(net, **kwargs)
         self.history.record("completed", True)
+        self.learning_rates = [group["lr"] for group in self.optimizer_.param_groups]
 
     @property
     def n_epochs(self) -> int:
