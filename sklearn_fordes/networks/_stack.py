@@ -26,6 +26,7 @@ def stack_members(
     Returns
     -------
     Ensemble
+        An `MLPEnsemble` where it knows the members.
 
     Examples
     --------
