@@ -67,9 +67,10 @@ class Contract(EstimatorContract):
         loaded = pickle.loads(dumped, buffers=arrays)
         np.testing.assert_array_equal(self.predict(loaded, data[0]), self.predict(model, data[0]))
 
-    def test_partial_fit_goes_on_alike_after_a_pickle(self, make, data):
+    @pytest.mark.parametrize("settings", [{}, {"repulsion": "weight"}, {"lengthscale": 0.5}])
+    def test_partial_fit_goes_on_alike_after_a_pickle(self, make, data, settings):
         X, y = data
-        model = make().fit(X, y)
+        model = make(**settings).fit(X, y)
         twice = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(model))))
         assert twice.history_ == model.history_
         for _ in range(2):
