@@ -117,9 +117,12 @@ def test_grid_search_over_repulsions(small, binary):
     search = GridSearchCV(model, grid, cv=2, scoring="neg_log_loss", error_score="raise")
     scores = search.fit(*binary).cv_results_["mean_test_score"]
     assert len(set(scores)) == 3  # Weights are the same at all rows.
-    assert search.best_estimator_.repulsion.get_params().items() >= {
-        name.removeprefix("repulsion__"): value for name, value in search.best_params_.items()
-    }.items()
+    assert (
+        search.best_estimator_.repulsion.get_params().items()
+        >= {
+            name.removeprefix("repulsion__"): value for name, value in search.best_params_.items()
+        }.items()
+    )
     assert model.repulsion == Repulsion(period=1)
 
 

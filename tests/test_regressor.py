@@ -41,7 +41,7 @@ def make_model(**parameters):
 
 
 def test_mean_and_noise_are_found(fitted, waves):
-    X, y = waves
+    X, _ = waves
     mean, std = fitted.predict(X, return_std=True)
     np.testing.assert_allclose(mean, 50 + 10 * np.sin(X[:, 0]), atol=3.5)
     uncertainty = fitted.predict_uncertainty(X)
@@ -115,7 +115,7 @@ def test_levels_outside_of_zero_to_one_raise_an_error(fitted, waves, levels):
 
 
 def test_wrong_arguments_of_predictions_raise_errors(fitted, waves):
-    with pytest.raises(ValueError, match="Got return_std=True and quantiles=.*expected one of"):
+    with pytest.raises(ValueError, match=r"Got return_std=True and quantiles=.*expected one of"):
         fitted.predict(waves[0], return_std=True, quantiles=[0.5])
     for confidence in (0.0, 1.0, 1.5, np.nan):
         with pytest.raises(ValueError, match=f"Got confidence={confidence}, but expected"):

@@ -6,8 +6,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
-from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
 from torch import nn
