@@ -91,224 +91,21 @@ def test_unknown_parameter(small):
         small().set_params(n_memebers=3)
 
 
-def test_unknown_parameter_of_a_part(small, binary):
-    with pytest.raises(TypeError, match="depth"):
-        small(module__depth=3).fit(*binary)
-    with pytest.raises(TypeError, match="speed"):
-        small(optimizer__speed=3).fit(*binary)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "message"),
-    [
-        ({"module__activation": "sine"}, r"Got activation='sine', but expected one of \['gelu'"),
-        ({"module__dropout": 1.0}, r"Got dropout=1.0, but expected a number in \[0, 1\)"),
-        ({"module__dropout": "a"}, r"Got dropout='a', but expected a number in \[0, 1\)"),
-        ({"iterator_train__batch_size": 0}, r"Got batch_size=0, but expected an integer >= 1"),
-        (
-            {"callbacks__erly_stopping__patience": 3},
-            r"no callback 'erly_stopping'; expected one of",
-        ),
-    ],
-)
-def test_wrong_parameter_of_a_part(small, binary, parameter, message):
-    with pytest.raises(ValueError, match=message):
-        small(**parameter).fit(*binary)
-
-
-def test_device_that_this_machine_lacks(small, binary):
-    absent = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(ValueError, match=f"Got device='{absent}', which this machine does not"):
-        small(device=absent).fit(*binary)
-
-
-def test_module_with_another_number_of_outputs(small, binary):
-    with pytest.raises(ValueError, match=r"Got output of shape \(2, 5\).* expected \(2, 2\)"):
-        small(module=nn.Linear(6, 5)).fit(*binary)
-
-
 class ReturnsTuple(MLP):
     def forward(self, X):
         return super().forward(X), X
 
 
 class Rounds(MLP):
+    """It does not depend on its input smoothly."""
+
     def forward(self, X):
         return super().forward(X.round().detach())
 
 
-def test_module_that_returns_no_tensor(small, binary):
-    with pytest.raises(TypeError, match="Got a tuple as output of the module, but expected a tens"):
-        small(module=ReturnsTuple).fit(*binary)
-
-
-def test_module_that_does_not_depend_on_its_input_smoothly(small, binary):
-    with pytest.raises(ValueError, match=r"can't be trained \(.*differentiated twice"):
-        small(module=Rounds).fit(*binary)
-    assert small(module=Rounds, repulsion="none").fit(*binary).n_iter_ == 6
-
-
-def test_module_whose_members_start_alike(small, binary):
-    network = MLP(6, 2)
-    with pytest.raises(ValueError, match="initial weights are the same for each member"):
-        small(module=lambda: network).fit(*binary)
-
-
-def test_a_module_factory_that_makes_no_module(small, binary):
-    with pytest.raises(TypeError, match=r"Got a str from the module factory, but expected a torch"):
-        small(module=str).fit(*binary)
-
-
-def test_parameters_with_a_module_instance(small, binary):
-    with pytest.raises(ValueError, match="Got module__width with an instance as module"):
-        small(module=MLP(6, 2), module__width=3).fit(*binary)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (np.nan, "Got X that contains NaN or infinity, but expected finite"),
-        (np.inf, "Got X that contains NaN or infinity, but expected finite"),
-        ("many", "could not convert string to float: 'many'"),
-    ],
-)
-def test_missing_infinite_and_textual_cells(small, binary, value, message):
-    X, y = binary[0].astype(object), binary[1]
-    X[3, 2] = value
-    with pytest.raises(ValueError, match=message):
-        small(encoder=None).fit(X, y)
-    model = small(encoder=None).fit(*binary)
-    with pytest.raises(ValueError, match=message):
-        model.predict(X)
-
-
-def test_cells_that_the_encoder_can_not_read(small, binary):
-    X, y = binary[0].astype(object), binary[1]
-    model = small().fit(X, y)
-    X[3, 2] = np.inf
-    with pytest.raises(ValueError, match="Got infinity in column 2, but expected"):
-        small().fit(X, y)
-    with pytest.raises(ValueError, match="Got infinity in column 2, but expected"):
-        model.predict(X)
-    X[3, 2] = "many"
-    with pytest.raises(ValueError, match="Got 'many' in column 2, but expected numbers"):
-        model.predict(X)
-    frame = pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)})
-    with pytest.raises(
-        ValueError, match=r"Got column 'when' of type Datetime.*, but expected numb"
-    ):
-        small().fit(frame, y)
-
-
-def test_cells_too_large_for_single_precision(small, binary):
-    X, y = binary
-    too_large = r"too large for torch\.float32, after encoding"
-    with pytest.raises(ValueError, match=too_large):
-        small(module=MLP).fit(X * 1e300, y)
-    with pytest.raises(ValueError, match=too_large):
-        small(encoder=StandardScaler()).fit(X, y).predict(X * 1e300)
-    assert np.isfinite(small().fit(X, y).predict_proba(X * 1e300)).all()  # which is clipped
-
-
-def test_empty_and_single_rows(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match=r"Got a data frame of shape \(0, 1\), but expected at l"):
-        small().fit(pd.DataFrame({"a": []}), [])
-    with pytest.raises(ValueError, match="0 sample"):
-        small().fit(np.empty((0, 1)), [])
-    with pytest.raises(ValueError, match=r"one class only, \[1\], but expected at least two"):
-        small().fit(X[y == 1][:1], [1])
-
-
-def test_one_class(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match=r"one class only, \['yes'\], but expected at least two"):
-        small().fit(X, ["yes"] * len(y))
-    with pytest.raises(ValueError, match=r"one class only, \[0\].*positive weight"):
-        small().fit(X, y, sample_weight=(y == 0).astype(float))
-
-
-def test_other_columns_at_predict(small, binary):
-    X, y = binary
-    frame = pd.DataFrame(X, columns=list("abcdef"))
-    model = small().fit(frame, y)
-    with pytest.raises(ValueError, match="X has 5 features, but FoRDEClassifier is expecting 6"):
-        small().fit(X, y).predict(X[:, :5])
-    with pytest.raises(ValueError, match="feature names should match"):
-        model.predict(frame.rename(columns={"a": "z"}))
-    with pytest.raises(ValueError, match=r"feature names should match|same order"):
-        model.predict(frame[list("fedcba")])
-
-
-@pytest.mark.parametrize(
-    ("weight", "message"),
-    [
-        (np.zeros(200), "at least one non-zero number|positive weight"),
-        (-np.ones(200), "Negative values in data passed to `sample_weight`"),
-        (np.ones(3), r"sample_weight.shape == \(3,\), expected \(200,\)"),
-        (np.full(200, np.nan), "sample_weight contains NaN"),
-    ],
-)
-def test_wrong_weights(small, binary, weight, message):
-    with pytest.raises(ValueError, match=message):
-        small().fit(*binary, sample_weight=weight)
-
-
-def test_weights_that_leave_nothing(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match="make every row's weight zero"):
-        small(class_weight={0: 0.0}).fit(X, y, sample_weight=y == 0)
-    with pytest.raises(ValueError, match=r"one class only, \[1\]"):
-        small(class_weight={0: 0.0}).fit(X, y)
-    with pytest.raises(ValueError, match="make every row's weight zero"):
-        small(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(
-            np.r_[X, X + 3], np.r_[y, y + 1], X_val=X[y == 0], y_val=y[y == 0]
-        )
-
-
-def test_outputs_that_are_not_finite(small, binary):
-    X, y = binary
-    model = small(hidden_layer_sizes=(), encoder=None).fit(X, y)
-    model.fitted_.members.stacked.get_parameter("0.weight").data *= 1e20
-    with pytest.raises(ValueError, match="the network's output is not finite"):
-        model.predict_proba(X * 1e25)
-
-    class BlindInEvaluation(MLP):
-        def forward(self, X):
-            return super().forward(X) * (1 if self.training else np.nan)
-
-    with pytest.raises(ValueError, match=r"validation loss that is not finite .* in epoch 1"):
-        small(module=BlindInEvaluation).fit(X, y)
-
-
-def test_validation_rows(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match="Got X_val without y_val"):
-        small().fit(X, y, X_val=X)
-    with pytest.raises(ValueError, match="Got y_val without X_val"):
-        small().fit(X, y, y_val=y)
-    with pytest.raises(ValueError, match=r"Got labels \[2\] in y, but expected some of .*\[0, 1\]"):
-        small().fit(X, y, X_val=X, y_val=y + 1)
-    with pytest.raises(ValueError, match="X has 5 features"):
-        small().fit(X, y, X_val=X[:, :5], y_val=y)
-
-
-def test_continuous_and_two_dimensional_targets(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match="continuous"):
-        small().fit(X, y + 0.5 * X[:, 0])
-    with pytest.warns(DataConversionWarning):
-        small().fit(X, y[:, None])
-
-
-def test_partial_fit_needs_classes_first_and_refuses_balancing(small, binary):
-    X, y = binary
-    with pytest.raises(ValueError, match="classes must be passed on the first call"):
-        small().partial_fit(X, y)
-    with pytest.raises(ValueError, match="class_weight='balanced' in partial_fit"):
-        small(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
-    with pytest.raises(ValueError, match=r"Got labels \[7\] in y"):
-        small().partial_fit(X, np.where(y == 1, 7, 0), classes=[0, 1])
+class BlindInEvaluation(MLP):
+    def forward(self, X):
+        return super().forward(X) * (1 if self.training else np.nan)
 
 
 class Recurrent(nn.Module):
@@ -327,27 +124,162 @@ def normalises_with_all_batches():
     return nn.Sequential(*layers)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        (
-            {"module": normalises_with_all_batches},
-            r"can't be trained \(vmap.*one that torch.func.vmap",
-        ),
-        ({"module": Recurrent}, r"Got a module that can't be evaluated on rows of shape \(6,\)"),
-        ({"module": MLP, "module__n_features": 3}, r"can't be evaluated on rows of shape \(6,\)"),
-        ({"module__n_features": 7, "encoder": None}, r"can't be evaluated on rows of shape \(6,\)"),
-        (
-            {"repulsion": "feature", "hidden_layer_sizes": (), "encoder": None},
-            "Got a module without hidden features",
-        ),
-    ],
-)
-def test_a_module_that_does_not_fit(small, binary, parameters, message):
+NETWORK = MLP(6, 2)
+ABSENT = f"cuda:{torch.cuda.device_count()}"
+NOT_EVALUATED = r"Got a module that can't be evaluated on rows of shape \(6,\)"
+WRONG_PARTS = [
+    ({"module__depth": 3}, "depth"),
+    ({"optimizer__speed": 3}, "speed"),
+    ({"module__activation": "sine"}, r"Got activation='sine', but expected one of \['gelu'"),
+    ({"module__dropout": 1.0}, r"Got dropout=1.0, but expected a number in \[0, 1\)"),
+    ({"module__dropout": "a"}, r"Got dropout='a', but expected a number in \[0, 1\)"),
+    ({"iterator_train__batch_size": 0}, r"Got batch_size=0, but expected an integer >= 1"),
+    ({"callbacks__erly_stopping__patience": 3}, "no callback 'erly_stopping'; expected one of"),
+    ({"device": ABSENT}, f"Got device='{ABSENT}', which this machine does not"),
+    ({"module": nn.Linear(6, 5)}, r"Got output of shape \(2, 5\).* expected \(2, 2\)"),
+    ({"module": ReturnsTuple}, "Got a tuple as output of the module, but expected a tensor"),
+    ({"module": lambda: NETWORK}, "initial weights are the same for each member"),
+    ({"module": str}, r"Got a str from the module factory, but expected a torch"),
+    ({"module": NETWORK, "module__width": 3}, "Got module__width with an instance as module"),
+    ({"module": Rounds}, r"can't be trained \(.*differentiated twice"),
+    ({"module": normalises_with_all_batches}, r"can't be trained \(vmap.*one that torch.func.vmap"),
+    ({"module": BlindInEvaluation}, "validation loss that is not finite .* in epoch 1"),
+    ({"module": Recurrent}, NOT_EVALUATED),
+    ({"module": MLP, "module__n_features": 3}, NOT_EVALUATED),
+    ({"module__n_features": 7, "encoder": None}, NOT_EVALUATED),
+    (
+        {"repulsion": "feature", "hidden_layer_sizes": (), "encoder": None},
+        "Got a module without hidden features",
+    ),
+    (
+        {"class_weight": {0: 0.0}},
+        r"one class only, \[1\], but expected at least two classes with rows of positive weight",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parameters", "message"), WRONG_PARTS)
+def test_a_wrong_part_of_the_net_raises_an_error(small, binary, parameters, message):
     model = small(**parameters)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         model.fit(*binary)
     assert not hasattr(model, "net_")
+
+
+# Arguments of fit for 200 rows of six columns, and two classes.
+WRONG_DATA = {
+    "at least one non-zero number|positive weight": lambda X, y: (X, y, np.zeros(200)),
+    "Negative values in data passed to `sample_weight`": lambda X, y: (X, y, -np.ones(200)),
+    r"sample_weight.shape == \(3,\), expected \(200,\)": lambda X, y: (X, y, np.ones(3)),
+    "sample_weight contains NaN": lambda X, y: (X, y, np.full(200, np.nan)),
+    r"one class only, \[0\].*positive weight": lambda X, y: (X, y, y == 0),
+    r"one class only, \['yes'\], but expected at least": lambda X, y: (X, ["yes"] * 200),
+    r"one class only, \[1\], but expected at least": lambda X, y: (X[:1], [1]),
+    r"Got a data frame of shape \(0, 1\)": lambda X, y: (pd.DataFrame({"a": []}), []),
+    "0 sample": lambda X, y: (np.empty((0, 1)), []),
+    "continuous": lambda X, y: (X, y + 0.5 * X[:, 0]),
+    "inconsistent numbers of samples": lambda X, y: (X, y[:-1]),
+    "Got X_val without y_val": lambda X, y: (X, y, None, X),
+    "Got y_val without X_val": lambda X, y: (X, y, None, None, y),
+    r"labels \[2\] in y, but expected some of .*\[0, 1\]": lambda X, y: (X, y, None, X, y + 1),
+    "Got X_val and y_val that can't be used: X has 5 features": (
+        lambda X, y: (X, y, None, X[:, :5], y)
+    ),
+    "Got column 'when' of type Datetime.*, but expected numb": (
+        lambda X, y: (pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)}), y)
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "arguments"), WRONG_DATA.items())
+def test_wrong_rows_targets_or_weights_raise_an_error(small, binary, message, arguments):
+    with pytest.raises(ValueError, match=message):
+        small().fit(*arguments(*binary))
+
+
+def test_class_weights_that_leave_nothing_raise_an_error(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="make every row's weight zero"):
+        small(class_weight={0: 0.0}).fit(X, y, sample_weight=y == 0)
+    with pytest.raises(ValueError, match="make every row's weight zero"):
+        small(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(
+            np.r_[X, X + 3], np.r_[y, y + 1], X_val=X[y == 0], y_val=y[y == 0]
+        )
+
+
+NOT_FINITE = "Got X that contains NaN or infinity, but expected finite"
+NOT_A_NUMBER = "could not convert string to float: 'many'"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "value", "message"),
+    [
+        (None, np.nan, NOT_FINITE),
+        (None, np.inf, NOT_FINITE),
+        (None, "many", NOT_A_NUMBER),
+        ("auto", np.inf, "Got infinity in column 2, but expected"),
+    ],
+)
+def test_a_cell_that_can_not_be_read_raises_an_error(small, binary, encoder, value, message):
+    X, y = binary[0].astype(object), binary[1]
+    model = small(encoder=encoder).fit(X, y)
+    X[3, 2] = value
+    for use in (model.predict, lambda X: small(encoder=encoder).fit(X, y)):
+        with pytest.raises(ValueError, match=message):
+            use(X)
+
+
+def test_text_in_a_column_of_numbers_raises_an_error(small, binary):
+    X, y = binary[0].astype(object), binary[1]
+    model = small().fit(X, y)
+    X[3, 2] = "many"
+    with pytest.raises(ValueError, match="Got 'many' in column 2, but expected numbers"):
+        model.predict(X)
+
+
+def test_cells_too_large_for_single_precision(small, binary):
+    X, y = binary
+    too_large = r"too large for torch\.float32, after encoding"
+    with pytest.raises(ValueError, match=too_large):
+        small(module=MLP).fit(X * 1e300, y)
+    with pytest.raises(ValueError, match=too_large):
+        small(encoder=StandardScaler()).fit(X, y).predict(X * 1e300)
+    assert np.isfinite(small().fit(X, y).predict_proba(X * 1e300)).all()  # which is clipped
+
+
+def test_other_columns_at_predict_raise_an_error(small, binary):
+    X, y = binary
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model = small().fit(frame, y)
+    with pytest.raises(ValueError, match="X has 5 features, but FoRDEClassifier is expecting 6"):
+        small().fit(X, y).predict(X[:, :5])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame.rename(columns={"a": "z"}))
+    with pytest.raises(ValueError, match=r"feature names should match|same order"):
+        model.predict(frame[list("fedcba")])
+
+
+def test_outputs_that_are_not_finite_raise_an_error(small, binary):
+    X, y = binary
+    model = small(hidden_layer_sizes=(), encoder=None).fit(X, y)
+    model.fitted_.members.stacked.get_parameter("0.weight").data *= 1e20
+    with pytest.raises(ValueError, match="the network's output is not finite"):
+        model.predict_proba(X * 1e25)
+
+
+def test_a_column_of_targets_is_warned_about(small, binary):
+    with pytest.warns(DataConversionWarning):
+        small().fit(binary[0], binary[1][:, None])
+
+
+def test_partial_fit_needs_classes_first_and_refuses_balancing(small, binary):
+    X, y = binary
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        small().partial_fit(X, y)
+    with pytest.raises(ValueError, match="class_weight='balanced' in partial_fit"):
+        small(class_weight="balanced").partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"Got labels \[7\] in y"):
+        small().partial_fit(X, np.where(y == 1, 7, 0), classes=[0, 1])
 
 
 def test_the_default_network_takes_no_images(small, binary):
@@ -356,7 +288,7 @@ def test_the_default_network_takes_no_images(small, binary):
         small(encoder=None).fit(X.reshape(-1, 2, 3), y)
 
 
-def test_an_encoder_that_makes_other_columns_later(small, binary):
+def test_an_encoder_that_makes_other_columns_later_raises_an_error(small, binary):
     X, y = binary
     model = small(encoder=FunctionTransformer(lambda X: X[:, (X != 9).all(axis=0)]))
     model.fit(X, y)
@@ -371,8 +303,8 @@ def test_an_encoder_that_makes_other_columns_later(small, binary):
             use(X)
 
 
-def test_input_gradients_of_what_has_none(small, binary):
-    X, y = binary
-    model = small(module=Rounds, repulsion="none").fit(X, y)
+def test_a_module_without_input_gradients_can_be_trained_without_them(small, binary):
+    model = small(module=Rounds, repulsion="none").fit(*binary)
+    assert model.n_iter_ == 6
     with pytest.raises(ValueError, match="Got a module whose output can't be differentiated twice"):
-        model.input_gradients(X)
+        model.input_gradients(binary[0])

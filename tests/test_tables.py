@@ -105,16 +105,6 @@ def test_columns_without_gaps_in_training_may_have_some_later(make, gap, target)
     np.testing.assert_array_equal(at_center, 0)
 
 
-def test_columns_are_identified_by_name(target):
-    X = as_pandas(plain_columns())
-    model = make_model().fit(X, target)
-    assert model.feature_names_in_.tolist() == list(X)
-    with pytest.raises(ValueError, match="same order"):
-        model.predict(X[list(X)[::-1]])
-    with pytest.raises(ValueError, match="feature names should match"):
-        model.predict(X.rename(columns={"city": "town"}))
-
-
 def test_an_encoder_of_the_user(target):
     X = as_pandas(plain_columns())
     own = make_column_transformer(
@@ -235,8 +225,3 @@ def test_missing_names_are_warned_about_once(target):
     with pytest.warns(UserWarning, match="X does not have valid feature names") as record:
         model.predict(X.to_numpy())
     assert len(record) == 1
-
-
-def test_rows_and_targets_of_unequal_number(target):
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        make_model().fit(as_pandas(plain_columns()), target[:-1])
