@@ -2,13 +2,16 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest lint typecheck bench bench-peers clean
+.PHONY: demo test test-slow test-oldest lint typecheck bench bench-peers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m benchmarks.demo
 
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
+
+test-slow: .venv/test.stamp
+	.venv/bin/python -m pytest tests -m slow
 
 # The oldest versions that pyproject.toml allows (torch apart). Their own deprecations are not ours,
 # and libraries that take our estimators have higher floors.

@@ -24,7 +24,7 @@ def _no_figures_left():
 
 @pytest.fixture
 def small():
-    """Make a classifier whose fit takes a fraction of a second."""
+    """Make a classifier of the default recipe, whose fit takes a fraction of a second."""
 
     def make(**params):
         defaults = {
@@ -34,15 +34,8 @@ def small():
             "batch_size": 32,
             "lr": 1e-2,
             "random_state": 0,
-            # Tests compare with computations of their own.
-            "repulsion_strength": 20.0,
-            "relative_strength": False,
-            "repulsion_period": 1,
-            "ema_decay": 0.0,
             "validation_fraction": 0.1,
         }
-        if params.get("module") is None:
-            defaults["module__dropout"] = 0.0
         return FoRDEClassifier(**{**defaults, **params})
 
     return make

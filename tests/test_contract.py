@@ -1,9 +1,8 @@
-"""scikit-learn's own suite, and what it does not cover of the estimator's contract."""
+"""scikit-learn's own suite, and what both estimators promise beyond it, in both recipes."""
 
-import pickle
+import copy
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,10 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.preprocessing import TabularEncoder
+from contracts import PAPER, EstimatorContract, ForClassifier, ForRegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 from sklearn_fordes.networks import MLP
+from sklearn_fordes.preprocessing import TabularEncoder
 
 
 def expected_failures(estimator):
@@ -29,355 +29,283 @@ def expected_failures(estimator):
     }
 
 
-@parametrize_with_checks([FoRDEClassifier()], expected_failed_checks=expected_failures)
-def test_scikit_learn_contract(estimator, check):
+SHORT = {"n_members": 3, "hidden_layer_sizes": (32,), "max_epochs": 60}
+
+
+@parametrize_with_checks(
+    [
+        kind(**SHORT, **recipe)
+        for kind in (FoRDEClassifier, FoRDERegressor)
+        for recipe in ({}, PAPER)
+    ],
+    expected_failed_checks=expected_failures,
+)
+def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [["no", "yes"], [1, 2], [False, True], [1, 2, 3], ["a", "b", "c"], [-1.0, 1.0]],
-    ids=str,
-)
-@pytest.mark.parametrize("container", [list, np.asarray, pd.Series], ids=lambda c: c.__name__)
-def test_labels_of_any_kind(small, binary, multiclass, names, container):
-    X, codes = binary if len(names) == 2 else multiclass
-    labels = [names[code] for code in codes]
-    model = small(max_epochs=15).fit(X, container(labels))
-    assert model.classes_.tolist() == sorted(names)
-    predicted = model.predict(X)
-    assert predicted.dtype == model.classes_.dtype
-    assert np.mean(predicted == np.asarray(labels)) > 0.7
-    by_code = small(max_epochs=15).fit(X, codes)
-    np.testing.assert_array_equal(model.predict_proba(X), by_code.predict_proba(X))
+class Contract(EstimatorContract):
+    # ---- reproducibility
+
+    def test_same_random_state_gives_bitwise_the_same_fit(self, make, data):
+        X, y = data
+        np.random.seed(1)
+        torch.manual_seed(1)
+        one = make(lengthscale="pca").fit(X, y)
+        torch.rand(5)
+        numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+        other = make(lengthscale="pca").fit(X, y)
+        weights = other.fitted_.members.state_dict()
+        for name, expected in one.fitted_.members.state_dict().items():
+            assert torch.equal(weights[name], expected)
+        np.testing.assert_array_equal(self.predict(one, X), self.predict(other, X))
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        np.testing.assert_equal(np.random.get_state(), numpy_state)
+        different = make(lengthscale="pca", random_state=5).fit(X, y)
+        assert not np.array_equal(self.predict(one, X), self.predict(different, X))
+
+    def test_fitting_again_starts_anew(self, make, data):
+        model = make().fit(*data)
+        first = self.predict(model, data[0])
+        np.testing.assert_array_equal(self.predict(model.fit(*data), data[0]), first)
+
+    def test_random_state_none_follows_numpys_seed_and_an_instance_advances(self, make, data):
+        fits = []
+        for seed in (0, 0, 1):
+            np.random.seed(seed)
+            fits.append(self.predict(make(random_state=None).fit(*data), data[0]))
+        np.testing.assert_array_equal(fits[0], fits[1])
+        assert not np.array_equal(fits[0], fits[2])
+        model = make(random_state=np.random.RandomState(0))
+        first = self.predict(model.fit(*data), data[0])
+        assert not np.array_equal(self.predict(model.fit(*data), data[0]), first)
+
+    def test_initial_weights_do_not_depend_on_the_number_of_members(self, make, data):
+        # A learning rate too small to change a weight keeps the initial ones.
+        still = {"lr": 1e-30, "weight_decay": 0.0, "max_epochs": 1}
+        five, ten = (make(n_members=n, **still).fit(*data).fitted_.members for n in (5, 10))
+        for name, weights in five.stacked.named_parameters():
+            assert torch.equal(weights, ten.stacked.get_parameter(name)[:5])
+
+    def test_unrepelled_members_do_not_depend_on_the_number_of_members(self, make, data):
+        settings = {"repulsion": "none", "early_stopping": False, "module__dropout": 0.2}
+        five, ten = (make(n_members=n, **settings).fit(*data).fitted_.members for n in (5, 10))
+        for name, weights in five.stacked.named_parameters():
+            # Where an entry lies in a tensor decides how torch's vectorised loops round it.
+            first = ten.stacked.get_parameter(name)[:5]
+            torch.testing.assert_close(weights, first, rtol=1e-5, atol=1e-5)
+
+    # ---- parameters
+
+    def test_clones_and_copies_have_the_same_parameters(self, make, data):
+        model = make(
+            module__dropout=0.1, optimizer__betas=(0.9, 0.9), repulsion=Repulsion.paper(period=2)
+        )
+        model.set_params(module__activation="relu", callbacks__early_stopping__patience=3)
+        for copied in (clone(model), copy.deepcopy(model)):
+            assert copied.get_params(deep=False) == model.get_params(deep=False)
+            assert copied.repulsion is not model.repulsion
+            assert copied.get_params()["repulsion__period"] == 2
+        assert "module__activation='relu'" in repr(clone(model))
+        fitted = make().fit(*data)
+        np.testing.assert_array_equal(
+            self.predict(copy.deepcopy(fitted), data[0]), self.predict(fitted, data[0])
+        )
+
+    def test_parameters_of_a_repulsion_are_parameters_of_the_estimator(self, make):
+        model = make(repulsion=Repulsion("weight")).set_params(repulsion__fraction=0.5)
+        assert model.repulsion == Repulsion("weight", fraction=0.5)
+        both = model.set_params(repulsion=Repulsion(), repulsion__period=7)
+        assert both.get_params()["repulsion__period"] == 7
+        with pytest.raises(ValueError, match=r"Got repulsion__period with repulsion='weight', but"):
+            make(repulsion="weight").set_params(repulsion__period=2)
+        with pytest.raises(ValueError, match="Got parameter 'speed' of Repulsion, but expected"):
+            model.set_params(repulsion__speed=1)
+
+    def test_a_name_is_the_repulsion_of_that_space(self, make, data):
+        named = make(repulsion="weight").fit(*data)
+        built = make(repulsion=Repulsion("weight")).fit(*data)
+        np.testing.assert_array_equal(self.predict(named, data[0]), self.predict(built, data[0]))
+
+    def test_fit_changes_neither_parameters_nor_the_callers_arrays(self, make, data):
+        X, y = (values.copy() for values in data)
+        weight, extra = np.linspace(0.5, 2, len(y)), X[:9].copy()
+        sizes, callbacks = [8], []
+        model = make(hidden_layer_sizes=sizes, callbacks=callbacks, lengthscale=np.ones(4))
+        model.set_params(encoder=None)
+        before = model.get_params(deep=False)
+        for array in (X, y, weight, extra):
+            array.flags.writeable = False
+        model.fit(X, y, weight, X_val=X[:20], y_val=y[:20], X_repulsion=extra)
+        model.partial_fit(X, y, sample_weight=weight)
+        self.predict(model, X)
+        model.input_gradients(X)
+        assert all(value is before[name] for name, value in model.get_params(deep=False).items())
+        assert (sizes, callbacks) == ([8], [])
+        np.testing.assert_array_equal(X, data[0])
+        np.testing.assert_array_equal(y, data[1])
+
+    def test_set_params_after_fit_changes_no_prediction(self, make, data):
+        X, y = data
+        model = make().fit(X, y)
+        before = self.predict(model, X), model.input_gradients(X), self.predict_members(model, X)
+        model.set_params(
+            n_members=7, hidden_layer_sizes=(4,), encoder=None, module=MLP, lengthscale="pca",
+            repulsion=Repulsion(target="log_prob"), device="cuda:99", module__dropout=0.5,
+        )  # fmt: skip
+        after = self.predict(model, X), model.input_gradients(X), self.predict_members(model, X)
+        for expected, actual in zip(before, after, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+    def test_the_html_representation_has_a_link_and_the_parameters(self, make, data):
+        for model in (make(module__activation="relu"), make(module__activation="relu").fit(*data)):
+            html = model._repr_html_()
+            assert 'href="https://arxiv.org/abs/2306.02775"' in html
+            assert "module__activation" in html
+
+    def test_an_unfitted_estimator_raises_that_it_is_not_fitted(self, make, data):
+        for use in (self.predict_members, lambda model, X: model.net_, self.predict):
+            with pytest.raises(sklearn.exceptions.NotFittedError):
+                use(make(), data[0])
+
+    # ---- predictions
+
+    @pytest.mark.parametrize("rows", [1, 50])
+    def test_predictions_do_not_depend_on_their_chunks(self, make, data, rows):
+        X, y = data
+        model = make(early_stopping=False).fit(X, y)
+        in_chunks = make(early_stopping=False, iterator_valid__batch_size=rows).fit(X, y)
+        sizes = [len(outputs[0]) for outputs in in_chunks.fitted_.outputs(X)]
+        assert max(sizes) == rows
+        for use in (self.predict, self.predict_members, lambda m, X: m.predict_uncertainty(X)):
+            expected = use(model, X)
+            np.testing.assert_allclose(use(in_chunks, X), expected, rtol=1e-5, atol=1e-6)
+            in_calls = [self.predict(model, X[i : i + rows]) for i in range(0, len(X), rows)]
+        np.testing.assert_allclose(
+            np.concatenate(in_calls), self.predict(model, X), rtol=1e-5, atol=1e-6
+        )
+        gradients = [m.input_gradients(X) for m in (in_chunks, model)]
+        np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
+
+    def test_chunks_shrink_with_the_number_of_members_and_units(self, make, data):
+        sizes = [
+            make(n_members=m, max_epochs=1, **other).fit(*data).fitted_.rows_per_chunk
+            for m, other in ((2, {}), (40, {}), (2, {"module": nn.Linear(4, 2)}))
+        ]
+        assert sizes[1] == sizes[0] // 20
+        assert sizes[2] == 1024
+
+    def test_the_skorch_net_predicts_what_the_members_do(self, make, data):
+        X, y = data
+        model = make().fit(X, y)
+        encoded = model.encoder_.transform(X).astype(np.float32)
+        likelihood = model.fitted_.likelihood
+        expected = np.concatenate([likelihood.predict(z) for z in model.fitted_.outputs(X)])
+        np.testing.assert_allclose(model.net_.predict_proba(encoded), expected)
+
+    def test_single_members_predict_as_they_do_in_the_ensemble_and_train_on(self, make, data):
+        X, y = data
+        model = make().fit(X, y)
+        before = self.predict_members(model, X)
+        members = model.estimators_
+        for member, expected in zip(members, before, strict=True):
+            np.testing.assert_allclose(self.predict_members(member, X)[0], expected, rtol=1e-5)
+        assert members[2].get_params(deep=False) == {
+            **model.get_params(deep=False),
+            "n_members": 1,
+        }
+        members[2].partial_fit(X, y)
+        assert np.abs(self.predict_members(members[2], X)[0] - before[2]).max() > 1e-4
+        np.testing.assert_array_equal(self.predict_members(model, X), before)
+
+    def test_frames_are_known_by_their_column_names(self, make, data):
+        X, y = data
+        expected = self.predict(make().fit(X, y), X)
+        names = list("abcd")
+        for frame in (pd.DataFrame(X, columns=names), pl.DataFrame(X, schema=names)):
+            model = make().fit(frame, y)
+            assert model.feature_names_in_.tolist() == names
+            np.testing.assert_array_equal(self.predict(model, frame), expected)
+
+    def test_large_offsets_keep_their_precision(self, make, data):
+        X, y = data
+        plain = self.predict(make().fit(X, y), X)
+        shifted = self.predict(make().fit(X + 1.7e9, y), X + 1.7e9)  # seconds since 1970, say
+        np.testing.assert_allclose(shifted, plain, rtol=1e-3, atol=1e-3)
+
+    def test_scikit_learns_output_configuration_does_not_matter_inside(self, make, data):
+        X, y = data
+        images = X.reshape(-1, 1, 2, 2)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        with sklearn.config_context(transform_output="pandas"):
+            for model, rows in ((make(module=module), images), (make(), X)):
+                assert self.predict(model.fit(rows, y), rows).shape == (len(X), 2)
+
+    def test_a_module_of_the_user_is_evaluated_at_the_rows_as_they_are(self, make, data):
+        X, y = data
+        seen = []
+
+        class Spy(MLP):
+            def forward(self, X):
+                seen.append(X.clone())
+                return super().forward(X)
+
+        make(module=Spy, repulsion="none", early_stopping=False).fit(X, y)
+        rows = {tuple(row) for row in X.astype(np.float32).tolist()}
+        assert len(seen) > 6
+        assert all(tuple(row) in rows for batch in seen for row in batch.tolist())
+        assert isinstance(make().fit(X, y).encoder_, TabularEncoder)
+
+    # ---- weights
+
+    def test_rows_of_weight_zero_are_as_if_left_out(self, make, data):
+        X, y = data
+        weight = (np.arange(len(y)) % 5 > 0).astype(float)
+        weighted = make().fit(X, y, sample_weight=weight)
+        reduced = make().fit(X[weight > 0], y[weight > 0])
+        np.testing.assert_array_equal(self.predict(weighted, X), self.predict(reduced, X))
+
+    def test_only_ratios_of_weights_matter(self, make, data):
+        X, y = data
+        weight = 1.0 + (X[:, 0] > 0)
+        expected = self.predict(make().fit(X, y, sample_weight=weight), X)
+        for factor in (1e-200, 1e300):
+            scaled = make().fit(X, y, sample_weight=factor * weight)
+            np.testing.assert_allclose(self.predict(scaled, X), expected, rtol=1e-5, atol=1e-6)
+        plain = self.predict(make().fit(X, y), X)
+        assert np.abs(expected - plain).max() > 1e-3
+
+    def test_integer_weights_equal_repeated_rows(self, make, data):
+        """Exactly so where batches don't matter: in full batches, without repulsion."""
+        X, y = data
+        weight = np.random.default_rng(0).integers(0, 4, len(y))
+        # No encoder, for its quantiles know no weights.
+        settings = {"repulsion": "none", "batch_size": 10_000, "early_stopping": False}
+        settings |= {"encoder": None, "max_epochs": 10, "module__dropout": 0.0}
+        weighted = make(**settings).fit(X, y, sample_weight=weight)
+        repeated = make(**settings).fit(X.repeat(weight, 0), y.repeat(weight))
+        expected = self.predict(repeated, X)
+        np.testing.assert_allclose(self.predict(weighted, X), expected, rtol=1e-4, atol=1e-4)
+        assert np.abs(expected - self.predict(make(**settings).fit(X, y), X)).max() > 1e-3
 
 
-def test_categorical_and_object_labels(small, binary):
-    X, y = binary
-    words = pd.Series(np.where(y == 1, "yes", "no"))
-    for labels in (words.astype("category"), words.astype(object)):
-        assert set(small().fit(X, labels).predict(X)) <= {"yes", "no"}
+class TestClassifier(ForClassifier, Contract): ...
 
 
-def test_probabilities(small, multiclass):
-    X, y = multiclass
-    model = small(n_members=4).fit(X, y)
-    members = model.predict_proba_members(X)
-    mean = model.predict_proba(X)
-    assert members.shape == (4, len(X), 3)
-    assert members.dtype == mean.dtype == np.float64
-    np.testing.assert_allclose(members.sum(-1), 1, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(mean.sum(-1), 1, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(members.mean(0), mean, rtol=0, atol=1e-15)
-    assert (members > 0).all()
-    np.testing.assert_array_equal(model.predict(X), model.classes_[mean.argmax(1)])
+class TestRegressor(ForRegressor, Contract): ...
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100])
-def test_prediction_does_not_depend_on_its_chunks(small, multiclass, rows):
-    X, y = multiclass
-    params = {"hidden_layer_sizes": (64, 64), "early_stopping": False}
-    model = small(**params).fit(X, y)
-    in_one = model.predict_proba(X)
-    in_calls = [model.predict_proba(X[i : i + rows]) for i in range(0, len(X), rows)]
-    np.testing.assert_allclose(np.concatenate(in_calls), in_one, rtol=0, atol=1e-6)
-    in_chunks = small(**params, iterator_valid__batch_size=rows).fit(X, y)
-    np.testing.assert_allclose(in_chunks.predict_proba(X), in_one, rtol=0, atol=1e-6)
-    sizes = []
-    model.net_.module_.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    model.set_params(predict_batch_size=rows)
-    np.testing.assert_allclose(model.predict_proba(X), in_one, rtol=0, atol=1e-6)
-    assert max(sizes) == rows
-    np.testing.assert_allclose(model.input_gradients(X).shape, (3, len(X), X.shape[1]))
-
-
-@pytest.mark.parametrize("rows", ["all", 1.5, 0])
-def test_predict_batch_size_set_after_fit_is_checked(small, binary, rows):
-    X, y = binary
-    model = small(max_epochs=1).fit(X, y).set_params(predict_batch_size=rows)
-    for predict in (model.predict_proba, model.input_gradients):
-        with pytest.raises(ValueError, match=f"Got predict_batch_size={rows!r}, but expected"):
-            predict(X)
-
-
-def test_rows_at_a_time_shrink_with_the_members(small, binary):
-    class Subclass(MLP):
-        """Evaluated by the general engine, which does not know how wide its layers are."""
-
-    sizes = [
-        small(n_members=m, max_epochs=1, **other).fit(*binary).net_.iterator_valid__batch_size
-        for m, other in ((2, {}), (40, {}), (2, {"module": Subclass}), (2, {"encoder": None}))
-    ]
-    assert sizes[1] == sizes[0] // 20
-    assert sizes[2] == 1024
-    assert sizes[0] < sizes[3]  # an embedding has more frequencies than a layer has units
-
-
-def test_skorch_net_predicts_as_the_estimator_does(small, binary):
-    X, y = binary
-    model = small().fit(X, y)
-    encoded = model.encoder_.transform(X).astype(np.float32)
-    np.testing.assert_allclose(model.net_.predict_proba(encoded), model.predict_proba(X))
-    np.testing.assert_array_equal(model.net_.predict(encoded), model.predict(X))
-
-
-# ---- reproducibility
-
-
-def test_same_random_state_gives_bitwise_the_same_fit(small, binary):
-    X, y = binary
-    params = {"module__dropout": 0.2, "n_members": 4, "lengthscale": "pca"}
-    np.random.seed(1)
-    torch.manual_seed(1)
-    one = small(**params).fit(X, y)
-    np.random.seed(2)
-    torch.manual_seed(2)
-    torch.rand(5)
-    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    other = small(**params).fit(X, y)
-    for name, weights in one.net_.module_.state_dict().items():
-        assert torch.equal(weights, other.net_.module_.state_dict()[name])
-    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state[1])
-    assert np.random.get_state()[2] == numpy_state[2]
-    different = small(**params, random_state=5).fit(X, y)
-    assert not np.array_equal(one.predict_proba(X), different.predict_proba(X))
-
-
-def test_refitting_starts_anew(small, binary):
-    X, y = binary
-    model = small().fit(X, y)
-    first = model.predict_proba(X)
-    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), first)
-
-
-def test_random_state_none_follows_numpys_seed_and_instances_advance(small, binary):
-    X, y = binary
-    fits = []
-    for seed in (0, 0, 1):
-        np.random.seed(seed)
-        fits.append(small(random_state=None).fit(X, y).predict_proba(X))
-    np.testing.assert_array_equal(fits[0], fits[1])
-    assert not np.array_equal(fits[0], fits[2])
-    model = small(random_state=np.random.RandomState(0))
-    assert not np.array_equal(model.fit(X, y).predict_proba(X), model.fit(X, y).predict_proba(X))
-
-
-def test_initial_weights_do_not_depend_on_the_number_of_members(small, binary):
-    X, y = binary
-    # A learning rate too small to change a weight shows where training starts.
-    five, ten = (
-        small(n_members=n, lr=1e-30, weight_decay=0.0, max_epochs=1).fit(X, y).net_.module_
-        for n in (5, 10)
-    )
-    for name, weights in five.stacked.named_parameters():
-        assert torch.equal(weights, ten.stacked.get_parameter(name)[:5])
-
-
-# ---- parameters
-
-
-def test_parameters_of_the_nets_parts_are_parameters(small):
-    model = small(module__dropout=0.1, optimizer__betas=(0.9, 0.9))
-    assert model.get_params()["module__dropout"] == 0.1
-    copy = clone(model.set_params(module__activation="relu", callbacks__early_stopping__patience=3))
-    assert copy.get_params() == model.get_params()
-    assert copy.get_params()["optimizer__betas"] == (0.9, 0.9)
-    assert "module__activation='relu'" in repr(copy)
-    assert "module__activation" in model._repr_html_()
-
-
-def test_fit_leaves_parameters_alone(small, binary):
-    model = small(module=MLP, module__dropout=0.1, hidden_layer_sizes=[8], class_weight={0: 2.0})
-    before = model.get_params()
-    model.fit(*binary)
-    assert model.get_params() == before
-
-
-def test_user_module_is_offered_sizes_only_where_it_takes_them(small, binary):
-    X, y = binary
-
+def test_a_module_gets_sizes_only_where_it_takes_them(small, binary):
     def takes_one(n_outputs, width=4):
         return MLP(6, n_outputs, hidden_layer_sizes=(width,))
 
-    model = small(module=takes_one, module__width=5).fit(X, y)
-    assert model.net_.module_.stacked.get_parameter("0.weight").shape == (3, 5, 6)
+    model = small(module=takes_one, module__width=5).fit(*binary)
+    assert model.fitted_.members.stacked.get_parameter("0.weight").shape == (3, 5, 6)
 
 
-def test_own_module_sees_the_rows_as_they_come(small, binary):
-    X, y = binary
-    seen = []
-
-    class Spy(MLP):
-        def forward(self, X):
-            seen.append(X.clone())
-            return super().forward(X)
-
-    small(module=Spy, repulsion="none", early_stopping=False).fit(X, y)
-    rows = {tuple(row) for row in X.astype(np.float32).tolist()}
-    assert len(seen) > 6
-    assert all(tuple(row) in rows for batch in seen for row in batch.tolist())
-    assert isinstance(small().fit(X, y).encoder_, TabularEncoder)
-
-
-# ---- weights
-
-
-def test_rows_of_weight_zero_are_as_if_left_out(small, binary):
-    X, y = binary
-    weight = np.ones(len(y))
-    weight[::5] = 0
-    kept = weight > 0
-    weighted = small().fit(X, y, sample_weight=weight)
-    reduced = small().fit(X[kept], y[kept])
-    np.testing.assert_array_equal(weighted.predict_proba(X), reduced.predict_proba(X))
-
-
-def test_only_ratios_of_weights_matter(small, binary):
-    X, y = binary
-    weight = 1.0 + y
-    one = small().fit(X, y, sample_weight=weight)
-    scaled = small().fit(X, y, sample_weight=1000 * weight)
-    np.testing.assert_allclose(one.predict_proba(X), scaled.predict_proba(X), atol=1e-6)
-
-
-def test_class_weight_equals_the_sample_weights_it_stands_for(small, multiclass):
-    X, y = multiclass
-    by_class = small(class_weight={0: 1.0, 1: 3.0, 2: 0.5}).fit(X, y)
-    by_row = small().fit(X, y, sample_weight=np.array([1.0, 3.0, 0.5])[y])
-    np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
-    plain = small().fit(X, y).predict_proba(X).mean(0)
-    assert by_class.predict_proba(X).mean(0)[1] > plain[1]
-
-
-def test_class_weight_may_name_classes_that_some_rows_lack(small, multiclass):
-    X, y = multiclass
-    weights = {0: 2.0, 2: 1.0}
-    small(class_weight=weights).fit(X, y, sample_weight=y != 2)
-    model = small(class_weight=weights).partial_fit(X[y == 1], y[y == 1], classes=[0, 1, 2])
-    assert model.predict_proba(X).shape == (len(X), 3)
-
-
-def test_weights_keep_their_size_between_calls_of_partial_fit(small, binary):
-    X, y = binary
-
-    def mean_probability(**params):
-        model = small(**params)
-        for label in (0, 1) * 3:
-            model.partial_fit(X[y == label], y[y == label], classes=[0, 1])
-        return model.predict_proba(X)[:, 1].mean()
-
-    # AdamW divides a constant factor out, SGD does not.
-    sgd = {"optimizer": torch.optim.SGD, "lr": 0.05}
-    assert mean_probability(class_weight={1: 20.0}, **sgd) > mean_probability(**sgd) + 0.02
-
-
-def test_huge_weights_do_not_overflow(small, binary):
-    X, y = binary
-    huge = small().fit(X, y, sample_weight=np.full(len(y), 1e307)).predict_proba(X)
-    np.testing.assert_array_equal(huge, small().fit(X, y).predict_proba(X))
-
-
-def test_balanced_class_weight_raises_the_rare_class(small, binary):
-    X, y = binary
-    rare = (y == 0) | (np.arange(len(y)) % 5 == 0)
-    X, y = X[rare], y[rare]
-    plain, balanced = (small(class_weight=w).fit(X, y).predict_proba(X) for w in (None, "balanced"))
-    assert balanced[:, 1].mean() > plain[:, 1].mean() + 0.05
-
-
-# ---- frames
-
-
-def test_data_frames(small, binary):
-    X, y = binary
-    names = [f"column {i}" for i in range(X.shape[1])]
-    expected = small().fit(X, y).predict_proba(X)
-    for frame in (pd.DataFrame(X, columns=names), pl.DataFrame(X, schema=names)):
-        model = small().fit(frame, y)
-        assert model.feature_names_in_.tolist() == names
-        np.testing.assert_array_equal(model.predict_proba(frame), expected)
-
-
-def test_global_output_configuration_does_not_reach_inside(small, binary):
-    X, y = binary
-    images = X.reshape(-1, 1, 2, 3)
-    flat = partial(nn.Sequential, nn.Flatten(), nn.Linear(6, 2))
-    with sklearn.config_context(transform_output="pandas"):
-        assert small(module=flat()).fit(images, y).predict_proba(images).shape == (200, 2)
-        assert small().fit(X, y).predict_proba(X).shape == (200, 2)
-
-
-def test_large_offsets_keep_their_precision(small, binary):
-    X, y = binary
-    plain = small().fit(X, y).predict_proba(X)
-    shifted = small().fit(X + 1.7e9, y).predict_proba(X + 1.7e9)  # seconds since 1970, say
-    np.testing.assert_allclose(shifted, plain, atol=1e-3)
-
-
-# ---- pickling and import
-
-
-def test_pickle_predicts_in_a_process_of_its_own(small, binary, tmp_path):
-    X, y = binary
-    model = small(n_members=4).fit(X, y)
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
-    np.save(tmp_path / "X.npy", X)
-    code = (
-        "import pickle, numpy as np; model = pickle.load(open('model.pkl', 'rb'));"
-        "np.save('p.npy', model.predict_proba(np.load('X.npy')))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), model.predict_proba(X), atol=1e-6)
-
-
-def test_importing_the_estimator_does_not_import_torch():
+def test_importing_the_estimators_does_not_import_torch():
     code = (
         "import sys; from sklearn_fordes import FoRDEClassifier; FoRDEClassifier().get_params();"
         "assert not {'torch', 'skorch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_unfitted_estimator_says_so(small, binary):
-    with pytest.raises(sklearn.exceptions.NotFittedError):
-        small().predict_proba_members(binary[0])
-
-
-@pytest.mark.parametrize("target", ["log_odds", "log_prob"])
-def test_input_gradients_by_finite_differences(small, multiclass, target):
-    X, y = multiclass
-    model = small(module=MLP, gradient_target=target).fit(X, y)
-    rows, other = X[:10], (y[:10] + 1) % 3
-    value = {
-        "log_prob": np.log,
-        "log_odds": lambda p: np.log(p) - np.log1p(-p),
-    }[target]
-    predicted = model.predict(rows)
-    for labels, gradients in (
-        (other, model.input_gradients(rows, other)),
-        (predicted, model.input_gradients(rows)),
-    ):
-        assert gradients.shape == (3, 10, 6)
-        for column in range(6):
-            moved = 1e-2 * np.eye(6)[column]
-            values = [
-                value(model.predict_proba_members(rows + sign * moved)[:, range(10), labels])
-                for sign in (1, -1)
-            ]
-            slope = (values[0] - values[1]) / 2e-2
-            np.testing.assert_allclose(gradients[..., column], slope, atol=5e-3)
-
-
-def test_integer_weights_are_repeated_rows(small, multiclass):
-    """Exactly so where batches don't matter: in full batches, without repulsion."""
-    X, y = multiclass
-    weight = np.random.default_rng(0).integers(0, 4, len(y))
-    # A scale of its own, for quantiles know no weights.
-    settings = {"repulsion": "none", "batch_size": 10_000, "early_stopping": False, "encoder": None}
-    weighted = small(max_epochs=40, **settings).fit(X, y, sample_weight=weight)
-    repeated = small(max_epochs=40, **settings).fit(X.repeat(weight, 0), y.repeat(weight))
-    plain = small(max_epochs=40, **settings).fit(X, y)
-    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
-    assert np.abs(weighted.predict_proba(X) - plain.predict_proba(X)).max() > 0.01

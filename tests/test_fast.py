@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from sklearn_fordes.networks.fast._activations import DERIVATIVES
 
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
 from sklearn_fordes.networks.fast import _embedding as fast_embedding
-from sklearn_fordes.networks.fast._activations import DERIVATIVES
 from sklearn_fordes.particles import (
     CATEGORICAL,
     GRADIENT_TARGETS,

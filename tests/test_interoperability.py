@@ -19,10 +19,11 @@ from sklearn.model_selection import (
     cross_val_predict,
     train_test_split,
 )
+from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor, search_space
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, search_space
 
 mpl.use("agg")
 
@@ -88,7 +89,7 @@ def test_grid_search_gives_the_same_in_two_processes(small, credit):
     X_train, X_test, y_train, _ = credit
     grid = [
         {"fordeclassifier__n_members": [2, 3], "fordeclassifier__lengthscale": ["identity", "pca"]},
-        {"fordeclassifier__repulsion_strength": [0.0, 0.3]},
+        {"fordeclassifier__repulsion_strength": [0.0, 5.0]},
         {"fordeclassifier__module__dropout": [0.3], "fordeclassifier__optimizer__eps": [1e-6]},
     ]
     pipeline = make_pipeline(preprocessing(), small(max_epochs=3, hidden_layer_sizes=(8,)))
@@ -103,6 +104,33 @@ def test_grid_search_gives_the_same_in_two_processes(small, credit):
     assert len(set(scores.round(12))) == len(scores) == 7
     assert one.best_params_ == two.best_params_
     np.testing.assert_allclose(one.predict_proba(X_test), two.predict_proba(X_test), atol=1e-6)
+
+
+def test_grid_search_over_repulsions(small, binary):
+    kinds = ["none", "weight", Repulsion(period=1), Repulsion.paper("function")]
+    search = GridSearchCV(small(max_epochs=2), {"repulsion": kinds}, cv=2, error_score="raise")
+    scores = search.set_params(scoring="neg_log_loss").fit(*binary).cv_results_["mean_test_score"]
+    assert len(set(scores)) == 4
+    assert search.best_params_["repulsion"] == kinds[scores.argmax()]
+    model = small(max_epochs=2, repulsion=Repulsion(period=1), repulsion_strength=5.0)
+    grid = {"repulsion__fraction": [0.1, 1.0], "repulsion__space": ["weight", "input_gradient"]}
+    search = GridSearchCV(model, grid, cv=2, scoring="neg_log_loss", error_score="raise")
+    scores = search.fit(*binary).cv_results_["mean_test_score"]
+    assert len(set(scores)) == 3  # Weights are the same at all rows.
+    assert (
+        search.best_estimator_.repulsion.get_params().items()
+        >= {
+            name.removeprefix("repulsion__"): value for name, value in search.best_params_.items()
+        }.items()
+    )
+    assert model.repulsion == Repulsion(period=1)
+
+
+def test_a_chain_of_classifiers_passes_log_probabilities_on(small, binary):
+    X, y = binary
+    chain = ClassifierChain(small(max_epochs=10), chain_method="predict_log_proba", cv=2)
+    predicted = chain.fit(X, np.c_[y, 1 - y]).predict(X)
+    assert (predicted == np.c_[y, 1 - y]).mean() > 0.8
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn_fordes.networks._dropout import dropout_mask
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,7 +18,6 @@ from sklearn_fordes.networks import (
     PeriodicEmbedding,
     stack_members,
 )
-from sklearn_fordes.networks._dropout import dropout_mask
 from sklearn_fordes.networks.fast import MLPEnsemble
 from sklearn_fordes.particles import Ensemble, Repulsion, accumulate_gradients, seeded_generators
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Sequence
+from copy import copy
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -184,27 +186,32 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
                 "expected numbers, or categories of min_frequency rows or more."
             )
-        make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
-        members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-        rows_per_chunk = vars(self).get("iterator_valid__batch_size") or members.rows_at_a_time()
-        fitted = inference.FittedEnsemble(
-            encoder,
-            members,
-            target.likelihood,
-            n_inputs=n_inputs,
-            rows_per_chunk=rows_per_chunk,
-        )
-        inputs = fitted.as_inputs(encoded)
-        rows = training.Rows(inputs, data.y, data.sample_weight)
-        if X_repulsion is not None:
-            with naming_argument("X_repulsion"):
-                rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
-        valid_rows = None
-        if valid is not None:
-            valid_rows = training.Rows(fitted.encode(valid.X), valid.y, valid.sample_weight)
-        repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
-        net = self._new_net(fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds)
-        ended = training.train(net, rows, valid_rows)
+        with inference.ordinary_state(grad=True):
+            make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
+            members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
+            rows_per_chunk = (
+                vars(self).get("iterator_valid__batch_size") or members.rows_at_a_time()
+            )
+            fitted = inference.FittedEnsemble(
+                encoder,
+                members,
+                target.likelihood,
+                n_inputs=n_inputs,
+                rows_per_chunk=rows_per_chunk,
+            )
+            inputs = fitted.as_inputs(encoded)
+            rows = training.Rows(inputs, data.y, data.sample_weight)
+            if X_repulsion is not None:
+                with naming_argument("X_repulsion"):
+                    rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
+            valid_rows = None
+            if valid is not None:
+                valid_rows = training.Rows(fitted.encode(valid.X), valid.y, valid.sample_weight)
+            repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
+            net = self._new_net(
+                fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds
+            )
+            ended = training.train(net, rows, valid_rows)
         return {**target.attributes(), **self._attributes(fitted, net)}, ended
 
     def _trained_further(self, data: TrainingData) -> dict[str, Any]:
@@ -213,21 +220,20 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         The fitted ensemble is left as it is, so that nothing is lost if training fails.
         """
         before, state = self.fitted_, training.TrainingState.of(self.net_)
-        likelihood, inputs = self._known_target().likelihood, before.encode(data.X)
-        make_member = self._member_factory(before.encoder, before.n_inputs, likelihood.n_outputs)
-        members = networks.stack_members(make_member, int(self.n_members), state.seed)
-        fitted = before.with_members(members.to(inputs.device), likelihood)
-        lengthscale = self.lengthscale
-        # Later rows don't change a lengthscale that was computed from inputs; parameters do.
-        is_computed = isinstance(lengthscale, str | float | int) or callable(lengthscale)
-        if is_computed and lengthscale == self._parameters_["lengthscale"]:
-            lengthscale = state.known_lengthscale(lengthscale)
-        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-        net = self._new_net(
-            fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
-        )
-        state.load_into(net)
-        training.train(net, training.Rows(inputs, data.y, data.sample_weight))
+        with inference.ordinary_state(grad=True):
+            likelihood, inputs = self._known_target().likelihood, before.encode(data.X)
+            make_member = self._member_factory(
+                before.encoder, before.n_inputs, likelihood.n_outputs
+            )
+            members = networks.stack_members(make_member, int(self.n_members), state.seed)
+            fitted = before.with_members(members.to(inputs.device), likelihood)
+            lengthscale = self._lengthscale_after(state)
+            repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
+            net = self._new_net(
+                fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
+            )
+            state.load_into(net)
+            training.train(net, training.Rows(inputs, data.y, data.sample_weight))
         return self._attributes(fitted, net)
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
@@ -247,6 +253,17 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             data = training_data(self, self._checked(X_val), y_val)
         return target.encode(data).of_mean_weight_one()
 
+    def _lengthscale_after(self, state: Any) -> Any:
+        """Return the lengthscale parameter, or what was made of it from the first rows.
+
+        Later rows don't change a lengthscale that was computed from inputs; parameters do.
+        """
+        now, before = self.lengthscale, self._parameters_["lengthscale"]
+        comparable = all(isinstance(v, str | Real) or callable(v) for v in (now, before))
+        is_same = comparable and now == before
+        is_same = is_same and self.repulsion == self._parameters_["repulsion"]
+        return state.known_lengthscale(now) if is_same else now
+
     def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
         notes = ("batches", "completed")
         history = [{k: v for k, v in epoch.items() if k not in notes} for epoch in net.history]
@@ -256,7 +273,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             "history_": history,
             "n_iter_": len(history),
             "_net_": net,
-            "_parameters_": self.get_params(deep=False),
+            # A Repulsion may be changed in place later.
+            "_parameters_": {**self.get_params(deep=False), "repulsion": copy(self.repulsion)},
         }
 
     # ---- fitted attributes
@@ -312,7 +330,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     def net_(self) -> Any:
         """The skorch net of the last fit; made anew after unpickling."""
         if "_net_" not in vars(self._as_fitted()):
-            self._net_ = self._rebuilt_net()
+            with inference.ordinary_state(grad=True):
+                self._net_ = self._rebuilt_net()
         return self._net_
 
     def _rebuilt_net(self) -> Any:

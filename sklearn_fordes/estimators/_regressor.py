@@ -341,7 +341,14 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         -------
         ndarray of shape (n_samples, 2)
             Lower and upper ends: the quantiles at ``(1 ∓ confidence) / 2``.
+
+        Raises
+        ------
+        ValueError
+            If `confidence` is not in (0, 1).
         """
+        if not 0 < confidence < 1:
+            raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
         tail = (1 - confidence) / 2
         return self.predict_quantiles(X, [tail, 1 - tail])
 

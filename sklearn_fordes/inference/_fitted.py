@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import narwhals as nw
@@ -124,11 +125,7 @@ class FittedEnsemble:
             inputs = self.encode(part)
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
-                with (
-                    torch.inference_mode(False),
-                    torch.no_grad(),
-                    torch.autocast(rows.device.type, enabled=False),
-                ):
+                with ordinary_state(grad=False):
                     outputs = self.members(rows).cpu()
                 if not math.isfinite(outputs.sum(dtype=torch.float64)):
                     raise ValueError(
@@ -156,14 +153,10 @@ class FittedEnsemble:
         ValueError
             If the module's output can't be differentiated twice.
         """
-        inputs = self.encode(X)
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(inputs.device.type, enabled=False),
-        ):
+        with ordinary_state(grad=True):
+            inputs = self.encode(X)
             chunks = [
                 self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
                 for i in range(0, len(inputs), size)
@@ -202,6 +195,26 @@ class FittedEnsemble:
             n_inputs=self.n_inputs,
             rows_per_chunk=self.rows_per_chunk,
         )
+
+
+@contextmanager
+def ordinary_state(*, grad: bool) -> Iterator[None]:
+    """Compute as if the caller had not changed how torch computes in this thread.
+
+    Inside the block inference mode and autocast are off, and gradients are as asked for.
+
+    Parameters
+    ----------
+    grad : bool
+        Whether autograd follows.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(grad),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
 
 
 def as_array(encoded: Any) -> NDArray[Any]:

@@ -1,3 +1,8 @@
 """The public names of `sklearn_fordes.inference`."""
 
-from sklearn_fordes.inference._fitted import FittedEnsemble, as_array, available_device
+from sklearn_fordes.inference._fitted import (
+    FittedEnsemble,
+    as_array,
+    available_device,
+    ordinary_state,
+)

@@ -13,17 +13,39 @@ _BFLOAT16 = np.dtype([("bfloat16", np.int16)])
 
 
 def to_arrays(tree: Any) -> Any:
-    """Replace the tensors in nested dicts, lists and tuples by arrays of their values."""
+    """Replace the tensors in nested dicts, lists and tuples by arrays of their values.
+
+    Parameters
+    ----------
+    tree : Tensor, dict, list, tuple or object
+
+    Returns
+    -------
+    object
+        The same structure. Other leaves are kept.
+    """
     if isinstance(tree, Tensor):
         values = tree.detach().cpu()
         if values.dtype == torch.bfloat16:
             return values.view(torch.int16).numpy().copy().view(_BFLOAT16)
-        return values.numpy().copy()
+        # Products of a matrix in another order of memory are rounded otherwise.
+        return values.numpy().copy(order="K")
     return _mapped(to_arrays, tree)
 
 
 def to_tensors(tree: Any) -> Any:
-    """Replace the arrays in nested dicts, lists and tuples by tensors of their values."""
+    """Replace the arrays in nested dicts, lists and tuples by tensors of their values.
+
+    Parameters
+    ----------
+    tree : ndarray, dict, list, tuple or object
+        From `to_arrays`.
+
+    Returns
+    -------
+    object
+        The same structure. Other leaves are kept.
+    """
     if isinstance(tree, np.ndarray):
         is_bfloat16 = tree.dtype == _BFLOAT16
         values = torch.from_numpy(np.array(tree["bfloat16"] if is_bfloat16 else tree))

@@ -211,6 +211,8 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
 
 def is_identity(value: Any) -> bool:
     """Whether a parameter's value describes the identity."""
+    if isinstance(value, Lengthscale):
+        return value.rotation is None and value.precision is None
     return bool(value == "identity" if isinstance(value, str) else _is_zero(value))
 
 

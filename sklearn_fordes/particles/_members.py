@@ -136,12 +136,13 @@ class Ensemble(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)
-        parameters = to_tensors(state["parameters"])
         trainable = state["trainable"]
-        stacked = _tree(
-            {name: (values, trainable[name]) for name, values in parameters.items()},
-            to_tensors(state["buffers"]),
-        )
+        with torch.inference_mode(False), torch.no_grad():
+            parameters = to_tensors(state["parameters"])
+            stacked = _tree(
+                {name: (values, trainable[name]) for name, values in parameters.items()},
+                to_tensors(state["buffers"]),
+            )
         self._assemble(state["make_member"], state["n_members"], stacked)
         self.train(state["training"])
 
@@ -272,14 +273,15 @@ class Ensemble(nn.Module):
             Of the same class.
         """
         index = list(members)
-        parameters = {
-            name: (parameter.detach()[index].clone(), parameter.requires_grad)
-            for name, parameter in self.stacked.named_parameters()
-        }
-        buffers = {name: b[index].clone() for name, b in self.stacked.named_buffers()}
         selected = type(self).__new__(type(self))
         nn.Module.__init__(selected)
-        selected._assemble(self._make_member, len(index), _tree(parameters, buffers))
+        with torch.inference_mode(False), torch.no_grad():
+            parameters = {
+                name: (parameter.detach()[index].clone(), parameter.requires_grad)
+                for name, parameter in self.stacked.named_parameters()
+            }
+            buffers = {name: b[index].clone() for name, b in self.stacked.named_buffers()}
+            selected._assemble(self._make_member, len(index), _tree(parameters, buffers))
         return selected.train(self.training)
 
     @torch.no_grad()

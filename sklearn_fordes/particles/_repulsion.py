@@ -322,7 +322,18 @@ class Repulsion:
 
 
 def as_repulsion(value: str | Representation | Space | Repulsion) -> Repulsion:
-    """Return the repulsion that an estimator's parameter describes."""
+    """Return the repulsion that an estimator's parameter describes.
+
+    Parameters
+    ----------
+    value : str, callable, Space or Repulsion
+        A `Repulsion`, or the space of one with the default parameters.
+
+    Returns
+    -------
+    Repulsion
+        The same object, if it is one.
+    """
     return value if isinstance(value, Repulsion) else Repulsion(value)
 
 

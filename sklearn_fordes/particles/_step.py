@@ -142,7 +142,28 @@ def differentiate(
     extra_inputs: Tensor | None = None,
     communicator: Communicator | None = None,
 ) -> tuple[StepResult, Gradients]:
-    """Return a step and the gradients of its objective (see `accumulate_gradients`)."""
+    """Return a step and the gradients of its objective.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    X : Tensor of shape (B, ...)
+    y : Tensor of shape (B,)
+    weight : Tensor of shape (B,) or None
+    repulsion : BuiltRepulsion or None
+    strength : float or Tensor
+    likelihood : Likelihood
+    extra_inputs : Tensor of shape (n_extra, ...), optional
+    communicator : Communicator, default=LOCAL
+        As in `accumulate_gradients`.
+
+    Returns
+    -------
+    step : StepResult
+        Outputs at X, driving loss and repulsion.
+    gradients : list of Tensor or None
+        One for each parameter, None where the objective does not depend on it.
+    """
     if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X)
         driving_loss, cotangent = mean_loss(likelihood, outputs, y, weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from sklearn import config_context
 
 from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
@@ -42,11 +43,8 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
     done_before = net.n_epochs
     keep_freed_memory()
     datasets = rows.dataset(), None if valid is None else valid.dataset()
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(rows.X.device.type, enabled=False),
-    ):
+    # With metadata routing skorch would refuse to hand the validation rows on.
+    with config_context(enable_metadata_routing=False):
         net.check_module(rows.X)
         net.partial_fit(datasets[0], valid=datasets[1])
         net.optimizer_.zero_grad()  # Gradients are as large as the model.

@@ -103,6 +103,7 @@ class ParticleNet(NeuralNet):
         self.ema_decay = ema_decay
         self.seed = seed
         self.n_steps = 0
+        self.learning_rates: list[float] = []  # Of the last epoch, for each parameter group.
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         super().__init__(
@@ -159,6 +160,7 @@ class ParticleNet(NeuralNet):
             group.update(first)
             for other in others:
                 self.optimizer_.add_param_group(other)
+        self.learning_rates = [group["lr"] for group in self.optimizer_.param_groups]
         return self
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
@@ -294,9 +296,9 @@ class ParticleNet(NeuralNet):
         if not is_first or self.space_is_users:
             return
         raise ValueError(
-            f"Got a module that can't be trained ({error}), but expected one whose output can be "
-            "differentiated twice, by its input and its weights. repulsion='none', 'weight' or "
-            "'function' need the weights only."
+            f"Got a module that can't be trained ({error}), but expected one that torch.func.vmap "
+            "can batch over members, and whose output can be differentiated twice, by its input "
+            "and its weights. repulsion='none', 'weight' or 'function' need the weights only."
         ) from error
 
     def check_module(self, X: Tensor) -> None:
@@ -329,9 +331,13 @@ class ParticleNet(NeuralNet):
             )
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Mark the epoch as whole: an interrupted one is not."""
+        """Mark the epoch as whole (an interrupted one is not), and note its learning rates.
+
+        The callbacks come later, a scheduler among them.
+        """
         super().on_epoch_end(net, **kwargs)
         self.history.record("completed", True)
+        self.learning_rates = [group["lr"] for group in self.optimizer_.param_groups]
 
     @property
     def n_epochs(self) -> int:

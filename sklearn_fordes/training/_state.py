@@ -56,7 +56,7 @@ class TrainingState:
         kernel = None if net.repulsion is None else net.repulsion.kernel
         return cls(
             members=dict(net.module_.state_dict()),
-            optimizer={"type": type(net.optimizer_).__qualname__, **net.optimizer_.state_dict()},
+            optimizer=_optimizer_state(net),
             n_steps=net.n_steps,
             relative_loss=float(net.relative_loss),
             seed=net.seed,
@@ -120,6 +120,19 @@ class TrainingState:
             ]
             moments = copy.deepcopy(self.optimizer["state"])
             net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+            net.learning_rates = [group["lr"] for group in groups]
+
+
+def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
+    """Return the optimizer's class and state, with the learning rates of the last epoch.
+
+    skorch makes a scheduler anew for each run, and a new scheduler repeats the step that the one
+    before it made at the end of that epoch.
+    """
+    state = net.optimizer_.state_dict()
+    for group, rate in zip(state["param_groups"], net.learning_rates, strict=False):
+        group["lr"] = rate
+    return {"type": type(net.optimizer_).__qualname__, **state}
 
 
 def _going_on(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +140,8 @@ def _going_on(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     group = {**old, **new}
     if old.get("initial_lr") == new["lr"]:
         group["lr"] = old["lr"]
+    elif "initial_lr" in old:
+        group["initial_lr"] = new["lr"]
     return group
 
 

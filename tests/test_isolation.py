@@ -1,0 +1,127 @@
+"""What other code does in the process does not change a fit, and a fit changes nothing of it."""
+
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from contracts import EstimatorContract, ForClassifier, ForRegressor
+
+
+def module_with_dropout(n_features, n_outputs):
+    """Make a module that draws from torch's global generator in each training step."""
+    layers = nn.Linear(n_features, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, n_outputs)
+    return nn.Sequential(*layers)
+
+
+@contextmanager
+def default_dtype_bfloat16():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "default dtype": default_dtype_bfloat16,
+}
+
+
+class CallEachEpoch(Callback):
+    function = None  # Not an attribute of the instance, which is pickled.
+
+    def on_epoch_end(self, net, **kwargs):
+        self.function()
+
+
+class Contract(EstimatorContract):
+    @pytest.mark.parametrize("module", [None, module_with_dropout])
+    def test_fits_in_threads_equal_fits_alone(self, make, data, module):
+        def fit(seed):
+            return self.predict(make(module=module, random_state=seed).fit(*data), data[0])
+
+        alone = [fit(seed) for seed in range(4)]
+        np.random.seed(3)
+        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(fit, range(4)))
+        np.testing.assert_array_equal(together, alone)
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        np.testing.assert_equal(np.random.get_state(), numpy_state)
+
+    @pytest.mark.parametrize(
+        ("mode", "module"),
+        # A module of the user's may well depend on the default type.
+        [*((mode, None) for mode in MODES), ("inference_mode", module_with_dropout)],
+    )
+    def test_modes_of_torch_do_not_change_a_fit(self, make, data, mode, module):
+        X, y = data
+        outside = make(module=module).fit(X, y)
+        expected = self.predict(outside, X), outside.input_gradients(X)
+        with MODES[mode]():
+            inside = make(module=module).fit(X, y)
+            fits = [inside, outside, pickle.loads(pickle.dumps(outside))]
+            assert fits[2].net_.n_steps > 0  # It is rebuilt now.
+            in_mode = [(self.predict(model, X), model.input_gradients(X)) for model in fits]
+            member = fits[2].estimators_[0]
+            self.begin(make(module=module), X, y).partial_fit(X, y)
+        for actual in (*in_mode, (self.predict(inside, X), inside.input_gradients(X))):
+            np.testing.assert_array_equal(actual[0], expected[0])
+            np.testing.assert_array_equal(actual[1], expected[1])
+        further = self.predict(outside.partial_fit(X, y), X)
+        for model in (fits[2], inside):
+            np.testing.assert_array_equal(self.predict(model.partial_fit(X, y), X), further)
+        assert member.partial_fit(X, y).n_iter_ == 4
+
+    @pytest.mark.parametrize("module", [None, module_with_dropout])
+    def test_predictions_in_threads_equal_those_alone(self, make, data, module):
+        model = make(module=module, iterator_valid__batch_size=40).fit(*data)
+        filters = list(warnings.filters)
+
+        def use(_):
+            return self.predict(model, data[0]), model.input_gradients(data[0])
+
+        alone = use(0)
+        with ThreadPoolExecutor(8) as pool:
+            for prediction, gradients in pool.map(use, range(8)):
+                np.testing.assert_array_equal(prediction, alone[0])
+                np.testing.assert_array_equal(gradients, alone[1])
+        assert warnings.filters == filters
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_the_old_model_is_whole_during_a_fit(self, make, data, monkeypatch, fails):
+        X, y = data
+        model = make().fit(X, y)
+        before, seen = self.predict(model, X), []
+
+        def look():
+            seen.append(self.predict(model, X))
+            seen.append(self.predict(pickle.loads(pickle.dumps(model)), X))
+            if fails and len(seen) == 4:
+                raise RuntimeError("No more.")
+
+        monkeypatch.setattr(CallEachEpoch, "function", staticmethod(look))
+        model.set_params(callbacks=[CallEachEpoch()], n_members=2, random_state=1)
+        with pytest.raises(RuntimeError, match="No more") if fails else nullcontext():
+            model.fit(X, y)
+        assert len(seen) == (4 if fails else 6)
+        for prediction in seen:
+            np.testing.assert_array_equal(prediction, before)
+        assert np.array_equal(self.predict(model, X), before) == fails
+
+
+class TestClassifier(ForClassifier, Contract): ...
+
+
+class TestRegressor(ForRegressor, Contract): ...
