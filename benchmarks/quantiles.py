@@ -1,7 +1,8 @@
 """Quantiles and 90 % intervals of the regressor on three real tables, against boosted trees.
 
 The tables were named before the first run. Pinball losses are means over five levels and over the
-test rows, as a share of those of scikit-learn's histogram gradient boosting, a model for each level.
+test rows, as a share of those of scikit-learn's histogram gradient boosting, with a model for each
+level.
 """
 
 from __future__ import annotations
