@@ -5,22 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_hand import random_tensor
 
-from sklearn_fordes.particles import Kernel, Metric, wasserstein
+from sklearn_fordes.particles import Kernel, Lengthscale, repulsion_force, wasserstein_update
 
 SHAPES = [(2, 1, 3), (2, 5, 1), (3, 4, 2), (5, 1, 7), (8, 6, 3), (11, 3, 20)]
 
 
-def repulsion_force(representation, rotation=None, precision=None, **settings):
-    return wasserstein(representation, Kernel(Metric(rotation, precision), **settings))[:2]
-
-
-def random_gradients(shape, seed=0):
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def random_metric(width, seed=1):
-    rng = np.random.default_rng(seed)
+def random_lengthscale(width):
+    rng = np.random.default_rng(1)
     rotation = np.linalg.qr(rng.normal(size=(width, width)))[0]
     return torch.tensor(rotation), torch.tensor(rng.exponential(size=width))
 
@@ -72,15 +65,15 @@ def test_matches_reference_values(reference, case):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("metric", ["identity", "general"])
-def test_matches_loops_over_members_and_rows(shape, metric):
-    gradients = random_gradients(shape)
+@pytest.mark.parametrize("lengthscale", ["identity", "general"])
+def test_matches_loops_over_members_and_rows(shape, lengthscale):
+    gradients = random_tensor(*shape)
     width = shape[-1]
     rotation, precision = torch.eye(width, dtype=torch.float64), torch.ones(width).double()
-    if metric == "general":
-        rotation, precision = random_metric(width)
+    if lengthscale == "general":
+        rotation, precision = random_lengthscale(width)
     expected = force_by_loops(gradients, rotation, precision / precision.max())
-    given = {} if metric == "identity" else {"rotation": rotation, "precision": precision}
+    given = {} if lengthscale == "identity" else {"rotation": rotation, "precision": precision}
     log_density, force = repulsion_force(gradients, **given)
     torch.testing.assert_close(log_density, expected[0], atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(force, expected[1], atol=1e-10, rtol=1e-10)
@@ -89,15 +82,14 @@ def test_matches_loops_over_members_and_rows(shape, metric):
 @pytest.mark.parametrize("bandwidth", ["reference", "paper", 0.5])
 @pytest.mark.parametrize("unit_sphere", [True, False])
 def test_single_member_is_not_repelled(bandwidth, unit_sphere):
-    log_density, force = repulsion_force(
-        random_gradients((1, 4, 3)), bandwidth=bandwidth, unit_sphere=unit_sphere
-    )
+    kernel = Kernel(bandwidth=bandwidth, unit_sphere=unit_sphere)
+    log_density, force, _ = wasserstein_update(random_tensor(1, 4, 3), kernel)
     assert log_density.tolist() == [0.0]
     assert not force.any()
 
 
 def test_two_members_have_a_kernel_of_a_quarter_and_part():
-    gradients = random_gradients((2, 1, 3))
+    gradients = random_tensor(2, 1, 3)
     log_density, force = repulsion_force(gradients)
     torch.testing.assert_close(log_density, torch.full((2,), math.log(1.25)).double())
     moved = gradients - 1e-3 * force
@@ -107,7 +99,7 @@ def test_two_members_have_a_kernel_of_a_quarter_and_part():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_vanishing_gradients_are_finite(dtype):
-    some = random_gradients((4, 3, 2)).to(dtype)
+    some = random_tensor(4, 3, 2).to(dtype)
     some[1:3] = 0
     some[0, 0] = 0
     log_density, force = repulsion_force(some)
@@ -120,14 +112,14 @@ def test_vanishing_gradients_are_finite(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_identical_members_feel_no_force(dtype):
-    one = random_gradients((1, 5, 4)).to(dtype)
+    one = random_tensor(1, 5, 4).to(dtype)
     log_density, force = repulsion_force(one.repeat(6, 1, 1))
     torch.testing.assert_close(log_density, torch.full((6,), math.log(6), dtype=dtype))
     assert not force.any()
 
 
 def test_a_pair_of_identical_members_moves_alike():
-    gradients = random_gradients((4, 5, 3))
+    gradients = random_tensor(4, 5, 3)
     gradients[2] = gradients[1]
     log_density, force = repulsion_force(gradients)
     assert log_density[1] == log_density[2]
@@ -136,14 +128,14 @@ def test_a_pair_of_identical_members_moves_alike():
 
 def test_rounding_noise_is_not_amplified_in_single_precision():
     # One feature leaves only two directions: members differ by rounding alone.
-    gradients = random_gradients((6, 50, 1)).abs().float()
+    gradients = random_tensor(6, 50, 1).abs().float()
     _, force = repulsion_force(gradients)
     assert (force * gradients).abs().max() < 1e-3  # where members differ, it is of the order of 1
 
 
 @pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4])
 def test_single_precision_resolves_members_that_are_close(distance):
-    gradients = random_gradients((1, 20, 3)) + distance * random_gradients((6, 20, 3), seed=2)
+    gradients = random_tensor(1, 20, 3) + distance * random_tensor(6, 20, 3, seed=2)
     _, expected = repulsion_force(gradients)
     _, force = repulsion_force(gradients.float())
     assert (force.double() - expected).norm() < 1e-2 * expected.norm()
@@ -152,15 +144,15 @@ def test_single_precision_resolves_members_that_are_close(distance):
 @pytest.mark.parametrize("n_members", [10, 40])
 @pytest.mark.parametrize("far", [0, 3])
 def test_single_precision_resolves_a_cluster_away_from_one_member(n_members, far):
-    gradients = random_gradients((1, 20, 5)) + 1e-4 * random_gradients((n_members, 20, 5), seed=2)
-    gradients[far] = random_gradients((20, 5), seed=3)
+    gradients = random_tensor(1, 20, 5) + 1e-4 * random_tensor(n_members, 20, 5, seed=2)
+    gradients[far] = random_tensor(20, 5, seed=3)
     _, expected = repulsion_force(gradients)
     _, force = repulsion_force(gradients.float())
     assert (force.double() - expected).norm() < 1e-2 * expected.norm()
 
 
 def test_force_is_tangential_and_of_degree_minus_one():
-    gradients = random_gradients((5, 4, 3))
+    gradients = random_tensor(5, 4, 3)
     _, force = repulsion_force(gradients)
     torch.testing.assert_close((force * gradients).sum(-1), torch.zeros(5, 4).double())
     torch.testing.assert_close(repulsion_force(3 * gradients)[1], force / 3)
@@ -169,15 +161,15 @@ def test_force_is_tangential_and_of_degree_minus_one():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("factor", [7.0, 1e-10])
 def test_common_factor_of_the_precision_cancels(dtype, factor):
-    rotation, precision = (part.to(dtype) for part in random_metric(3))
-    gradients = random_gradients((5, 4, 3)).to(dtype)
+    rotation, precision = (part.to(dtype) for part in random_lengthscale(3))
+    gradients = random_tensor(5, 4, 3).to(dtype)
     one = repulsion_force(gradients, rotation=rotation, precision=precision)
     other = repulsion_force(gradients, rotation=rotation, precision=factor * precision)
     torch.testing.assert_close(one, other)
 
 
 def test_a_vanishing_gradient_feels_no_force():
-    gradients = random_gradients((5, 4, 3))
+    gradients = random_tensor(5, 4, 3)
     gradients[2, 1] = 1e-13
     force = repulsion_force(gradients)[1]
     assert not force[2, 1].any()
@@ -185,7 +177,7 @@ def test_a_vanishing_gradient_feels_no_force():
 
 
 def test_permuting_members_permutes_the_result():
-    gradients = random_gradients((5, 4, 3))
+    gradients = random_tensor(5, 4, 3)
     order = torch.tensor([3, 0, 4, 1, 2])
     log_density, force = repulsion_force(gradients)
     permuted = repulsion_force(gradients[order])
@@ -193,12 +185,87 @@ def test_permuting_members_permutes_the_result():
 
 
 def test_input_is_neither_changed_nor_differentiated():
-    gradients = random_gradients((3, 2, 2)).requires_grad_()
+    gradients = random_tensor(3, 2, 2).requires_grad_()
     before = gradients.detach().clone()
     log_density, force = repulsion_force(gradients)
     assert not log_density.requires_grad
     assert not force.requires_grad
     assert torch.equal(gradients.detach(), before)
+
+
+@pytest.mark.parametrize("bandwidth", ["reference", "paper", 0.7])
+def test_bandwidth_rules_by_loops(bandwidth):
+    points = random_tensor(5, 3, 4)
+    kernel = Kernel(bandwidth=bandwidth, unit_sphere=False)
+    for b in range(3):
+        actual = kernel.compare(points[:, b : b + 1]).kernel
+        sq_dist = ((points[:, None, b] - points[None, :, b]) ** 2).sum(-1)
+        for j in range(5):
+            expected = {
+                "reference": np.median(sq_dist[:, j]) / math.log(5) + 1e-12,
+                "paper": np.median(sq_dist) / math.log(5) + 1e-12,
+            }.get(bandwidth, bandwidth)
+            for i in range(5):
+                value = math.exp(-sq_dist[i, j] / expected)
+                assert actual[i, j].item() == pytest.approx(value, rel=1e-9)
+
+
+def test_kernel_is_one_on_the_diagonal_symmetric_and_grows_with_the_bandwidth():
+    points = random_tensor(6, 4, 3)
+    narrow, wide = (Kernel(bandwidth=h).compare(points).kernel for h in (0.1, 1.0))
+    torch.testing.assert_close(narrow.diagonal(), torch.ones(6).double())
+    torch.testing.assert_close(narrow, narrow.mT)
+    assert (wide >= narrow).all()
+
+
+def test_a_fixed_bandwidth_takes_the_precision_as_it_is():
+    points, precision = random_tensor(4, 3, 2), torch.tensor([9.0, 4.0]).double()
+    kernel = Kernel(Lengthscale(precision=precision), bandwidth=2.0, unit_sphere=False)
+    sq_dist = (precision * (points[:, None] - points[None, :]) ** 2).sum(-1)
+    expected = torch.exp(-sq_dist / 2.0).mean(-1)
+    torch.testing.assert_close(kernel.compare(points).kernel, expected)
+
+
+class LaplaceKernel(Kernel):
+    """exp(−d/√h): a kernel of a user's own."""
+
+    def base_kernel(self, sq_dist, bandwidth):
+        scaled = (sq_dist / bandwidth).sqrt()
+        value = torch.exp(-scaled)
+        # At distance zero the kernel has a kink, and the difference that it multiplies is zero.
+        return value, torch.where(scaled > 0, value / (2 * scaled * bandwidth), 0.0)
+
+
+@pytest.mark.parametrize("kind", [Kernel, LaplaceKernel])
+@pytest.mark.parametrize("unit_sphere", [True, False])
+def test_gradient_of_any_base_kernel_by_finite_differences(kind, unit_sphere):
+    kernel = kind(Lengthscale(*random_lengthscale(2)), 0.5, unit_sphere)
+    fixed = random_tensor(4, 3, 2)
+
+    def density(moved):  # Σ_jb κ between members that move and copies that do not
+        return 3 * kernel.compare(moved, torch.cat([moved, fixed])).kernel[:, 4:].sum()
+
+    gradient = kernel.compare(fixed).gradient
+    for index in np.ndindex(4, 3, 2):
+        step = torch.zeros_like(fixed)
+        step[index] = 1e-6
+        # The kink lies where a member meets its own copy: both sides together leave it out.
+        slope = (density(fixed + step) - density(fixed - step)) / 2e-6
+        assert gradient[index].item() == pytest.approx(slope.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("bandwidth", ["reference", "paper", 0.5])
+def test_rows_are_compared_in_chunks(monkeypatch, bandwidth):
+    points, kernel = random_tensor(4, 7, 3), Kernel(bandwidth=bandwidth)
+    at_once = kernel.compare(points)
+    monkeypatch.setattr("sklearn_fordes.particles._kernel._PAIRS_AT_A_TIME", 2 * 4**2)
+    torch.testing.assert_close(kernel.compare(points), at_once, atol=1e-14, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bandwidth", ["median", 0.0, -1.0, None])
+def test_wrong_bandwidth_is_told(bandwidth):
+    with pytest.raises(ValueError, match="Got bandwidth="):
+        Kernel(bandwidth=bandwidth)
 
 
 @pytest.mark.parametrize(

@@ -1,41 +1,38 @@
 """One training step against reference values and against autograd through the whole objective."""
 
-from dataclasses import replace
-from functools import partial
+import math
 
 import pytest
 import torch
+from by_hand import (
+    gradients_of,
+    input_gradients_by_autograd,
+    make_batch,
+    make_ensemble,
+    random_tensor,
+)
 from torch import nn
 
-from sklearn_fordes.networks import MLP, stack_members
+from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import (
-    CATEGORICAL,
     GRADIENT_TARGETS,
     LENGTHSCALES,
+    SPACES,
+    BuiltRepulsion,
+    CategoricalLikelihood,
     Ensemble,
     Kernel,
-    Metric,
+    Lengthscale,
     Repulsion,
     accumulate_gradients,
-    input_gradients,
-    tuned,
-    wasserstein,
+    stein_update,
+    wasserstein_update,
 )
 
 
-def make_ensemble(n_members=4, n_features=5, n_classes=3, *, kind=Ensemble, **mlp):
-    member = partial(MLP, n_features, n_classes, **{"hidden_layer_sizes": (6, 6), **mlp})
-    return kind(member, n_members, seed=3).double()
-
-
-def make_batch(n_rows=8, n_features=5, n_classes=3):
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
-    return X, torch.randint(n_classes, (n_rows,), generator=generator)
-
-
-def gradients_of(ensemble):
-    return [parameter.grad.clone() for parameter in ensemble.parameters()]
+def input_gradients(ensemble, X, y, likelihood):
+    evaluation = SPACES["input_gradient"].evaluate(ensemble, X, y, len(X), likelihood)
+    return evaluation.representation
 
 
 @pytest.mark.parametrize("kind", [Ensemble, stack_members])
@@ -47,21 +44,23 @@ def test_matches_reference_values(reference, case, kind):
         if name.startswith(case)
     }
     X, y = torch.tensor(value["X"]), torch.tensor(value["y"])
-    n_members, n_classes, _ = value["weight2"].shape
-    activation = str(value["activation"])
-    ensemble = make_ensemble(n_members, X.shape[1], n_classes, kind=kind, activation=activation)
+    n_members, n_classes, width = value["weight2"].shape
+    mlp = {"activation": str(value["activation"]), "hidden_layer_sizes": (width, width)}
+    ensemble = make_ensemble(kind, n_members, X.shape[1], n_classes, **mlp)
     layers = [ensemble.stacked.get_submodule(str(2 * i)) for i in range(3)]
     with torch.no_grad():
         for i, layer in enumerate(layers):
             layer.weight.copy_(torch.tensor(value[f"weight{i}"]))
             layer.bias.copy_(torch.tensor(value[f"bias{i}"]))
-    metric = Metric()
+    lengthscale = Lengthscale()
     if "eigenvectors" in value:
-        metric = Metric(torch.tensor(value["eigenvectors"]), torch.tensor(value["eigenvalues"]))
-    likelihood = replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS["logit"])
-    repulsion = Repulsion(kernel=Kernel(metric))
-    step = accumulate_gradients(ensemble, X, y, repulsion=repulsion, likelihood=likelihood)
-    gradients = input_gradients(ensemble, X, y, len(X), likelihood).representation
+        lengthscale = Lengthscale(*(torch.tensor(value[f"eigen{p}"]) for p in ("vectors", "values")))
+    settings = {
+        "repulsion": BuiltRepulsion(kernel=Kernel(lengthscale)),
+        "likelihood": CategoricalLikelihood(target="logit"),
+    }
+    step = accumulate_gradients(ensemble, X, y, strength=1 / len(X), **settings)
+    gradients = input_gradients(ensemble, X, y, settings["likelihood"])
 
     def assert_matches(actual, name):
         torch.testing.assert_close(actual.detach(), torch.tensor(value[name]), atol=1e-10, rtol=0)
@@ -80,22 +79,21 @@ def test_matches_reference_values(reference, case, kind):
 def test_joint_backward_equals_autograd_through_the_objective(target, lengthscale, fraction):
     ensemble, (X, y) = make_ensemble(), make_batch()
     weight = torch.linspace(0.5, 1.5, len(X), dtype=torch.float64)
-    metric = LENGTHSCALES[lengthscale](X)
-    likelihood = replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS[target])
-    repulsion = Repulsion(kernel=Kernel(metric), strength=7.0, fraction=fraction)
-    step = accumulate_gradients(ensemble, X, y, weight, repulsion, likelihood=likelihood)
+    kernel = Kernel(LENGTHSCALES[lengthscale](X))
+    repulsion = BuiltRepulsion(kernel=kernel, fraction=fraction)
+    settings = {"repulsion": repulsion, "likelihood": CategoricalLikelihood(target=target)}
+    step = accumulate_gradients(ensemble, X, y, weight, strength=0.9, **settings)
     actual = gradients_of(ensemble)
 
     ensemble.zero_grad()
     n_rows = round(fraction * len(X))
-    points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
-    logits = ensemble(points, shared=False)
-    targets = GRADIENT_TARGETS[target](logits, y)
-    (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
-    log_density, force = wasserstein(gradients[:, :n_rows], Kernel(metric))[:2]
+    value = GRADIENT_TARGETS[target].value
+    compared = input_gradients_by_autograd(ensemble, X[:n_rows], lambda z: value(z, y[:n_rows]))
+    log_density, force, _ = wasserstein_update(compared, kernel)
     # A linear stand-in with the right value and slope: the kernel itself is tested elsewhere.
-    inner = (gradients[:, :n_rows] * force).sum((1, 2))
-    repelled = 7.0 / len(X) * (log_density + inner - inner.detach())
+    inner = (compared * force).sum((1, 2))
+    repelled = 0.9 * (log_density + inner - inner.detach())
+    logits = ensemble(X)
     losses = nn.functional.cross_entropy(logits.mT, y.expand(4, -1), reduction="none")
     ((losses * weight).mean(1) + repelled).sum().backward()
     torch.testing.assert_close(actual, gradients_of(ensemble), atol=1e-12, rtol=1e-9)
@@ -104,46 +102,73 @@ def test_joint_backward_equals_autograd_through_the_objective(target, lengthscal
     torch.testing.assert_close(step.outputs, logits.detach())
 
 
-@pytest.mark.parametrize("wrong", [{"strength": -1.0}, {"fraction": 0.0}, {"fraction": 1.5}])
-def test_wrong_repulsion_is_told(wrong):
-    with pytest.raises(ValueError, match=f"Got {next(iter(wrong))}="):
-        Repulsion(**wrong)
+def test_linear_softmax_models_have_the_force_written_by_hand():
+    # z = W x + b: the gradient of z_y with respect to x is the row w_y itself, so with two members
+    # (κ = 1/4 off the diagonal, h = d²/(2 log 2)) and one row the force on W has one row, too:
+    # ∂/∂u_1 = −2 (1/4)/(1 + 1/4) (u_1 − u_2)/h with u = w_y/|w_y|, then tangential over |w_y|.
+    ensemble = Ensemble(lambda: nn.Linear(3, 2), 2, seed=1).double()
+    X, y = random_tensor(1, 3), torch.tensor([1])
+    plain = accumulate_gradients(ensemble, X, y)
+    driving = gradients_of(ensemble)
+    ensemble.zero_grad()
+    settings = {"repulsion": Repulsion.paper(), "strength": 2.0}
+    step = accumulate_gradients(ensemble, X, y, **settings)
+    weight, bias = (g - d for g, d in zip(gradients_of(ensemble), driving, strict=True))
+    w = ensemble.stacked.get_parameter("weight").detach()[:, 1]
+    norm = w.norm(dim=-1, keepdim=True)
+    u = w / norm
+    between = u - u.flip(0)
+    h = between[0].square().sum() / (2 * math.log(2))
+    along = -2 * 0.25 / 1.25 * between / h
+    expected = 2.0 * (along - u * (u * along).sum(-1, keepdim=True)) / norm
+    torch.testing.assert_close(weight[:, 1], expected)
+    assert weight[:, 0].abs().max() < 1e-15
+    assert bias.abs().max() < 1e-15
+    torch.testing.assert_close(step.repulsion, torch.full((2,), 2.0 * math.log(1.25)).double())
+    torch.testing.assert_close(step.driving_loss, plain.driving_loss)
 
 
-def test_log_prob_keeps_its_direction_when_training_has_converged():
-    logits = torch.tensor([[[20.0, 1.0, 0.0]]], requires_grad=True)
-    value = GRADIENT_TARGETS["log_prob"](logits, torch.tensor([0]))
-    (gradient,) = torch.autograd.grad(value.sum(), logits)
-    exact = logits.detach().double().requires_grad_()
-    (expected,) = torch.autograd.grad(exact.log_softmax(-1)[0, 0, 0], exact)
-    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=0)
+@pytest.mark.parametrize("kind", [Ensemble, stack_members])
+@pytest.mark.parametrize("space", SPACES)
+def test_a_strength_in_a_tensor_equals_a_number(kind, space):
+    (X, y), results = make_batch(), []
+    for strength in (0.7, torch.tensor(0.7, dtype=torch.float64)):
+        ensemble = make_ensemble(kind)
+        settings = {"repulsion": Repulsion(space), "strength": strength}
+        step = accumulate_gradients(ensemble, X, y, **settings)
+        results.append((step.repulsion, gradients_of(ensemble)))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert step.repulsion.all()
 
 
-def test_gradient_targets_by_hand():
-    logits = torch.tensor([[[1.0, 2.0, 4.0]], [[0.0, 0.0, 0.0]]])
-    y = torch.tensor([1])
-    p = logits.softmax(-1)[..., 1]
-    torch.testing.assert_close(GRADIENT_TARGETS["logit"](logits, y), logits[..., 1])
-    torch.testing.assert_close(GRADIENT_TARGETS["log_prob"](logits, y), p.log())
-    torch.testing.assert_close(GRADIENT_TARGETS["log_odds"](logits, y), (p / (1 - p)).log())
-    shift = torch.tensor([[[5.0]], [[-2.0]]])
-    torch.testing.assert_close(
-        GRADIENT_TARGETS["log_odds"](logits + shift, y), GRADIENT_TARGETS["log_odds"](logits, y)
-    )
+def test_a_repulsion_is_built_for_the_batch_with_its_target():
+    (X, y), results = make_batch(), []
+    built = Repulsion.paper().build(X)
+    likelihood = CategoricalLikelihood(3, target="logit")
+    for settings in ({"repulsion": Repulsion.paper()}, {"repulsion": built}):
+        ensemble = make_ensemble()
+        given = likelihood if settings["repulsion"] is built else None
+        accumulate_gradients(ensemble, X, y, likelihood=given, **settings)
+        results.append(gradients_of(ensemble))
+    torch.testing.assert_close(*results)
 
 
-def test_batch_normalised_members_are_repelled_through_one_forward_pass():
-    # Statistics must come from the whole batch although only some of its rows are compared.
-    def member():
-        return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Linear(6, 3))
-
-    ensemble, (X, y) = Ensemble(member, 3).double(), make_batch()
-    plain = Ensemble(member, 3).double()
-    step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion(fraction=0.25))
-    torch.testing.assert_close(step.outputs, plain(X).detach())
-    statistics = [e.stacked.get_submodule("1").running_mean for e in (ensemble, plain)]
-    torch.testing.assert_close(*statistics)
-    assert ensemble.stacked.get_submodule("1").num_batches_tracked.tolist() == [1, 1, 1]
+@pytest.mark.parametrize(
+    ("space", "update"),
+    [
+        *((space, wasserstein_update) for space in SPACES),
+        ("weight", stein_update),
+        ("function", stein_update),
+    ],
+)
+def test_gradients_are_added_to_those_there_before(space, update):
+    ensemble, (X, y) = make_ensemble(), make_batch()
+    kernel = Kernel(bandwidth="paper", unit_sphere=SPACES[space].unit_sphere)
+    repulsion = BuiltRepulsion(SPACES[space], kernel, update)
+    accumulate_gradients(ensemble, X, y, repulsion=repulsion)
+    once = gradients_of(ensemble)
+    accumulate_gradients(ensemble, X, y, repulsion=repulsion)
+    torch.testing.assert_close(gradients_of(ensemble), [2 * gradient for gradient in once])
 
 
 def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
@@ -168,7 +193,7 @@ def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
 @pytest.mark.parametrize("n_members", [1, 2])
 @pytest.mark.parametrize("n_rows", [1, 3])
 def test_smallest_ensembles_and_batches_are_finite(n_members, n_rows):
-    ensemble, (X, y) = make_ensemble(n_members), make_batch(n_rows)
+    ensemble, (X, y) = make_ensemble(n_members=n_members), make_batch(n_rows)
     step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion())
     assert torch.isfinite(step.objective)
     assert all(torch.isfinite(gradient).all() for gradient in gradients_of(ensemble))
@@ -181,19 +206,18 @@ def test_members_that_start_alike_stay_finite():
     with torch.no_grad():
         for parameter in ensemble.parameters():
             parameter.copy_(parameter[:1].expand_as(parameter))
-    accumulate_gradients(ensemble, X, y, repulsion=Repulsion(strength=100.0))
-    alone, _ = make_ensemble(), None
-    for parameter, source in zip(alone.parameters(), ensemble.parameters(), strict=True):
-        parameter.data.copy_(source.data)
-    accumulate_gradients(alone, X, y)
-    torch.testing.assert_close(gradients_of(ensemble), gradients_of(alone))
+    accumulate_gradients(ensemble, X, y)
+    driving = gradients_of(ensemble)
+    ensemble.zero_grad()
+    accumulate_gradients(ensemble, X, y, repulsion=Repulsion(), strength=100.0)
+    torch.testing.assert_close(gradients_of(ensemble), driving)
 
 
 def test_repulsion_turns_input_gradients_apart():
-    ensemble, (X, y) = make_ensemble(6), make_batch(32)
+    ensemble, (X, y) = make_ensemble(n_members=6), make_batch(32)
 
     def mean_cosine():
-        gradients = input_gradients(ensemble, X, y, len(X)).representation
+        gradients = input_gradients(ensemble, X, y, CategoricalLikelihood())
         unit = nn.functional.normalize(gradients, dim=-1)
         cosine = torch.einsum("ibk,jbk->ijb", unit, unit).mean(-1)
         return (cosine.sum() - cosine.trace()).item()
@@ -202,52 +226,7 @@ def test_repulsion_turns_input_gradients_apart():
     optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.05)
     for _ in range(50):
         optimizer.zero_grad()
-        step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion(strength=20.0))
+        step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion(), strength=0.6)
         optimizer.step()
     assert torch.isfinite(step.objective)
     assert mean_cosine() < before
-
-
-def test_pca_weighs_directions_by_their_variance():
-    X, _ = make_batch(200, 3)
-    X = X * torch.tensor([1.0, 3.0, 0.1]) + 5
-    rotation, precision = LENGTHSCALES["pca"](X.float())
-    covariance = torch.cov(X.float().double().T)
-    covariance = covariance / covariance.diag().mean()  # of a mean of 1, like tuned lengthscales
-    assert rotation.dtype == precision.dtype == torch.float64
-    torch.testing.assert_close(rotation @ precision.diag() @ rotation.T, covariance)
-    torch.testing.assert_close(rotation.T @ rotation, torch.eye(3).double())
-
-
-@pytest.mark.parametrize("alpha", [0.2, 0.7])
-@pytest.mark.parametrize("units", [1.0, 100.0])
-def test_tuned_lengthscales_by_hand(alpha, units):
-    X, _ = make_batch(200, 3)
-    X = units * X * torch.tensor([1.0, 3.0, 0.1])
-    variances, axes = torch.linalg.eigh(torch.cov(X.T))
-    variances = variances / variances.mean()
-    averaged = {
-        "precision": (1 - alpha) + alpha * variances,
-        "variance": 1 / ((1 - alpha) + alpha / variances),
-    }
-    for mix, expected in averaged.items():
-        rotation, precision = tuned(X, alpha=alpha, mix=mix)
-        torch.testing.assert_close(precision, expected)
-        torch.testing.assert_close(
-            rotation @ precision.diag() @ rotation.T, axes @ expected.diag() @ axes.T
-        )
-
-
-def test_tuned_lengthscales_where_the_data_does_not_vary():
-    X = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
-    lowest = [tuned(X, alpha=0.1, mix=mix).precision.min() for mix in ("precision", "variance")]
-    torch.testing.assert_close(torch.stack(lowest), torch.tensor([0.9, 0.0]).double())
-
-
-@pytest.mark.parametrize("X", [torch.ones(1, 3), torch.ones(5, 3), torch.ones(5, 1)])
-def test_pca_of_constant_inputs_is_finite(X):
-    metric = LENGTHSCALES["pca"](X).to(X.double())
-    representation = torch.randn(4, 2, X.shape[1], dtype=torch.float64)
-    log_density, force = wasserstein(representation, Kernel(metric))[:2]
-    assert torch.isfinite(log_density).all()
-    assert torch.isfinite(force).all()

@@ -1,0 +1,147 @@
+"""Lengthscales: by hand, from every form of the parameter, and where the data does not vary."""
+
+import numpy as np
+import pytest
+import torch
+from by_hand import random_tensor
+
+from sklearn_fordes.particles import (
+    LENGTHSCALES,
+    Kernel,
+    Lengthscale,
+    Repulsion,
+    tuned_lengthscale,
+    wasserstein_update,
+)
+
+
+def made(value, X):
+    """Return what a repulsion makes of a parameter's value."""
+    return Repulsion().build(X, value).kernel.lengthscale
+
+
+def matrix_of(lengthscale):
+    return lengthscale.rotation @ lengthscale.precision.diag() @ lengthscale.rotation.T
+
+
+def test_pca_weighs_directions_by_their_variance():
+    X = (random_tensor(200, 3) * torch.tensor([1.0, 3.0, 0.1]) + 5).float()
+    lengthscale = LENGTHSCALES["pca"](X)
+    covariance = torch.cov(X.double().T)
+    covariance = covariance / covariance.diag().mean()  # of a mean of 1, like tuned lengthscales
+    rotation, precision = lengthscale
+    assert rotation.dtype == precision.dtype == torch.float64
+    torch.testing.assert_close(matrix_of(lengthscale), covariance)
+    torch.testing.assert_close(rotation.T @ rotation, torch.eye(3).double())
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.7])
+@pytest.mark.parametrize("units", [1.0, 100.0])
+def test_tuned_lengthscales_by_hand(alpha, units):
+    X = units * random_tensor(200, 3) * torch.tensor([1.0, 3.0, 0.1])
+    variances, axes = torch.linalg.eigh(torch.cov(X.T))
+    variances = variances / variances.mean()
+    averaged = {
+        "precision": (1 - alpha) + alpha * variances,
+        "variance": 1 / ((1 - alpha) + alpha / variances),
+    }
+    for mix, expected in averaged.items():
+        lengthscale = tuned_lengthscale(alpha, mix)(X)
+        torch.testing.assert_close(lengthscale.precision, expected)
+        torch.testing.assert_close(matrix_of(lengthscale), axes @ expected.diag() @ axes.T)
+
+
+def test_tuned_lengthscales_where_the_data_does_not_vary():
+    X = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    lowest = [tuned_lengthscale(0.1, mix)(X).precision.min() for mix in ("precision", "variance")]
+    torch.testing.assert_close(torch.stack(lowest), torch.tensor([0.9, 0.0]).double())
+
+
+@pytest.mark.parametrize("X", [torch.ones(1, 3), torch.ones(5, 3), torch.ones(5, 1)])
+def test_pca_of_constant_inputs_is_finite(X):
+    lengthscale = LENGTHSCALES["pca"](X).to(X.double())
+    potential, force, _ = wasserstein_update(random_tensor(4, 2, X.shape[1]), Kernel(lengthscale))
+    assert torch.isfinite(potential).all()
+    assert torch.isfinite(force).all()
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, "pca", None])
+def test_alpha_outside_of_its_range(alpha):
+    with pytest.raises(ValueError, match="Got alpha=.* expected a number in"):
+        tuned_lengthscale(alpha)
+
+
+def test_unknown_mixes():
+    with pytest.raises(ValueError, match="Got mix='median', but expected one of"):
+        tuned_lengthscale(0.5, mix="median")
+
+
+# ---- every form of the parameter
+
+SCALES = [1.0, 0.5, np.inf]
+LENGTHSCALE = Lengthscale(None, torch.tensor([1.0, 4.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        (0, "identity"),
+        (1.0, "pca"),
+        (0.4, tuned_lengthscale(0.4)),
+        (tuned_lengthscale(1.0, "variance"), "pca"),
+        (SCALES, LENGTHSCALE),
+        (np.array(SCALES), LENGTHSCALE),
+        (lambda X: LENGTHSCALE, LENGTHSCALE),
+        (lambda X: np.array(SCALES), LENGTHSCALE),
+        (lambda X: X.std(0), LENGTHSCALES["identity"]),
+        (np.diag([1.0, 4.0, 0.0]), LENGTHSCALE),
+    ],
+    ids=str,
+)
+def test_values_that_mean_the_same(value, same):
+    X = random_tensor(50, 3)
+    X = X / X.std(0)
+    kernels = [
+        Kernel(made(v, X), "paper").compare(random_tensor(4, 2, 3, seed=5)) for v in (value, same)
+    ]
+    torch.testing.assert_close(*kernels)
+
+
+def test_a_lengthscale_has_the_dtype_of_the_inputs():
+    X = random_tensor(50, 3).float()
+    for value in ("pca", SCALES, np.eye(3), LENGTHSCALE):
+        assert all(part.dtype == X.dtype for part in made(value, X) if part is not None)
+
+
+def test_a_function_is_given_the_encoded_inputs():
+    X, seen = random_tensor(50, 3), []
+    made(lambda rows: seen.append(rows) or Lengthscale(), X)
+    assert seen[0] is X
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("typo", "Got lengthscale='typo', but expected one of"),
+        (np.ones(7), "Got a lengthscale of 7 features, but expected 3"),
+        (np.ones((2, 3)), r"Got a lengthscale of shape \(2, 3\), but expected \(K,\)"),
+        (np.eye(7), "Got a lengthscale of 7 features, but expected 3"),
+        (np.zeros(3), "not usable: Got lengthscales .* expected positive"),
+        (-np.ones(3), "not usable: Got lengthscales .* expected positive"),
+        (-np.eye(3), "not usable: Got a precision matrix .* negative eigenval"),
+        (np.tri(3), "not usable: Got a precision matrix that is zero, not symme"),
+        (np.zeros((3, 3)), "not usable: Got a precision matrix that is zero"),
+        (np.full(3, np.inf), "not usable: Got lengthscales .* one of them finit"),
+        (np.full(3, np.nan), "Got a lengthscale"),
+        (np.full((3, 3), np.nan), "Got a lengthscale that is not usable"),
+        (np.full(3, 1e30), "whose inverse square is zero or infinite in torch.float32"),
+        (np.full(3, 1e-30), "whose inverse square is zero or infinite in torch.float32"),
+        (["a", "b", "c"], "but expected an array of numbers"),
+        (lambda X: X[0, 0], r"Got a lengthscale of shape \(\)"),
+        (lambda X: None, r"Got (a )?lengthscale"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_values_that_describe_no_lengthscale(value, message):
+    with pytest.raises(ValueError, match=message):
+        made(value, random_tensor(50, 3).float())
