@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_fordes.networks import MLP
+from sklearn_fordes.networks import MLP, Dropout
 from sklearn_fordes.particles import Ensemble
 
 
@@ -88,8 +88,9 @@ def test_gradients_equal_those_of_separate_members():
             torch.testing.assert_close(stacked, parameter.grad, atol=1e-4, rtol=1e-4)
 
 
-def test_dropout_masks_differ_between_members():
-    ensemble = Ensemble(lambda: nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5)), 3)
+@pytest.mark.parametrize("layer", [nn.Dropout, Dropout])
+def test_dropout_masks_differ_between_members(layer):
+    ensemble = Ensemble(lambda: nn.Sequential(nn.Linear(4, 50), layer(0.5)), 3)
     dropped = ensemble(torch.ones(4, 4)) == 0
     assert 0.3 < dropped.float().mean() < 0.7
     assert not torch.equal(dropped[0], dropped[1])

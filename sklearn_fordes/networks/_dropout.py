@@ -94,9 +94,11 @@ def dropout_mask(draws: Tensor, shape: Sequence[int], p: float, dtype: torch.dty
     key, n_calls = draws[..., :1], draws[..., 1:]
     words = _scramble(position + (key + n_calls * _CALL))
     n_calls.add_(1)
-    # Sixteen bits as a signed number; in place, for comparing into bools is not vectorised.
-    small = words.view(torch.int16)[..., :size].ge_(n_zeros - _N_DRAWS // 2)
-    mask = small.to(dtype).mul_(_N_DRAWS / (_N_DRAWS - n_zeros))
+    small = words.view(torch.int16)[..., :size]  # Sixteen bits as a signed number.
+    lowest = n_zeros - _N_DRAWS // 2  # that is kept
+    # Comparing into bools is not vectorised, and comparing in place not batched by vmap.
+    kept = small.clamp(lowest - 1, lowest).sub_(lowest - 1) if n_zeros else torch.ones_like(small)
+    mask = kept.to(dtype).mul_(_N_DRAWS / (_N_DRAWS - n_zeros))
     return mask.view(*mask.shape[:-1], *shape)
 
 
