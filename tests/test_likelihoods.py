@@ -164,7 +164,8 @@ def test_levels_may_be_extreme_and_in_any_order(likelihood):
     shuffled = likelihood.quantiles(outputs, [levels[i] for i in order])
     torch.testing.assert_close(shuffled, quantiles[:, order], rtol=0, atol=0)
     cdf = likelihood.member_cdf(outputs, quantiles).mean(0)
-    torch.testing.assert_close(cdf, torch.tensor(levels).double().expand_as(cdf), atol=1e-9, rtol=0)
+    expected = torch.tensor(levels, dtype=torch.float64).expand_as(cdf)
+    torch.testing.assert_close(cdf, expected, atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("likelihood", REAL, ids=repr)

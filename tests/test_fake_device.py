@@ -1,0 +1,184 @@
+"""Training on a device without having one: nothing leaves it, and the host reads nothing.
+
+Tensors on the device "meta" have no values, so that each read by the host fails. With a CUDA build
+of torch the same is done with fake CUDA tensors, which know one device from another; autograd needs
+a real device there, so that only passes written out are tried.
+"""
+
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.networks import MLP, stack_members
+from sklearn_fordes.particles import (
+    SPACES,
+    UPDATES,
+    BuiltRepulsion,
+    CategoricalLikelihood,
+    Ensemble,
+    GaussianLikelihood,
+    Kernel,
+    Lengthscale,
+    QuantileLikelihood,
+    accumulate_gradients,
+)
+from sklearn_fordes.training import BatchIterator, DeviceDataset, ParticleNet, WeightAverage
+
+LIKELIHOODS = [CategoricalLikelihood(3), GaussianLikelihood(), QuantileLikelihood()]
+has_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="needs a CUDA build")
+on_each_device = pytest.mark.parametrize(
+    "device", ["meta", pytest.param("cuda", marks=has_cuda_build)]
+)
+
+
+@pytest.fixture
+def fake(device):
+    """Make tensors of the device without values."""
+    with FakeTensorMode() if device == "cuda" else nullcontext():
+        yield partial(torch.empty, device=device)
+
+
+def make_ensemble(fake, kind=stack_members, n_outputs=3):
+    mlp = {"hidden_layer_sizes": (6, 4), "dropout": 0.2, "embedded_features": [0, 2]}
+    # Members are drawn on the host, outside of the mode.
+    with torch.utils._python_dispatch._disable_current_modes():
+        ensemble = kind(partial(MLP, 5, n_outputs, **mlp), 4)
+    state = {name: fake(t.shape, dtype=t.dtype) for name, t in ensemble.state_dict().items()}
+    ensemble.load_state_dict(state, assign=True)
+    return ensemble
+
+
+def make_batch(fake, likelihood=LIKELIHOODS[0]):
+    is_classifier = likelihood.kind == "classifier"
+    return fake(8, 5), fake(8, dtype=torch.int64 if is_classifier else torch.float32)
+
+
+def make_repulsion(fake, space, update="wgd", bandwidth="paper"):
+    space = SPACES[space]
+    lengthscale = Lengthscale(fake(5, 5), fake(5)) if space.axes_are_inputs else Lengthscale()
+    kernel = Kernel(lengthscale, bandwidth, space.unit_sphere)
+    return BuiltRepulsion(space, kernel, UPDATES[update], fraction=0.5)
+
+
+def assert_all_on(device, *tensors):
+    assert {tensor.device.type for tensor in tensors} == {device}
+
+
+def assert_step_stays(device, fake, ensemble, repulsion, likelihood=LIKELIHOODS[0]):
+    X, y = make_batch(fake, likelihood)
+    extra_inputs = fake(3, 5) if repulsion.space.depends_on_inputs else None
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1, momentum=0.9)
+    average = WeightAverage(ensemble.parameters(), 0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        with average.training():
+            step = accumulate_gradients(
+                ensemble,
+                X,
+                y,
+                fake(8),
+                repulsion=repulsion,
+                strength=fake(()),
+                likelihood=likelihood,
+                extra_inputs=extra_inputs,
+            )
+            optimizer.step()
+            average.update()
+    assert_all_on(device, *step, *(p.grad for p in ensemble.parameters()))
+    assert_all_on(device, *ensemble.parameters(), *average._other)
+
+
+@on_each_device
+@pytest.mark.parametrize(
+    ("space", "update"),
+    [("input_gradient", "wgd"), ("input_gradient", "lit"), ("weight", "wgd"), ("weight", "svgd")],
+)
+def test_a_written_out_step_stays_on_the_device(device, fake, space, update):
+    ensemble = make_ensemble(fake)
+    assert_step_stays(device, fake, ensemble, make_repulsion(fake, space, update))
+
+
+@on_each_device
+@pytest.mark.parametrize("bandwidth", ["reference", "paper", 0.5])
+def test_the_kernel_stays_on_the_device(device, fake, bandwidth):
+    repulsion = make_repulsion(fake, "input_gradient", bandwidth=bandwidth)
+    assert_all_on(device, *repulsion.kernel.compare(fake(4, 8, 5)))
+    assert_step_stays(device, fake, make_ensemble(fake), repulsion)
+
+
+@pytest.mark.parametrize("device", ["meta"])
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda one: type(one).__name__)
+def test_a_step_by_autograd_stays_on_the_device(device, fake, space, likelihood):
+    ensemble = make_ensemble(fake, Ensemble, likelihood.n_outputs)
+    assert_step_stays(device, fake, ensemble, make_repulsion(fake, space), likelihood)
+
+
+@on_each_device
+@pytest.mark.parametrize("kind", [stack_members, Ensemble])
+def test_prediction_stays_on_the_device(device, fake, kind):
+    ensemble = make_ensemble(fake, kind).eval()
+    with torch.no_grad():
+        outputs = ensemble(fake(8, 5))
+    assert outputs.shape == (4, 8, 3)
+    assert_all_on(device, outputs, LIKELIHOODS[0].guess(outputs))
+
+
+@on_each_device
+@pytest.mark.parametrize("likelihood", LIKELIHOODS[:2], ids=lambda one: type(one).__name__)
+def test_steps_of_a_net_read_nothing_before_the_epoch_ends(device, fake, likelihood):
+    net = ParticleNet(
+        make_ensemble(fake, n_outputs=likelihood.n_outputs),
+        likelihood=likelihood,
+        repulsion=make_repulsion(fake, "input_gradient"),
+        strength=1.0,
+        ema_decay=0.9,
+        batch_size=4,
+        device=None,
+    ).initialize()
+    X, y = make_batch(fake, likelihood)
+    iterator = BatchIterator(DeviceDataset(X, y), batch_size=4)
+    net.history.new_epoch()
+    record = []
+    net._record = lambda figures: record.append(figures)
+    with pytest.raises((RuntimeError, NotImplementedError)) as read:  # by tolist(), at last
+        net.run_single_epoch(iterator, training=True, prefix="train", step_fn=net.train_step)
+    assert net.n_steps == 2
+    assert read.traceback[-1].name != "train_step" and not record
+    assert_all_on(device, net.relative_loss, *net.module_.parameters())
+
+
+class HostRead(AssertionError):
+    """Raised where the host reads a tensor."""
+
+
+READS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu")
+
+
+@pytest.mark.parametrize("noise", [None, "heteroscedastic", "quantile"])
+@pytest.mark.parametrize("repulsion", ["input_gradient", "function", "none"])
+def test_the_default_training_reads_its_figures_once_an_epoch(
+    binary, monkeypatch, noise, repulsion
+):
+    settings = {"repulsion": repulsion, "max_epochs": 2, "hidden_layer_sizes": (8,)}
+    kind = FoRDEClassifier if noise is None else partial(FoRDERegressor, noise=noise)
+    train_step, n_steps = ParticleNet.train_step, []
+
+    def refuse(*arguments):
+        raise HostRead
+
+    def watched(net, batch, **fit_params):
+        n_steps.append(net.n_steps)
+        with monkeypatch.context() as patch:
+            for name in READS:
+                patch.setattr(torch.Tensor, name, refuse)
+            return train_step(net, batch, **fit_params)
+
+    monkeypatch.setattr(ParticleNet, "train_step", watched)
+    model = kind(3, random_state=0, **settings).fit(*binary)
+    assert n_steps == list(range(model.net_.n_steps))
+    assert len(n_steps) >= 10
