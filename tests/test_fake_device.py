@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.networks import MLP, stack_members
@@ -27,6 +28,9 @@ from sklearn_fordes.particles import (
     accumulate_gradients,
 )
 from sklearn_fordes.training import BatchIterator, DeviceDataset, ParticleNet, WeightAverage
+
+# Gradients that share memory are found by their address, which is not read on the device.
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 
 LIKELIHOODS = [CategoricalLikelihood(3), GaussianLikelihood(), QuantileLikelihood()]
 has_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="needs a CUDA build")
@@ -45,10 +49,13 @@ def fake(device):
 def make_ensemble(fake, kind=stack_members, n_outputs=3):
     mlp = {"hidden_layer_sizes": (6, 4), "dropout": 0.2, "embedded_features": [0, 2]}
     # Members are drawn on the host, outside of the mode.
-    with torch.utils._python_dispatch._disable_current_modes():
+    with _disable_current_modes():
         ensemble = kind(partial(MLP, 5, n_outputs, **mlp), 4)
-    state = {name: fake(t.shape, dtype=t.dtype) for name, t in ensemble.state_dict().items()}
-    ensemble.load_state_dict(state, assign=True)
+    for part in ensemble.stacked.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, torch.nn.Parameter(fake(parameter.shape)))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, fake(buffer.shape, dtype=buffer.dtype))
     return ensemble
 
 
