@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from skorch.helper import predefined_split
 
 from sklearn_fordes.particles import ordinary_state
 from sklearn_fordes.training._data import DeviceDataset
@@ -36,10 +37,15 @@ def train(net: ParticleNet, rows: DeviceDataset, valid: DeviceDataset | None = N
     """
     done_before = net.n_epochs
     keep_freed_memory()
-    with ordinary_state(grad=True):
-        net.check_module(rows.X)
-        net.partial_fit(rows, valid=valid)
-        net.optimizer_.zero_grad()  # Gradients are as large as the model.
+    # Not an argument of `partial_fit`, which is refused where metadata routing is enabled.
+    net.train_split = None if valid is None else predefined_split(valid)
+    try:
+        with ordinary_state(grad=True):
+            net.check_module(rows.X)
+            net.partial_fit(rows)
+            net.optimizer_.zero_grad()  # Gradients are as large as the model.
+    finally:
+        net.train_split = None
     net.module_.eval()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch that is not marked as completed.

@@ -138,10 +138,6 @@ class ParticleNet(NeuralNet):
                 group["weight_decay"] = 0.0
         return self
 
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
-        """Return training rows, and the validation rows that `partial_fit` was given as `valid`."""
-        return self.get_dataset(X, y), fit_params.get("valid")
-
     def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Forget the average of an earlier run that failed."""
         super().on_train_begin(net, *args, **kwargs)
