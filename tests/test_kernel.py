@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import random_tensor
 
+from by_hand import random_tensor
 from sklearn_fordes.particles import Kernel, Lengthscale, repulsion_force, wasserstein_update
 
 SHAPES = [(2, 1, 3), (2, 5, 1), (3, 4, 2), (5, 1, 7), (8, 6, 3), (11, 3, 20)]

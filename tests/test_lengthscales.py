@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from by_hand import random_tensor
 
+from by_hand import random_tensor
 from sklearn_fordes.particles import (
     LENGTHSCALES,
     Kernel,

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import random_tensor
 from torch import nn
 
+from by_hand import random_tensor
 from sklearn_fordes.particles import (
     GRADIENT_TARGETS,
     CategoricalLikelihood,

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from by_hand import random_tensor
 from sklearn.base import clone
 
+from by_hand import random_tensor
 from sklearn_fordes import Repulsion
 from sklearn_fordes.particles import (
     BANDWIDTHS,

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
+
 from by_hand import (
     flat_parameters,
     gradients_of,
@@ -12,9 +15,6 @@ from by_hand import (
     paper_bandwidths,
     random_tensor,
 )
-from torch import nn
-from torch.nn.utils.parametrize import register_parametrization
-
 from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import (
     SPACES,

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from by_hand import (
     gradients_of,
     input_gradients_by_autograd,
@@ -11,8 +13,6 @@ from by_hand import (
     make_ensemble,
     random_tensor,
 )
-from torch import nn
-
 from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import (
     GRADIENT_TARGETS,
@@ -54,7 +54,9 @@ def test_matches_reference_values(reference, case, kind):
             layer.bias.copy_(torch.tensor(value[f"bias{i}"]))
     lengthscale = Lengthscale()
     if "eigenvectors" in value:
-        lengthscale = Lengthscale(*(torch.tensor(value[f"eigen{p}"]) for p in ("vectors", "values")))
+        lengthscale = Lengthscale(
+            *(torch.tensor(value[f"eigen{p}"]) for p in ("vectors", "values"))
+        )
     settings = {
         "repulsion": BuiltRepulsion(kernel=Kernel(lengthscale)),
         "likelihood": CategoricalLikelihood(target="logit"),

@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 
-
-def slopes(ensemble, X, y):
-    """Unnormalised input gradients: with one input, the direction of a gradient is only a sign."""
-    points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
-    mean = ensemble(points, shared=False)[..., 0]
-    return torch.autograd.grad(mean.sum(), points, create_graph=True)[0]
+pytestmark = pytest.mark.slow
 
 
 # ---- one input: a gap between two groups of points
@@ -29,14 +23,13 @@ def gap_data(seed):
     return x[:, None], np.sin(4 * x) + 0.3 * x + 0.05 * rng.normal(size=60)
 
 
-def disagreement(seed, repulsion, X_repulsion=None):
+def disagreement(seed, space, X_repulsion=None):
     """Mean epistemic standard deviation at the training rows and in the gap."""
     X, y = gap_data(seed)
     model = FoRDERegressor(
         n_members=10,
-        repulsion=repulsion,
+        repulsion=Repulsion(space, fraction=1.0, period=1, relative=False),
         repulsion_strength=5,
-        repulsion_fraction=1.0,
         noise="homoscedastic",
         hidden_layer_sizes=(32, 32),
         module__activation="tanh",
@@ -45,8 +38,6 @@ def disagreement(seed, repulsion, X_repulsion=None):
         weight_decay=0,
         encoder=StandardScaler(),
         module__dropout=0.0,
-        relative_strength=False,
-        repulsion_period=1,
         ema_decay=0.0,
         early_stopping=False,
         random_state=seed,
@@ -60,7 +51,7 @@ def disagreement(seed, repulsion, X_repulsion=None):
 def test_members_disagree_in_a_gap_between_the_data(seed):
     _, plain_gap = disagreement(seed, "none")
     for X_repulsion, factor, over_plain in [(None, 5, 1.5), (RANGE, 10, 2.5)]:
-        at_data, in_gap = disagreement(seed, slopes, X_repulsion)
+        at_data, in_gap = disagreement(seed, "input_gradient", X_repulsion)
         assert in_gap > factor * at_data
         assert in_gap > over_plain * plain_gap
 
@@ -78,7 +69,7 @@ def moons(seed):
     return make_moons(180, noise=0.1, random_state=seed)
 
 
-def entropies(X, y, seed, repulsion, distance):
+def entropies(X, y, seed, space, distance):
     """Mean entropy of the mean probability at the training rows and away from all of them."""
     low, high = X.min(0) - 2.5 * distance, X.max(0) + 2.5 * distance
     grid = np.stack(np.meshgrid(*np.linspace(low, high, 40).T), axis=-1).reshape(-1, 2)
@@ -86,17 +77,14 @@ def entropies(X, y, seed, repulsion, distance):
     model = FoRDEClassifier(
         n_members=10,
         repulsion_strength=5.0,
-        repulsion=repulsion,
+        repulsion=Repulsion(space, fraction=1.0, period=1, relative=False),
         hidden_layer_sizes=(32, 32),
-        repulsion_fraction=1.0,
         max_epochs=60,
         batch_size=60,
         lr=0.01,
         weight_decay=0,
         encoder=StandardScaler(),
         module__dropout=0.0,
-        relative_strength=False,
-        repulsion_period=1,
         ema_decay=0.0,
         early_stopping=False,
         random_state=seed,

@@ -5,9 +5,9 @@ from threading import Barrier
 
 import pytest
 import torch
-from by_hand import kernel_by_hand, random_tensor
 from torch import nn
 
+from by_hand import kernel_by_hand, random_tensor
 from sklearn_fordes.particles import (
     SPACES,
     UPDATES,
