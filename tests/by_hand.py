@@ -1,12 +1,10 @@
 """Small ensembles and batches, and computations by definition that tests compare with."""
 
-import math
-
-import numpy as np
 import torch
+from torch import nn
 
 from sklearn_fordes.networks import MLP
-from sklearn_fordes.particles import Ensemble
+from sklearn_fordes.particles import GRADIENT_TARGETS, Ensemble
 
 
 def random_tensor(*shape, seed=0):
@@ -27,20 +25,10 @@ def gradients_of(ensemble):
     return [parameter.grad.clone() for parameter in ensemble.parameters()]
 
 
-def flat_parameters(ensemble):
-    return torch.cat([p.flatten(1) for p in ensemble.parameters()], dim=1).unsqueeze(1)
-
-
-def kernel_by_hand(points, fixed, bandwidths):
-    """k(i, j) = mean_b exp(−d²/h) with the second argument and h held constant, (M, M)."""
-    sq_dist = (points.unsqueeze(1) - fixed.detach().unsqueeze(0)).square().sum(-1)  # (M, M, B)
-    return torch.exp(-sq_dist / bandwidths).mean(-1)
-
-
-def paper_bandwidths(points):
-    sq_dist = (points.unsqueeze(1) - points.unsqueeze(0)).square().sum(-1).detach().numpy()
-    medians = np.median(sq_dist.reshape(-1, sq_dist.shape[-1]), axis=0)
-    return torch.tensor(medians / math.log(len(points)) + 1e-12)
+def kernel_by_hand(points, bandwidth):
+    """k(i, j) = mean_b exp(−d²/h) with the second argument held constant, (M, M)."""
+    sq_dist = (points.unsqueeze(1) - points.detach().unsqueeze(0)).square().sum(-1)  # (M, M, B)
+    return torch.exp(-sq_dist / bandwidth).mean(-1)
 
 
 def input_gradients_by_autograd(ensemble, X, target):
@@ -48,3 +36,19 @@ def input_gradients_by_autograd(ensemble, X, target):
     points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
     values = target(ensemble(points, shared=False))
     return torch.autograd.grad(values.sum(), points, create_graph=True)[0]
+
+
+def representation_by_hand(ensemble, space, X, y=None, target="log_odds"):
+    """What members of `make_ensemble` are compared by, part of an autograd graph."""
+    if space == "input_gradient":
+        value = GRADIENT_TARGETS[target].value
+        return input_gradients_by_autograd(ensemble, X, lambda logits: value(logits, y))
+    parameters = list(ensemble.parameters())
+    if space == "weight":
+        return torch.cat([p.flatten(1) for p in parameters], dim=1).unsqueeze(1)
+    if space == "function":
+        return ensemble(X).softmax(-1).flatten(1).unsqueeze(1)
+    h = X.expand(len(parameters[0]), *X.shape)
+    for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+        h = nn.functional.silu(h @ weight.mT + bias.unsqueeze(1))
+    return h

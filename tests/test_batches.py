@@ -75,5 +75,5 @@ def test_rows_are_copies_in_the_types_of_the_network():
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, None, "all"])
 def test_wrong_batch_sizes(batch_size):
-    with pytest.raises(ValueError, match="Got batch_size=.* expected an integer >= 1"):
+    with pytest.raises(ValueError, match=r"Got batch_size=.* expected an integer >= 1"):
         BatchIterator(make_rows(3), batch_size)

@@ -5,19 +5,13 @@ import pytest
 import torch
 
 from by_hand import random_tensor
-from sklearn_fordes.particles import (
-    LENGTHSCALES,
-    Kernel,
-    Lengthscale,
-    Repulsion,
-    tuned_lengthscale,
-    wasserstein_update,
-)
+from sklearn_fordes import particles
+from sklearn_fordes.particles import LENGTHSCALES, Kernel, Lengthscale, tuned_lengthscale
 
 
 def made(value, X):
     """Return what a repulsion makes of a parameter's value."""
-    return Repulsion().build(X, value).kernel.lengthscale
+    return particles.Repulsion().build(X, value).kernel.lengthscale
 
 
 def matrix_of(lengthscale):
@@ -60,14 +54,16 @@ def test_tuned_lengthscales_where_the_data_does_not_vary():
 @pytest.mark.parametrize("X", [torch.ones(1, 3), torch.ones(5, 3), torch.ones(5, 1)])
 def test_pca_of_constant_inputs_is_finite(X):
     lengthscale = LENGTHSCALES["pca"](X).to(X.double())
-    potential, force, _ = wasserstein_update(random_tensor(4, 2, X.shape[1]), Kernel(lengthscale))
+    potential, force, _ = particles.wasserstein_update(
+        random_tensor(4, 2, X.shape[1]), Kernel(lengthscale)
+    )
     assert torch.isfinite(potential).all()
     assert torch.isfinite(force).all()
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, "pca", None])
 def test_alpha_outside_of_its_range(alpha):
-    with pytest.raises(ValueError, match="Got alpha=.* expected a number in"):
+    with pytest.raises(ValueError, match=r"Got alpha=.* expected a number in"):
         tuned_lengthscale(alpha)
 
 

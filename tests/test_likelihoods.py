@@ -1,23 +1,16 @@
 """Likelihoods: losses, their derivatives, and the mixture's distribution, against other ways."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from by_hand import random_tensor
-from sklearn_fordes.particles import (
-    GRADIENT_TARGETS,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    QuantileLikelihood,
-    autograd_derivatives,
-)
+from sklearn_fordes import particles
+from sklearn_fordes.particles import GRADIENT_TARGETS, CategoricalLikelihood, GaussianLikelihood
 from sklearn_fordes.particles.likelihoods._quantile import LEVELS
 
-GAUSSIAN, QUANTILE = GaussianLikelihood(), QuantileLikelihood()
+GAUSSIAN, QUANTILE = GaussianLikelihood(), particles.QuantileLikelihood()
 REAL = [GAUSSIAN, QUANTILE]
 CATEGORICAL = [CategoricalLikelihood(c, target) for c in (2, 4) for target in GRADIENT_TARGETS]
 M, B = 3, 6
@@ -28,10 +21,6 @@ def make_case(likelihood, n_rows=B):
     if likelihood.kind == "regressor":
         return outputs, random_tensor(n_rows, seed=1)
     return outputs, torch.arange(n_rows) % likelihood.n_outputs
-
-
-def levels_like(outputs):
-    return torch.tensor(LEVELS, dtype=outputs.dtype)
 
 
 def pinball(quantiles, y):
@@ -78,13 +67,8 @@ def test_losses_and_their_gradients(likelihood, weighted):
 def test_derivatives_of_the_target_equal_those_by_autograd(likelihood):
     outputs, y = make_case(likelihood)
     vector = random_tensor(*outputs.shape, seed=2)
-    found, expected = (
-        derivatives(outputs)
-        for derivatives in (
-            lambda z: likelihood.gradient_target_derivatives(z, y),
-            lambda z: autograd_derivatives(lambda w: likelihood.gradient_target(w, y), z),
-        )
-    )
+    found = likelihood.gradient_target_derivatives(outputs, y)
+    expected = particles.autograd_derivatives(lambda z: likelihood.gradient_target(z, y), outputs)
     torch.testing.assert_close(found[0], expected[0])
     products = [
         torch.zeros_like(outputs) if hessian is None else hessian(vector)
@@ -111,6 +95,15 @@ def test_loss_of_the_mixture_of_quantiles():
     torch.testing.assert_close(in_single, pinball(quantiles, y).float())
 
 
+def test_prediction_of_classes_is_the_mean_probability():
+    likelihood = CategoricalLikelihood(4)
+    outputs, _ = make_case(likelihood)
+    mean = outputs.softmax(-1).mean(0)
+    torch.testing.assert_close(likelihood.predict(outputs), mean)
+    torch.testing.assert_close(likelihood.predict_log(outputs), mean.log())
+    torch.testing.assert_close(likelihood.guess(outputs), mean.argmax(-1))
+
+
 @pytest.mark.parametrize("likelihood", REAL, ids=repr)
 def test_prediction_and_uncertainty_are_moments_of_the_mixture(likelihood):
     outputs, _ = make_case(likelihood)
@@ -120,16 +113,6 @@ def test_prediction_and_uncertainty_are_moments_of_the_mixture(likelihood):
     np.testing.assert_allclose(likelihood.decompose(outputs).total, total, rtol=1e-10)
     torch.testing.assert_close(likelihood.prediction(outputs), outputs[..., :1])
     torch.testing.assert_close(likelihood.guess(outputs), outputs[..., 0].mean(0))
-
-
-def test_prediction_of_classes_is_the_mean_probability():
-    likelihood = CategoricalLikelihood(4)
-    outputs, _ = make_case(likelihood)
-    p = outputs.softmax(-1)
-    torch.testing.assert_close(likelihood.predict(outputs), p.mean(0))
-    torch.testing.assert_close(likelihood.predict_log(outputs), p.mean(0).log())
-    torch.testing.assert_close(likelihood.member_probabilities(outputs), p)
-    torch.testing.assert_close(likelihood.guess(outputs), p.mean(0).argmax(-1))
 
 
 # ---- quantiles
@@ -169,14 +152,6 @@ def test_levels_may_be_extreme_and_in_any_order(likelihood):
 
 
 @pytest.mark.parametrize("likelihood", REAL, ids=repr)
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_many_quantiles_never_cross(likelihood, scale):
-    outputs = scale * random_tensor(M, 20, likelihood.n_outputs)
-    levels = torch.linspace(0, 1, 1001)[1:-1]
-    assert (likelihood.quantiles(outputs, levels).diff(dim=-1) >= 0).all()
-
-
-@pytest.mark.parametrize("likelihood", REAL, ids=repr)
 def test_members_distribution_functions_invert_their_quantiles(likelihood):
     outputs, _ = make_case(likelihood)
     levels = torch.linspace(0, 1, 99).double()[1:-1]
@@ -198,28 +173,23 @@ def test_moments_equal_integrals_of_the_quantile_function(likelihood):
     torch.testing.assert_close(variance, quantiles.var(-1), atol=1e-5, rtol=2e-4)
 
 
-@pytest.mark.parametrize("scale", [1.0, 10.0, 1000.0])
-def test_knots_increase_whatever_the_outputs(scale):
-    knots = QUANTILE.knots(scale * random_tensor(M, 50, QUANTILE.n_outputs))
-    # Between gaps of hundreds a small one is less than rounding.
-    assert (knots.diff(dim=-1) > 0).all() if scale == 1 else (knots.diff(dim=-1) >= 0).all()
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_knots_increase_and_quantiles_never_cross(scale):
+    outputs = scale * random_tensor(M, 20, QUANTILE.n_outputs)
+    gaps = QUANTILE.knots(outputs).diff(dim=-1)
+    # Beside gaps of hundreds a small one is less than rounding.
+    assert (gaps > 0).all() if scale == 1 else (gaps >= 0).all()
+    levels = torch.linspace(0, 1, 1001)[1:-1]
+    assert (QUANTILE.quantiles(outputs, levels).diff(dim=-1) >= 0).all()
 
 
 def test_outputs_of_zero_have_the_quantiles_of_a_standard_normal():
     knots = QUANTILE.knots(torch.zeros(QUANTILE.n_outputs).double())
-    torch.testing.assert_close(knots, torch.special.ndtri(levels_like(knots)))
+    expected = torch.special.ndtri(torch.tensor(LEVELS, dtype=torch.float64))
+    torch.testing.assert_close(knots, expected)
     mean, variance = QUANTILE.moments(torch.zeros(1, 1, QUANTILE.n_outputs).double())
     assert mean.abs().item() < 1e-12
     assert variance.item() == pytest.approx(1, abs=0.1)  # straight tails
-    symmetric = [a + b for a, b in zip(LEVELS, LEVELS[::-1], strict=True)]
-    assert symmetric == pytest.approx([1.0] * len(LEVELS))
-    assert sorted(LEVELS) == list(LEVELS)
-
-
-def test_the_first_output_is_the_median():
-    outputs, _ = make_case(QUANTILE)
-    middle = QUANTILE.member_quantiles(outputs, torch.tensor([0.5]).double())
-    torch.testing.assert_close(middle[..., 0], outputs[..., 0])
 
 
 # ---- targets whose input gradients are compared
@@ -244,11 +214,6 @@ def test_gradient_targets_by_hand():
     torch.testing.assert_close(value["log_odds"](logits + shift, y), value["log_odds"](logits, y))
 
 
-def test_unknown_targets():
-    with pytest.raises(ValueError, match="Got target='typo', but expected one of"):
-        CategoricalLikelihood(target="typo")
-
-
 # ---- relative loss
 
 
@@ -263,15 +228,6 @@ def test_equal_probabilities_have_a_relative_loss_of_one_whatever_the_weights(n_
         torch.testing.assert_close(relative, torch.ones(3))
 
 
-@pytest.mark.parametrize("likelihood", REAL, ids=repr)
-def test_the_mean_has_a_relative_loss_of_one(likelihood):
-    y = torch.tensor([1.0, -1.0]).double()
-    outputs = torch.zeros(M, 2, likelihood.n_outputs).double()
-    loss, _ = likelihood.loss(outputs, y)
-    relative = likelihood.relative_loss(loss, outputs, y, None)
-    torch.testing.assert_close(relative, torch.ones(M).double())
-
-
 @pytest.mark.parametrize("likelihood", [CategoricalLikelihood(3), *REAL], ids=repr)
 def test_weights_count_as_repetitions_in_the_relative_loss(likelihood):
     outputs, y = make_case(likelihood)
@@ -281,14 +237,3 @@ def test_weights_count_as_repetitions_in_the_relative_loss(likelihood):
     repeated = outputs.repeat_interleave(times, 1), y.repeat_interleave(times)
     loss, _ = likelihood.loss(*repeated)
     torch.testing.assert_close(weighted, likelihood.relative_loss(loss, *repeated, None))
-
-
-def test_a_sure_and_wrong_member_has_finite_losses():
-    outputs, y = torch.tensor([[[200.0, -200.0]]]), torch.tensor([1])
-    likelihood = CategoricalLikelihood()
-    assert likelihood.row_losses(outputs, y)[0].item() == 400
-    assert likelihood.mixture_losses(outputs, y).item() == 400
-    far = torch.tensor([[[0.0, -50.0]]])  # a variance at its floor
-    losses, gradient = GAUSSIAN.row_losses(far, torch.tensor([1.0]))
-    assert losses.item() == pytest.approx(0.5 * (1e6 + math.log(2 * math.pi * 1e-6)), rel=1e-4)
-    assert gradient.isfinite().all()

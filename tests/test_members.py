@@ -184,17 +184,6 @@ def test_attention_can_be_differentiated_twice():
     assert all(torch.isfinite(gradient).all() for gradient in found)
 
 
-def test_frozen_parameters_stay_frozen():
-    def member():
-        layer = nn.Linear(3, 2)
-        layer.bias.requires_grad_(False)
-        return layer
-
-    stacked = Ensemble(member, 2).stacked
-    assert stacked.weight.requires_grad
-    assert not stacked.bias.requires_grad
-
-
 def test_survives_pickle_and_state_dict():
     ensemble, X = make("conv")
     ensemble(X)

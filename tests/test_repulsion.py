@@ -8,18 +8,8 @@ import torch
 from sklearn.base import clone
 
 from by_hand import random_tensor
-from sklearn_fordes import Repulsion
-from sklearn_fordes.particles import (
-    BANDWIDTHS,
-    SPACES,
-    UPDATES,
-    BuiltRepulsion,
-    Lengthscale,
-    WeightSpace,
-    as_repulsion,
-    stein_update,
-    tuned_lengthscale,
-)
+from sklearn_fordes import Repulsion, particles
+from sklearn_fordes.particles import BANDWIDTHS, SPACES, UPDATES, BuiltRepulsion, Lengthscale
 
 
 def slopes(ensemble, X, y):
@@ -33,7 +23,7 @@ LENGTHSCALES = {
     "pca": "pca",
     "zero": 0.0,
     "alpha": 0.4,
-    "tuned": tuned_lengthscale(0.4, mix="variance"),
+    "tuned": particles.tuned_lengthscale(0.4, mix="variance"),
     "array": np.array([0.5, 1.0, 2.0]),
     "matrix": np.cov(np.random.default_rng(0).normal(size=(3, 9))),
     "object": Lengthscale(precision=torch.ones(3)),
@@ -96,28 +86,21 @@ def test_names_of_lengthscales_are_checked_even_where_they_do_not_matter(space):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "lengthscale", "message"),
+    ("space", "update", "bandwidth", "lengthscale", "message"),
     [
-        ({"update": "svgd"}, "identity", "Got update='svgd' with repulsion='input_gradient'"),
-        (
-            {"space": "weight", "update": "svgd", "bandwidth": "reference"},
-            "identity",
-            "Got bandwidth='reference' with update='svgd'",
-        ),
-        (
-            {"space": "function", "update": "lit"},
-            "identity",
-            "Got update='lit' with repulsion='function'",
-        ),
-        ({"update": "lit"}, 0.3, "Got lengthscale=0.3 with update='lit'"),
-        ({"update": "lit", "bandwidth": 1.0}, "identity", "Got bandwidth=1.0 with update='lit'"),
-        ({"space": "weight"}, "pca", "Got lengthscale='pca' with repulsion='weight'"),
-        ({"space": slopes}, 0.5, "Got lengthscale=0.5 .* expected 'identity' or an array"),
+        ("input_gradient", "svgd", "auto", 0, "Got update='svgd' with repulsion='input_gradient'"),
+        ("weight", "svgd", "reference", 0, "Got bandwidth='reference' with update='svgd'"),
+        ("function", "lit", "auto", 0, "Got update='lit' with repulsion='function'"),
+        ("input_gradient", "lit", "auto", 0.3, r"Got lengthscale=0\.3 with update='lit'"),
+        ("input_gradient", "lit", 1.0, 0, r"Got bandwidth=1\.0 with update='lit'"),
+        ("weight", "wgd", "auto", "pca", "Got lengthscale='pca' with repulsion='weight'"),
+        (slopes, "wgd", "auto", 0.5, r"Got lengthscale=0\.5 .* expected 'identity' or an array"),
     ],
 )
-def test_combinations_that_make_no_sense(parameters, lengthscale, message):
+def test_combinations_that_make_no_sense(space, update, bandwidth, lengthscale, message):
+    repulsion = Repulsion(space, update=update, bandwidth=bandwidth)
     with pytest.raises(ValueError, match=message):
-        Repulsion(**parameters).build(X, lengthscale)
+        repulsion.build(X, lengthscale)
 
 
 @pytest.mark.parametrize("space", [*SPACES, slopes], ids=str)
@@ -132,22 +115,22 @@ def test_a_bandwidth_that_is_given_is_taken(bandwidth):
     assert Repulsion(bandwidth=bandwidth).build(X).kernel.bandwidth == bandwidth
 
 
-@pytest.mark.parametrize("shape", [(40, 1), (40, 1, 1)])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 2)])
 def test_one_feature_has_no_directions(shape):
-    kernel = Repulsion().build(torch.ones(shape)).kernel
-    assert not kernel.unit_sphere
-    assert kernel.bandwidth == "paper"
-    assert Repulsion().build(torch.ones(40, 1, 2)).kernel.unit_sphere
+    kernel = Repulsion().build(torch.ones(40, *shape)).kernel
+    assert (kernel.unit_sphere, kernel.bandwidth) == (
+        (True, "reference") if 2 in shape else (False, "paper")
+    )
 
 
 def test_a_space_may_be_an_object():
-    class Biases(WeightSpace):
+    class Biases(particles.WeightSpace):
         pass
 
     space = Biases()
     built = Repulsion(space, update="svgd", bandwidth=0.5).build(X)
     assert built.space is space
-    assert built.update is stein_update
+    assert built.update is particles.stein_update
 
 
 # ---- parameters
@@ -155,16 +138,8 @@ def test_a_space_may_be_an_object():
 
 def test_parameters_can_be_read_set_and_cloned():
     repulsion = Repulsion("weight", bandwidth=0.5)
-    expected = {
-        "space": "weight",
-        "update": "wgd",
-        "target": "log_odds",
-        "bandwidth": 0.5,
-        "fraction": 0.25,
-        "period": 4,
-        "warmup": 0,
-        "relative": True,
-    }
+    expected = {"space": "weight", "update": "wgd", "target": "log_odds", "bandwidth": 0.5}
+    expected |= {"fraction": 0.25, "period": 4, "warmup": 0, "relative": True}
     assert repulsion.get_params() == expected
     copies = [clone(repulsion), pickle.loads(pickle.dumps(repulsion))]
     assert copies == [repulsion, repulsion]
@@ -181,17 +156,8 @@ def test_the_papers_repulsion():
     assert built.kernel.bandwidth == "reference"
     assert (built.fraction, built.period, built.relative) == (1.0, 1, False)
     assert Repulsion.paper().target == "logit"
-    changed = Repulsion.paper("weight", fraction=0.5, warmup=3)
-    assert changed == Repulsion(
-        "weight", target="logit", fraction=0.5, period=1, warmup=3, relative=False
-    )
-
-
-def test_a_name_or_a_function_is_short_for_a_repulsion():
-    assert as_repulsion("weight") == Repulsion("weight")
-    assert as_repulsion(slopes) == Repulsion(slopes)
-    repulsion = Repulsion(period=2)
-    assert as_repulsion(repulsion) is repulsion
+    changed = Repulsion("weight", target="logit", fraction=0.5, period=1, relative=False)
+    assert Repulsion.paper("weight", fraction=0.5) == changed
 
 
 # ---- when and where

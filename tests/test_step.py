@@ -1,41 +1,19 @@
 """One training step against reference values and against autograd through the whole objective."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from by_hand import (
-    gradients_of,
-    input_gradients_by_autograd,
-    make_batch,
-    make_ensemble,
-    random_tensor,
-)
+from by_hand import gradients_of, make_batch, make_ensemble, representation_by_hand
+from sklearn_fordes import particles
 from sklearn_fordes.networks import stack_members
-from sklearn_fordes.particles import (
-    GRADIENT_TARGETS,
-    LENGTHSCALES,
-    SPACES,
-    BuiltRepulsion,
-    CategoricalLikelihood,
-    Ensemble,
-    Kernel,
-    Lengthscale,
-    Repulsion,
-    accumulate_gradients,
-    stein_update,
-    wasserstein_update,
-)
+from sklearn_fordes.particles import LENGTHSCALES, SPACES, Kernel, Repulsion, accumulate_gradients
+from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS, CategoricalLikelihood
+
+each_kind = pytest.mark.parametrize("kind", [particles.Ensemble, stack_members])
 
 
-def input_gradients(ensemble, X, y, likelihood):
-    evaluation = SPACES["input_gradient"].evaluate(ensemble, X, y, len(X), likelihood)
-    return evaluation.representation
-
-
-@pytest.mark.parametrize("kind", [Ensemble, stack_members])
+@each_kind
 @pytest.mark.parametrize("case", ["step-relu-identity", "step-silu-pca"])
 def test_matches_reference_values(reference, case, kind):
     value = {
@@ -52,22 +30,20 @@ def test_matches_reference_values(reference, case, kind):
         for i, layer in enumerate(layers):
             layer.weight.copy_(torch.tensor(value[f"weight{i}"]))
             layer.bias.copy_(torch.tensor(value[f"bias{i}"]))
-    lengthscale = Lengthscale()
+    likelihood, repulsion = CategoricalLikelihood(target="logit"), Repulsion.paper()
+    settings = {"repulsion": repulsion}  # whose target makes the likelihood
     if "eigenvectors" in value:
-        lengthscale = Lengthscale(
-            *(torch.tensor(value[f"eigen{p}"]) for p in ("vectors", "values"))
+        axes = particles.Lengthscale(
+            *(torch.tensor(value[f"eigen{s}"]) for s in ("vectors", "values"))
         )
-    settings = {
-        "repulsion": BuiltRepulsion(kernel=Kernel(lengthscale)),
-        "likelihood": CategoricalLikelihood(target="logit"),
-    }
+        settings = {"repulsion": repulsion.build(X, axes), "likelihood": likelihood}
     step = accumulate_gradients(ensemble, X, y, strength=1 / len(X), **settings)
-    gradients = input_gradients(ensemble, X, y, settings["likelihood"])
+    evaluation = SPACES["input_gradient"].evaluate(ensemble, X, y, len(X), likelihood)
 
     def assert_matches(actual, name):
         torch.testing.assert_close(actual.detach(), torch.tensor(value[name]), atol=1e-10, rtol=0)
 
-    assert_matches(gradients, "input_gradients")
+    assert_matches(evaluation.representation, "input_gradients")
     assert_matches(step.driving_loss, "cross_entropy")
     assert_matches(step.repulsion.sum(), "potential")
     for i, layer in enumerate(layers):
@@ -75,23 +51,30 @@ def test_matches_reference_values(reference, case, kind):
         assert_matches(layer.bias.grad, f"grad_bias{i}")
 
 
-@pytest.mark.parametrize("target", GRADIENT_TARGETS)
-@pytest.mark.parametrize("lengthscale", LENGTHSCALES)
+@each_kind
+@pytest.mark.parametrize(
+    ("space", "target", "lengthscale"),
+    [
+        *(("input_gradient", t, scale) for t in GRADIENT_TARGETS for scale in LENGTHSCALES),
+        *((space, "log_odds", "identity") for space in ("weight", "function", "feature")),
+    ],
+)
 @pytest.mark.parametrize("fraction", [0.4, 1.0])
-def test_joint_backward_equals_autograd_through_the_objective(target, lengthscale, fraction):
-    ensemble, (X, y) = make_ensemble(), make_batch()
+def test_joint_backward_equals_autograd_through_the_objective(
+    kind, space, target, lengthscale, fraction
+):
+    ensemble, (X, y) = make_ensemble(kind), make_batch()
     weight = torch.linspace(0.5, 1.5, len(X), dtype=torch.float64)
-    kernel = Kernel(LENGTHSCALES[lengthscale](X))
-    repulsion = BuiltRepulsion(kernel=kernel, fraction=fraction)
+    kernel = Kernel(LENGTHSCALES[lengthscale](X), "paper", SPACES[space].unit_sphere)
+    repulsion = particles.BuiltRepulsion(SPACES[space], kernel, fraction=fraction)
     settings = {"repulsion": repulsion, "likelihood": CategoricalLikelihood(target=target)}
     step = accumulate_gradients(ensemble, X, y, weight, strength=0.9, **settings)
     actual = gradients_of(ensemble)
 
     ensemble.zero_grad()
     n_rows = round(fraction * len(X))
-    value = GRADIENT_TARGETS[target].value
-    compared = input_gradients_by_autograd(ensemble, X[:n_rows], lambda z: value(z, y[:n_rows]))
-    log_density, force, _ = wasserstein_update(compared, kernel)
+    compared = representation_by_hand(ensemble, space, X[:n_rows], y[:n_rows], target)
+    log_density, force, _ = particles.wasserstein_update(compared, kernel)
     # A linear stand-in with the right value and slope: the kernel itself is tested elsewhere.
     inner = (compared * force).sum((1, 2))
     repelled = 0.9 * (log_density + inner - inner.detach())
@@ -104,33 +87,7 @@ def test_joint_backward_equals_autograd_through_the_objective(target, lengthscal
     torch.testing.assert_close(step.outputs, logits.detach())
 
 
-def test_linear_softmax_models_have_the_force_written_by_hand():
-    # z = W x + b: the gradient of z_y with respect to x is the row w_y itself, so with two members
-    # (κ = 1/4 off the diagonal, h = d²/(2 log 2)) and one row the force on W has one row, too:
-    # ∂/∂u_1 = −2 (1/4)/(1 + 1/4) (u_1 − u_2)/h with u = w_y/|w_y|, then tangential over |w_y|.
-    ensemble = Ensemble(lambda: nn.Linear(3, 2), 2, seed=1).double()
-    X, y = random_tensor(1, 3), torch.tensor([1])
-    plain = accumulate_gradients(ensemble, X, y)
-    driving = gradients_of(ensemble)
-    ensemble.zero_grad()
-    settings = {"repulsion": Repulsion.paper(), "strength": 2.0}
-    step = accumulate_gradients(ensemble, X, y, **settings)
-    weight, bias = (g - d for g, d in zip(gradients_of(ensemble), driving, strict=True))
-    w = ensemble.stacked.get_parameter("weight").detach()[:, 1]
-    norm = w.norm(dim=-1, keepdim=True)
-    u = w / norm
-    between = u - u.flip(0)
-    h = between[0].square().sum() / (2 * math.log(2))
-    along = -2 * 0.25 / 1.25 * between / h
-    expected = 2.0 * (along - u * (u * along).sum(-1, keepdim=True)) / norm
-    torch.testing.assert_close(weight[:, 1], expected)
-    assert weight[:, 0].abs().max() < 1e-15
-    assert bias.abs().max() < 1e-15
-    torch.testing.assert_close(step.repulsion, torch.full((2,), 2.0 * math.log(1.25)).double())
-    torch.testing.assert_close(step.driving_loss, plain.driving_loss)
-
-
-@pytest.mark.parametrize("kind", [Ensemble, stack_members])
+@each_kind
 @pytest.mark.parametrize("space", SPACES)
 def test_a_strength_in_a_tensor_equals_a_number(kind, space):
     (X, y), results = make_batch(), []
@@ -143,30 +100,17 @@ def test_a_strength_in_a_tensor_equals_a_number(kind, space):
     assert step.repulsion.all()
 
 
-def test_a_repulsion_is_built_for_the_batch_with_its_target():
-    (X, y), results = make_batch(), []
-    built = Repulsion.paper().build(X)
-    likelihood = CategoricalLikelihood(3, target="logit")
-    for settings in ({"repulsion": Repulsion.paper()}, {"repulsion": built}):
-        ensemble = make_ensemble()
-        given = likelihood if settings["repulsion"] is built else None
-        accumulate_gradients(ensemble, X, y, likelihood=given, **settings)
-        results.append(gradients_of(ensemble))
-    torch.testing.assert_close(*results)
-
-
 @pytest.mark.parametrize(
     ("space", "update"),
     [
-        *((space, wasserstein_update) for space in SPACES),
-        ("weight", stein_update),
-        ("function", stein_update),
+        *((s, particles.wasserstein_update) for s in SPACES),
+        *((s, particles.stein_update) for s in ("weight", "function")),
     ],
 )
 def test_gradients_are_added_to_those_there_before(space, update):
     ensemble, (X, y) = make_ensemble(), make_batch()
     kernel = Kernel(bandwidth="paper", unit_sphere=SPACES[space].unit_sphere)
-    repulsion = BuiltRepulsion(SPACES[space], kernel, update)
+    repulsion = particles.BuiltRepulsion(SPACES[space], kernel, update)
     accumulate_gradients(ensemble, X, y, repulsion=repulsion)
     once = gradients_of(ensemble)
     accumulate_gradients(ensemble, X, y, repulsion=repulsion)
@@ -183,8 +127,7 @@ def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
         def forward(self, X):
             return self.linear(X) + (self.a + self.b)
 
-    ensemble = Ensemble(Sum, 3)
-    X, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    ensemble, X, y = particles.Ensemble(Sum, 3), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     accumulate_gradients(ensemble, X, y)
     once = ensemble.stacked.a.grad.clone()
     accumulate_gradients(ensemble, X, y)
@@ -197,10 +140,8 @@ def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
 def test_smallest_ensembles_and_batches_are_finite(n_members, n_rows):
     ensemble, (X, y) = make_ensemble(n_members=n_members), make_batch(n_rows)
     step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion())
-    assert torch.isfinite(step.objective)
-    assert all(torch.isfinite(gradient).all() for gradient in gradients_of(ensemble))
-    if n_members == 1:
-        assert not step.repulsion.any()
+    assert all(torch.isfinite(value).all() for value in (step.objective, *gradients_of(ensemble)))
+    assert bool(step.repulsion.any()) == (n_members > 1)
 
 
 def test_members_that_start_alike_stay_finite():
@@ -213,22 +154,3 @@ def test_members_that_start_alike_stay_finite():
     ensemble.zero_grad()
     accumulate_gradients(ensemble, X, y, repulsion=Repulsion(), strength=100.0)
     torch.testing.assert_close(gradients_of(ensemble), driving)
-
-
-def test_repulsion_turns_input_gradients_apart():
-    ensemble, (X, y) = make_ensemble(n_members=6), make_batch(32)
-
-    def mean_cosine():
-        gradients = input_gradients(ensemble, X, y, CategoricalLikelihood())
-        unit = nn.functional.normalize(gradients, dim=-1)
-        cosine = torch.einsum("ibk,jbk->ijb", unit, unit).mean(-1)
-        return (cosine.sum() - cosine.trace()).item()
-
-    before = mean_cosine()
-    optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.05)
-    for _ in range(50):
-        optimizer.zero_grad()
-        step = accumulate_gradients(ensemble, X, y, repulsion=Repulsion(), strength=0.6)
-        optimizer.step()
-    assert torch.isfinite(step.objective)
-    assert mean_cosine() < before

@@ -10,39 +10,25 @@ from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 
 pytestmark = pytest.mark.slow
 
-
-# ---- one input: a gap between two groups of points
-
 GAP = np.linspace(-0.3, 0.3, 31)[:, None]
 RANGE = np.linspace(-1.6, 1.6, 200)[:, None]
 
 
-def gap_data(seed):
-    rng = np.random.default_rng(seed)
-    x = np.concatenate([rng.uniform(-1, -0.4, 30), rng.uniform(0.4, 1, 30)])
-    return x[:, None], np.sin(4 * x) + 0.3 * x + 0.05 * rng.normal(size=60)
+def settings(space, seed, **others):
+    repulsion = Repulsion(space, fraction=1.0, period=1, relative=False)
+    fixed = {"repulsion": repulsion, "repulsion_strength": 5.0, "encoder": StandardScaler()}
+    fixed |= {"hidden_layer_sizes": (32, 32), "module__dropout": 0.0, "lr": 0.01}
+    fixed |= {"weight_decay": 0, "ema_decay": 0.0, "early_stopping": False}
+    return {**fixed, "random_state": seed, **others}
 
 
 def disagreement(seed, space, X_repulsion=None):
-    """Mean epistemic standard deviation at the training rows and in the gap."""
-    X, y = gap_data(seed)
-    model = FoRDERegressor(
-        n_members=10,
-        repulsion=Repulsion(space, fraction=1.0, period=1, relative=False),
-        repulsion_strength=5,
-        noise="homoscedastic",
-        hidden_layer_sizes=(32, 32),
-        module__activation="tanh",
-        max_epochs=400,
-        lr=0.01,
-        weight_decay=0,
-        encoder=StandardScaler(),
-        module__dropout=0.0,
-        ema_decay=0.0,
-        early_stopping=False,
-        random_state=seed,
-    )
-    model.fit(X, y, X_repulsion=X_repulsion)
+    """Mean epistemic standard deviation at the training rows and in the gap between them."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.uniform(-1, -0.4, 30), rng.uniform(0.4, 1, 30)])
+    X, y = x[:, None], np.sin(4 * x) + 0.3 * x + 0.05 * rng.normal(size=60)
+    others = {"noise": "homoscedastic", "module__activation": "tanh", "max_epochs": 400}
+    model = FoRDERegressor(**settings(space, seed, **others)).fit(X, y, X_repulsion=X_repulsion)
     assert np.abs(model.predict_members(X) - y).std() < 0.1  # noise of 0.05: every member fits
     return [np.sqrt(model.predict_uncertainty(rows).epistemic).mean() for rows in (X, GAP)]
 
@@ -56,13 +42,9 @@ def test_members_disagree_in_a_gap_between_the_data(seed):
         assert in_gap > over_plain * plain_gap
 
 
-# ---- two inputs: entropy away from the data
-
-
 def clusters(seed):
-    return make_blobs(
-        180, centers=[[0, 2], [-1.8, -1.2], [1.8, -1.2]], cluster_std=0.4, random_state=seed
-    )
+    centers = [[0, 2], [-1.8, -1.2], [1.8, -1.2]]
+    return make_blobs(180, centers=centers, cluster_std=0.4, random_state=seed)
 
 
 def moons(seed):
@@ -74,22 +56,7 @@ def entropies(X, y, seed, space, distance):
     low, high = X.min(0) - 2.5 * distance, X.max(0) + 2.5 * distance
     grid = np.stack(np.meshgrid(*np.linspace(low, high, 40).T), axis=-1).reshape(-1, 2)
     nearest = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(grid)[0][:, 0]
-    model = FoRDEClassifier(
-        n_members=10,
-        repulsion_strength=5.0,
-        repulsion=Repulsion(space, fraction=1.0, period=1, relative=False),
-        hidden_layer_sizes=(32, 32),
-        max_epochs=60,
-        batch_size=60,
-        lr=0.01,
-        weight_decay=0,
-        encoder=StandardScaler(),
-        module__dropout=0.0,
-        ema_decay=0.0,
-        early_stopping=False,
-        random_state=seed,
-    )
-    model.fit(X, y)
+    model = FoRDEClassifier(**settings(space, seed, max_epochs=60, batch_size=60)).fit(X, y)
     assert model.score(X, y) > 0.98
     rows = (X, grid[nearest > distance])
     return [model.predict_uncertainty(points).total.mean() for points in rows]

@@ -8,21 +8,8 @@ import torch
 from torch import nn
 
 from by_hand import kernel_by_hand, random_tensor
-from sklearn_fordes.particles import (
-    SPACES,
-    UPDATES,
-    BuiltRepulsion,
-    CategoricalLikelihood,
-    Ensemble,
-    Kernel,
-    Lengthscale,
-    Local,
-    accumulate_gradients,
-    independence_update,
-    repulsion_force,
-    stein_update,
-    wasserstein_update,
-)
+from sklearn_fordes import particles
+from sklearn_fordes.particles import UPDATES, Kernel, accumulate_gradients, wasserstein_update
 
 # ---- a Gaussian posterior
 
@@ -39,7 +26,7 @@ class Particle(nn.Module):
         return self.theta.expand(len(X), 2)
 
 
-class GaussianEnergy(CategoricalLikelihood):
+class GaussianEnergy(particles.CategoricalLikelihood):
     """The loss is the negative log density of a Gaussian at the outputs."""
 
     def row_losses(self, outputs, y):
@@ -51,25 +38,24 @@ class GaussianEnergy(CategoricalLikelihood):
 
 
 def settle(update, bandwidth, *, space="weight", strength=1.0, n_steps=600, lr=0.1):
-    particles = Ensemble(Particle, 100, seed=0).double()
+    ensemble = particles.Ensemble(Particle, 100, seed=0).double()
     kernel = Kernel(bandwidth=bandwidth, unit_sphere=False)
-    repulsion = BuiltRepulsion(SPACES[space], kernel, update)
-    optimizer = torch.optim.SGD(particles.parameters(), lr=lr)
+    repulsion = particles.BuiltRepulsion(particles.SPACES[space], kernel, update)
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=lr)
     X, y = torch.zeros(1, 1).double(), torch.zeros(1).long()
     settings = {"repulsion": repulsion, "strength": strength, "likelihood": GaussianEnergy()}
     for _ in range(n_steps):
         optimizer.zero_grad()
-        accumulate_gradients(particles, X, y, **settings)
+        accumulate_gradients(ensemble, X, y, **settings)
         optimizer.step()
-    theta = particles.stacked.get_parameter("theta").detach()
+    theta = ensemble.stacked.get_parameter("theta").detach()
     return theta.mean(0), torch.cov(theta.T, correction=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["weight", "function"])
-@pytest.mark.parametrize("bandwidth", ["paper", 1.0])
+@pytest.mark.parametrize(("space", "bandwidth"), [("weight", "paper"), ("function", 1.0)])
 def test_stein_particles_settle_at_a_gaussian_target(space, bandwidth):
-    mean, covariance = settle(stein_update, bandwidth, space=space, lr=1.0)
+    mean, covariance = settle(particles.stein_update, bandwidth, space=space, lr=1.0)
     torch.testing.assert_close(mean, MEAN, atol=0.01, rtol=0)
     torch.testing.assert_close(covariance, COVARIANCE, atol=0, rtol=0.1)  # 8 % with 100 particles
 
@@ -88,8 +74,9 @@ def test_wasserstein_particles_settle_at_a_gaussian_target():
 
 @pytest.mark.parametrize("space", ["weight", "function"])
 def test_without_repulsion_particles_collapse(space):
-    settings = {"space": space, "strength": 0.0, "n_steps": 60, "lr": 0.5}
-    mean, covariance = settle(wasserstein_update, 1.0, **settings)
+    mean, covariance = settle(
+        wasserstein_update, 1.0, space=space, strength=0.0, n_steps=60, lr=0.5
+    )
     torch.testing.assert_close(mean, MEAN, atol=1e-5, rtol=0)
     assert covariance.abs().max() < 1e-6
 
@@ -100,19 +87,19 @@ def test_without_repulsion_particles_collapse(space):
 def test_the_documented_force_is_that_of_the_default_update():
     gradients, precision = random_tensor(5, 3, 4), torch.tensor([1.0, 2.0, 0.5, 0.0]).double()
     rotation, _ = torch.linalg.qr(random_tensor(4, 4, seed=1))
-    kernel = Kernel(Lengthscale(rotation, precision), eps=1e-3)
+    kernel = Kernel(particles.Lengthscale(rotation, precision), eps=1e-3)
     expected = wasserstein_update(gradients, kernel)
-    actual = repulsion_force(gradients, rotation=rotation, precision=precision, eps=1e-3)
+    actual = particles.repulsion_force(gradients, rotation=rotation, precision=precision, eps=1e-3)
     torch.testing.assert_close(actual, expected[:2], rtol=0, atol=0)
     assert expected.mixing is None
 
 
 def test_steins_potential_is_the_mean_kernel_and_its_force_the_gradient():
     points = random_tensor(5, 3, 2).requires_grad_()
-    between = kernel_by_hand(points, points, torch.tensor([0.7]))
+    between = kernel_by_hand(points, 0.7)
     (gradient,) = torch.autograd.grad(between.sum() / 5, points)
     kernel = Kernel(bandwidth=0.7, unit_sphere=False)
-    potential, force, mixing = stein_update(points.detach(), kernel)
+    potential, force, mixing = particles.stein_update(points.detach(), kernel)
     torch.testing.assert_close(potential, between.detach().mean(1))
     torch.testing.assert_close(mixing, between.detach() / 5)
     torch.testing.assert_close(force, gradient)
@@ -120,7 +107,7 @@ def test_steins_potential_is_the_mean_kernel_and_its_force_the_gradient():
 
 def test_stein_needs_a_symmetric_kernel():
     with pytest.raises(ValueError, match="Got bandwidth='reference' with update='svgd'"):
-        stein_update(random_tensor(3, 2, 2))
+        particles.stein_update(random_tensor(3, 2, 2))
 
 
 def test_independence_equals_autograd_through_squared_cosines():
@@ -129,7 +116,7 @@ def test_independence_equals_autograd_through_squared_cosines():
     cosine = torch.einsum("ibk,jbk->ijb", unit, unit)
     penalty = sum(cosine[i, j].square().mean() for i in range(5) for j in range(i))
     (expected,) = torch.autograd.grad(penalty, gradients)
-    potential, force, mixing = independence_update(gradients)
+    potential, force, mixing = particles.independence_update(gradients)
     torch.testing.assert_close(potential.sum(), penalty.detach())
     torch.testing.assert_close(force, expected)
     assert mixing is None
@@ -138,7 +125,7 @@ def test_independence_equals_autograd_through_squared_cosines():
 def test_independence_leaves_vanishing_gradients_alone():
     gradients = random_tensor(4, 3, 2)
     gradients[1, 2] = 1e-13
-    potential, force, _ = independence_update(gradients)
+    potential, force, _ = particles.independence_update(gradients)
     assert not force[1, 2].any()
     assert force[1, 1].any()
     assert torch.isfinite(potential).all()
@@ -146,13 +133,11 @@ def test_independence_leaves_vanishing_gradients_alone():
 
 # ---- several processes
 
-KERNELS = {
-    bandwidth: Kernel(Lengthscale(None, torch.tensor([1.0, 3.0, 0.2]).double()), bandwidth)
-    for bandwidth in ("reference", "paper", 0.5)
-}
+LENGTHSCALE = particles.Lengthscale(None, torch.tensor([1.0, 3.0, 0.2]).double())
+KERNELS = {h: Kernel(LENGTHSCALE, h) for h in ("reference", "paper", 0.5)}
 
 
-class HoldsSomeMembers(Local):
+class HoldsSomeMembers(particles.Local):
     """A process with some of the members, to which the others send theirs."""
 
     def __init__(self, everyone, first_member):
@@ -165,7 +150,7 @@ class HoldsSomeMembers(Local):
         return self.everyone
 
 
-class HoldsSomeRows(Local):
+class HoldsSomeRows(particles.Local):
     """A process with some of the rows, in a thread that waits for those with the others."""
 
     def __init__(self, rank, board, barrier):
@@ -228,11 +213,13 @@ def test_rows_on_two_processes_add_to_one_density(bandwidth):
 @pytest.mark.parametrize("update", ["wgd", "lit"])
 def test_a_step_of_some_members_is_their_part_of_the_step_of_all(update):
     X, y = random_tensor(6, 3), torch.arange(6) % 2
-    whole = Ensemble(lambda: nn.Linear(3, 2), 4).double()
-    repulsion = BuiltRepulsion(kernel=Kernel(bandwidth=0.5), update=UPDATES[update])
+    whole = particles.Ensemble(lambda: nn.Linear(3, 2), 4).double()
+    repulsion = particles.BuiltRepulsion(kernel=Kernel(bandwidth=0.5), update=UPDATES[update])
     settings = {"repulsion": repulsion, "strength": 3.0}
     step = accumulate_gradients(whole, X, y, **settings)
-    everyone = repulsion.space.evaluate(whole, X, y, 6, CategoricalLikelihood()).representation
+    everyone = repulsion.space.evaluate(
+        whole, X, y, 6, particles.CategoricalLikelihood()
+    ).representation
     for part in (slice(0, 2), slice(2, 4)):
         half = whole.select(range(4)[part])
         communicator = HoldsSomeMembers(everyone, part.start)
