@@ -98,24 +98,33 @@ def test_two_members_have_a_kernel_of_a_quarter_and_part():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_vanishing_gradients_are_finite(dtype):
+def test_a_vanishing_gradient_feels_no_force_and_the_others_a_finite_one(dtype):
     some = random_tensor(4, 3, 2).to(dtype)
-    some[1:3] = 0
-    some[0, 0] = 0
+    some[1], some[2, 1], some[0, 0] = 0, 1e-13, 0
     log_density, force = repulsion_force(some)
     assert torch.isfinite(log_density).all()
     assert torch.isfinite(force).all()
-    log_density, force = repulsion_force(torch.zeros(4, 3, 2, dtype=dtype))
-    torch.testing.assert_close(log_density, torch.full((4,), math.log(4), dtype=dtype))
-    assert not force.any()
+    is_gone = some.norm(dim=-1) < 1e-12
+    assert torch.equal(force.norm(dim=-1) == 0, is_gone)
+
+
+@pytest.mark.parametrize(("distance", "far"), [(1.0, None), (1e-4, None), (1e-4, 0), (1e-4, 3)])
+@pytest.mark.parametrize("n_members", [6, 40])
+def test_single_precision_resolves_members_that_are_close(n_members, distance, far):
+    gradients = random_tensor(1, 20, 5) + distance * random_tensor(n_members, 20, 5, seed=2)
+    if far is not None:  # a cluster away from one member
+        gradients[far] = random_tensor(20, 5, seed=3)
+    _, expected = repulsion_force(gradients)
+    _, force = repulsion_force(gradients.float())
+    assert (force.double() - expected).norm() < 1e-2 * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_identical_members_feel_no_force(dtype):
-    one = random_tensor(1, 5, 4).to(dtype)
-    log_density, force = repulsion_force(one.repeat(6, 1, 1))
-    torch.testing.assert_close(log_density, torch.full((6,), math.log(6), dtype=dtype))
-    assert not force.any()
+    for one in (random_tensor(1, 5, 4).to(dtype), torch.zeros(1, 5, 4, dtype=dtype)):
+        log_density, force = repulsion_force(one.repeat(6, 1, 1))
+        torch.testing.assert_close(log_density, torch.full((6,), math.log(6), dtype=dtype))
+        assert not force.any()
 
 
 def test_rounding_noise_is_not_amplified_in_single_precision():
@@ -123,24 +132,6 @@ def test_rounding_noise_is_not_amplified_in_single_precision():
     gradients = random_tensor(6, 50, 1).abs().float()
     _, force = repulsion_force(gradients)
     assert (force * gradients).abs().max() < 1e-3  # where members differ, it is of the order of 1
-
-
-@pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4])
-def test_single_precision_resolves_members_that_are_close(distance):
-    gradients = random_tensor(1, 20, 3) + distance * random_tensor(6, 20, 3, seed=2)
-    _, expected = repulsion_force(gradients)
-    _, force = repulsion_force(gradients.float())
-    assert (force.double() - expected).norm() < 1e-2 * expected.norm()
-
-
-@pytest.mark.parametrize("n_members", [10, 40])
-@pytest.mark.parametrize("far", [0, 3])
-def test_single_precision_resolves_a_cluster_away_from_one_member(n_members, far):
-    gradients = random_tensor(1, 20, 5) + 1e-4 * random_tensor(n_members, 20, 5, seed=2)
-    gradients[far] = random_tensor(20, 5, seed=3)
-    _, expected = repulsion_force(gradients)
-    _, force = repulsion_force(gradients.float())
-    assert (force.double() - expected).norm() < 1e-2 * expected.norm()
 
 
 def test_force_is_tangential_and_of_degree_minus_one():
@@ -158,14 +149,6 @@ def test_common_factor_of_the_precision_cancels(dtype, factor):
     one = repulsion_force(gradients, rotation=rotation, precision=precision)
     other = repulsion_force(gradients, rotation=rotation, precision=factor * precision)
     torch.testing.assert_close(one, other)
-
-
-def test_a_vanishing_gradient_feels_no_force():
-    gradients = random_tensor(5, 4, 3)
-    gradients[2, 1] = 1e-13
-    force = repulsion_force(gradients)[1]
-    assert not force[2, 1].any()
-    assert force[3, 1].any()
 
 
 def test_input_is_neither_changed_nor_differentiated():
@@ -224,10 +207,7 @@ def test_wrong_bandwidth_is_told(bandwidth):
     [
         ((torch.ones(3, 2),), r"representation of shape \(3, 2\), but expected \(n_members"),
         ((torch.ones(3, 0, 2),), r"representation of shape \(3, 0, 2\)"),
-        (
-            (torch.ones(3, 2, 4), torch.eye(3)),
-            r"rotation has shape \(3, 3\), but expected \(4, 4\)",
-        ),
+        ((torch.ones(3, 2, 4), torch.eye(3)), r"rotation has shape \(3, 3\), but expected \(4"),
         ((torch.ones(3, 2, 4), None, torch.ones(3)), r"precision has shape \(3,\), but expected"),
     ],
 )

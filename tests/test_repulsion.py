@@ -88,12 +88,9 @@ def test_names_of_lengthscales_are_checked_even_where_they_do_not_matter(space):
 @pytest.mark.parametrize(
     ("space", "update", "bandwidth", "lengthscale", "message"),
     [
-        ("input_gradient", "svgd", "auto", 0, "Got update='svgd' with repulsion='input_gradient'"),
         ("weight", "svgd", "reference", 0, "Got bandwidth='reference' with update='svgd'"),
-        ("function", "lit", "auto", 0, "Got update='lit' with repulsion='function'"),
         ("input_gradient", "lit", "auto", 0.3, r"Got lengthscale=0\.3 with update='lit'"),
         ("input_gradient", "lit", 1.0, 0, r"Got bandwidth=1\.0 with update='lit'"),
-        ("weight", "wgd", "auto", "pca", "Got lengthscale='pca' with repulsion='weight'"),
         (slopes, "wgd", "auto", 0.5, r"Got lengthscale=0\.5 .* expected 'identity' or an array"),
     ],
 )

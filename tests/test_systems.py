@@ -1,5 +1,6 @@
 """Every system through the estimators on a real table: it trains, and differs from the others."""
 
+import copy
 import inspect
 import pickle
 
@@ -51,16 +52,9 @@ def make_model(kind, **parameters):
     tests can compare with computations of their own.
     """
     of_repulsion = {k: parameters.pop(k) for k in list(parameters) if k in OF_REPULSION}
-    defaults = {
-        "repulsion": Repulsion(**{"period": 1, "relative": False, **of_repulsion}),
-        "n_members": 3,
-        "hidden_layer_sizes": (8,),
-        "max_epochs": 8,
-        "batch_size": 60,
-        "lr": 2e-2,
-        "ema_decay": 0.0,
-        "random_state": 0,
-    }
+    repulsion = Repulsion(**{"period": 1, "relative": False, **of_repulsion})
+    defaults = {"repulsion": repulsion, "n_members": 3, "hidden_layer_sizes": (8,), "lr": 2e-2}
+    defaults |= {"max_epochs": 8, "batch_size": 60, "ema_decay": 0.0, "random_state": 0}
     if parameters.get("module") is None:
         defaults["module__dropout"] = 0.0
     model = FoRDEClassifier if kind == "classifier" else FoRDERegressor
@@ -267,49 +261,14 @@ def test_warmup(tables, in_calls):
 @pytest.mark.parametrize("space", ["weight", "function"])
 def test_steins_driving_force_is_averaged_at_every_step(tables, space):
     X, y = tables["classifier"]
+    settings = {"space": space, "update": "svgd", "max_epochs": 2}
     predictions = [
-        make_model("classifier", space=space, update="svgd", max_epochs=2, **settings)
-        .fit(X, y)
-        .predict_proba(X)
-        for settings in (
-            {"repulsion_strength": 0.0},
-            {"repulsion_strength": 1e-12},
-            {"repulsion_strength": 1e-12, "period": 3},
-        )
+        make_model("classifier", **settings, repulsion_strength=s, period=p).fit(X, y)
+        for s, p in ((0.0, 1), (1e-12, 1), (1e-12, 3))
     ]
+    predictions = [model.predict_proba(X) for model in predictions]
     np.testing.assert_allclose(predictions[1], predictions[0], atol=1e-6)
     np.testing.assert_allclose(predictions[2], predictions[0], atol=1e-6)
-
-
-@each_kind
-def test_relative_strength_follows_what_members_get_wrong(tables, kind):
-    X, y = tables[kind]
-    settings = {"optimizer": torch.optim.SGD, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 6}
-    settings |= {"batch_size": len(X), "early_stopping": False, "fraction": 1.0}
-    model = make_model(kind, relative=True, repulsion_strength=0.5, **settings).fit(X, y)
-
-    start = make_model(kind, **{**settings, "lr": 1e-30, "max_epochs": 1}).fit(X, y)
-    net, encoded = start.net_, start.fitted_.encode(X)
-    target = torch.from_numpy(y if kind == "classifier" else (y - y.mean()) / y.std())
-    target = target if kind == "classifier" else target.float()
-    fixed = {"repulsion": net.repulsion, "likelihood": net.likelihood}
-    relative_loss = 1.0
-    for epoch in range(6):
-        strength = 0.5 * relative_loss
-        step = accumulate_gradients(net.module_, encoded, target, strength=strength, **fixed)
-        noted = model.history_[epoch]["repulsion"]
-        assert noted == pytest.approx(step.repulsion.mean().item(), rel=1e-3)
-        if kind == "classifier":
-            wrong = step.driving_loss.mean().item() / np.log(2)
-        else:
-            wrong = (step.outputs[..., 0] - target).square().mean().item()
-        relative_loss = min(1.0, 0.95 * relative_loss + 0.05 * wrong)
-        with torch.no_grad():
-            for parameter in net.module_.parameters():
-                parameter -= 0.1 * parameter.grad
-                parameter.grad = None
-    assert relative_loss < 0.998
-    assert float(model.net_.relative_loss) == pytest.approx(relative_loss, rel=1e-4)
 
 
 def test_relative_strength_goes_on_in_partial_fit_and_survives_a_pickle(tables):
@@ -322,25 +281,35 @@ def test_relative_strength_goes_on_in_partial_fit_and_survives_a_pickle(tables):
     assert float(model.net_.relative_loss) < before - 0.1
 
 
-class NoteRelativeLoss(Callback):
+class Watch(Callback):
+    """Makes each step on a copy of the members too, with a strength of one."""
+
     def __init__(self):
-        self.noted = []
+        self.potentials, self.noted = [], []
+
+    def on_batch_begin(self, net, batch, training):
+        if training:
+            settings = {"repulsion": net.repulsion, "likelihood": net.likelihood}
+            members = copy.deepcopy(net.module_)
+            step = accumulate_gradients(members, batch[0]["X"], batch[1], **settings)
+            self.potentials.append(step.repulsion.mean().item())
 
     def on_grad_computed(self, net, *args, **kwargs):
         self.noted.append(float(net.relative_loss))
 
 
-def test_strength_is_the_same_throughout_a_step(tables):
-    """LBFGS evaluates the objective many times, and compares the values."""
-    X, y = tables["classifier"]
-    note = NoteRelativeLoss()
-    settings = {"optimizer": torch.optim.LBFGS, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 3}
-    settings |= {"batch_size": len(X), "early_stopping": False, "relative": True}
-    net = make_model("classifier", callbacks=[note], **settings).fit(X, y).net_
-    assert net.n_steps == 3
-    assert len(note.noted) > 20
-    expected = [1.0]
-    for loss in net.history[:2, "relative_loss"]:
+@each_kind
+def test_relative_strength_follows_the_loss_and_is_the_same_throughout_a_step(tables, kind):
+    """LBFGS evaluates the objective of a step many times, and compares the values."""
+    watch = Watch()
+    settings = {"optimizer": torch.optim.LBFGS, "weight_decay": 0.0, "lr": 0.1, "max_epochs": 5}
+    settings |= {"batch_size": 1000, "early_stopping": False, "callbacks": [watch]}
+    model = make_model(kind, relative=True, repulsion_strength=0.5, **settings).fit(*tables[kind])
+    history, expected = model.net_.history, [1.0]
+    for loss in history[:, "relative_loss"]:
         expected.append(min(1.0, 0.95 * expected[-1] + 0.05 * loss))
-    assert expected[2] < 0.98
-    assert list(dict.fromkeys(note.noted)) == pytest.approx(list(dict.fromkeys(expected)))
+    assert expected[-2] < 0.98
+    assert len(watch.noted) > 5 * model.net_.n_steps == 25
+    repulsion = 0.5 * np.multiply(expected[:-1], watch.potentials)
+    np.testing.assert_allclose(history[:, "repulsion"], repulsion, rtol=1e-4)
+    assert sorted(set(watch.noted)) == pytest.approx(sorted(set(expected[:-1])))
