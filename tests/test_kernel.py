@@ -88,15 +88,6 @@ def test_single_member_is_not_repelled(bandwidth, unit_sphere):
     assert not force.any()
 
 
-def test_two_members_have_a_kernel_of_a_quarter_and_part():
-    gradients = random_tensor(2, 1, 3)
-    log_density, force = repulsion_force(gradients)
-    torch.testing.assert_close(log_density, torch.full((2,), math.log(1.25)).double())
-    moved = gradients - 1e-3 * force
-    cosine = torch.nn.functional.cosine_similarity
-    assert cosine(moved[0], moved[1]) < cosine(gradients[0], gradients[1])
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_vanishing_gradient_feels_no_force_and_the_others_a_finite_one(dtype):
     some = random_tensor(4, 3, 2).to(dtype)

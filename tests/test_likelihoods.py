@@ -44,23 +44,19 @@ def losses_by_hand(likelihood, outputs, y):
 
 
 @pytest.mark.parametrize("likelihood", [CategoricalLikelihood(4), *REAL], ids=repr)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_losses_and_their_gradients(likelihood, weighted):
+@pytest.mark.parametrize("weight", [None, torch.linspace(0.5, 1.5, B).double()])
+def test_losses_and_their_gradients(likelihood, weight):
     outputs, y = make_case(likelihood)
-    weight = torch.linspace(0.5, 1.5, B).double() if weighted else None
     followed = outputs.clone().requires_grad_()
-    expected = losses_by_hand(likelihood, followed, y)
-    losses, gradient = likelihood.row_losses(outputs, y)
-    torch.testing.assert_close(losses, expected.detach())
-    by_autograd = torch.autograd.grad(expected.sum(), followed, retain_graph=True)[0]
-    torch.testing.assert_close(gradient, by_autograd)
-    assert not losses.requires_grad
-    assert not gradient.requires_grad
-
-    mean = (expected * (1 if weight is None else weight)).mean(1)
-    loss, gradient = likelihood.loss(outputs, y, weight)
-    torch.testing.assert_close(loss, mean.detach())
-    torch.testing.assert_close(gradient, torch.autograd.grad(mean.sum(), followed)[0])
+    rows = losses_by_hand(likelihood, followed, y)
+    means = (rows if weight is None else rows * weight).mean(1)
+    for found, expected in (
+        (likelihood.row_losses(outputs, y), rows),
+        (likelihood.loss(outputs, y, weight), means),
+    ):
+        torch.testing.assert_close(found[0], expected.detach())
+        gradient = torch.autograd.grad(expected.sum(), followed, retain_graph=True)[0]
+        torch.testing.assert_close(found[1], gradient)
 
 
 @pytest.mark.parametrize("likelihood", [*CATEGORICAL, *REAL], ids=repr)
@@ -115,9 +111,6 @@ def test_prediction_and_uncertainty_are_moments_of_the_mixture(likelihood):
     torch.testing.assert_close(likelihood.guess(outputs), outputs[..., 0].mean(0))
 
 
-# ---- quantiles
-
-
 def quantile_by_grid(likelihood, outputs, level):
     """Invert the mixture's distribution function on a fine grid of values, for one row."""
     values = torch.linspace(-30, 30, 60_001).double().view(1, -1)
@@ -152,25 +145,15 @@ def test_levels_may_be_extreme_and_in_any_order(likelihood):
 
 
 @pytest.mark.parametrize("likelihood", REAL, ids=repr)
-def test_members_distribution_functions_invert_their_quantiles(likelihood):
-    outputs, _ = make_case(likelihood)
-    levels = torch.linspace(0, 1, 99).double()[1:-1]
-    quantiles = likelihood.member_quantiles(outputs, levels)
-    assert quantiles.shape == (M, B, 97)
-    for member in range(M):
-        cdf = likelihood.member_cdf(outputs[member : member + 1], quantiles[member])[0]
-        torch.testing.assert_close(cdf, levels.expand_as(cdf))
-
-
-@pytest.mark.parametrize("likelihood", REAL, ids=repr)
-def test_moments_equal_integrals_of_the_quantile_function(likelihood):
-    outputs, _ = make_case(likelihood)
-    n = 200_000
+def test_a_members_distribution_belongs_to_its_quantile_function(likelihood):
+    outputs, n = make_case(likelihood)[0], 20_000
     levels = (torch.arange(n).double() + 0.5) / n
     quantiles = likelihood.member_quantiles(outputs, levels)
+    cdfs = [likelihood.member_cdf(outputs[i : i + 1], q)[0] for i, q in enumerate(quantiles)]
+    torch.testing.assert_close(torch.stack(cdfs), levels.expand_as(quantiles))
     mean, variance = likelihood.moments(outputs)
-    torch.testing.assert_close(mean, quantiles.mean(-1), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(variance, quantiles.var(-1), atol=1e-5, rtol=2e-4)
+    torch.testing.assert_close(mean, quantiles.mean(-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(variance, quantiles.var(-1), atol=1e-5, rtol=2e-3)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
@@ -192,9 +175,6 @@ def test_outputs_of_zero_have_the_quantiles_of_a_standard_normal():
     assert variance.item() == pytest.approx(1, abs=0.1)  # straight tails
 
 
-# ---- targets whose input gradients are compared
-
-
 def test_log_prob_keeps_its_direction_when_training_has_converged():
     logits = torch.tensor([[[20.0, 1.0, 0.0]]])
     gradient, _ = GRADIENT_TARGETS["log_prob"].derivatives(logits, torch.tensor([0]))
@@ -212,9 +192,6 @@ def test_gradient_targets_by_hand():
     torch.testing.assert_close(value["log_odds"](logits, y), (p / (1 - p)).log())
     shift = torch.tensor([[[5.0]], [[-2.0]]])
     torch.testing.assert_close(value["log_odds"](logits + shift, y), value["log_odds"](logits, y))
-
-
-# ---- relative loss
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 7])

@@ -130,9 +130,6 @@ def test_a_space_may_be_an_object():
     assert built.update is particles.stein_update
 
 
-# ---- parameters
-
-
 def test_parameters_can_be_read_set_and_cloned():
     repulsion = Repulsion("weight", bandwidth=0.5)
     expected = {"space": "weight", "update": "wgd", "target": "log_odds", "bandwidth": 0.5}
@@ -155,9 +152,6 @@ def test_the_papers_repulsion():
     assert Repulsion.paper().target == "logit"
     changed = Repulsion("weight", target="logit", fraction=0.5, period=1, relative=False)
     assert Repulsion.paper("weight", fraction=0.5) == changed
-
-
-# ---- when and where
 
 
 @pytest.mark.parametrize(("relative", "unit"), [(False, 1 / 50), (True, 0.7)])

@@ -53,9 +53,6 @@ def test_a_regressors_input_gradients_are_those_of_its_location(kind, likelihood
     torch.testing.assert_close(evaluation.representation, expected.detach())
 
 
-# ---- functions of a user's own
-
-
 def probabilities(ensemble, X, y):
     return ensemble(X).softmax(-1).flatten(1).unsqueeze(1)
 
@@ -104,9 +101,6 @@ def test_a_function_that_returns_something_else(function, error, message):
         accumulate_gradients(ensemble, X, y, repulsion=repulsion)
 
 
-# ---- rows without a target
-
-
 @pytest.mark.parametrize("kind", [Ensemble, stack_members])
 @pytest.mark.parametrize("space", ["input_gradient", "function", "feature"])
 def test_extra_inputs_are_compared_and_not_learnt_from(kind, space):
@@ -135,9 +129,6 @@ def test_extra_inputs_are_compared_and_not_learnt_from(kind, space):
     repelled = evaluation.pullback(torch.zeros_like(evaluation.outputs), 0.5 * expected.force)
     expected = [2 * d + r for d, r in zip(driving, repelled, strict=True)]  # added to before
     torch.testing.assert_close(together, expected)
-
-
-# ---- features of unusual modules
 
 
 class CalledByName(nn.Module):
@@ -188,26 +179,23 @@ def test_features_are_what_enters_the_last_layer(member, until_last, n_rows):
         torch.testing.assert_close(features[i], until_last(ensemble.member(i), X))
 
 
-def test_a_module_without_layers_or_hidden_features_has_nothing_to_compare():
-    class Constant(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.value = nn.Parameter(torch.randn(2))
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.randn(2))
 
-        def forward(self, X):
-            return self.value.expand(len(X), 2)
+    def forward(self, X):
+        return self.value.expand(len(X), 2)
 
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [(Constant, "no layer with a weight"), (lambda: nn.Linear(4, 2), "without hidden features")],
+)
+def test_modules_without_features(member, message):
     X, y = torch.zeros(3, 4), torch.zeros(3).long()
-    for member, message in [
-        (Constant, "calls no layer with a weight matrix"),
-        (lambda: nn.Linear(4, 2), "without hidden features"),
-    ]:
-        ensemble = Ensemble(member, 2)
-        with pytest.raises(ValueError, match=message):
-            SPACES["feature"].evaluate(ensemble, X, y, 3, CategoricalLikelihood())
-
-
-# ---- parts of a module
+    with pytest.raises(ValueError, match=message):
+        SPACES["feature"].evaluate(Ensemble(member, 2), X, y, 3, CategoricalLikelihood())
 
 
 def test_frozen_parameters_are_no_part_of_weight_space():

@@ -140,10 +140,7 @@ def test_a_grid_search_sweeps_alpha_and_systems(tables):
         ({"repulsion": "typo"}, "Got repulsion='typo', but expected one of"),
         ({"fraction": 0, "n_members": 1}, "Got fraction=0, but expected"),
         ({"period": 0, "repulsion_strength": 0}, "Got period=0, but expected"),
-        (
-            {"space": probabilities, "lengthscale": np.ones(3)},
-            r"Got a lengthscale whose precision has shape \(3,\), but",
-        ),
+        ({"space": probabilities, "lengthscale": np.ones(3)}, "whose precision has shape"),
     ],
     ids=str,
 )
@@ -161,9 +158,6 @@ def test_errors_of_a_function_of_ones_own_are_its_own(tables):
     for parameters in ({"space": fails}, {"lengthscale": fails}):
         with pytest.raises(RuntimeError, match="out of ideas"):
             make_model("classifier", **parameters).fit(*tables["classifier"])
-
-
-# ---- rows without a target
 
 
 @each_kind
@@ -216,9 +210,6 @@ def test_unlabelled_rows_through_a_pipeline(tables):
     expected = model.fit(scaler.transform(X), y, X_repulsion=scaler.transform(away))
     actual = pipeline.predict_proba(10 * X + 1)
     np.testing.assert_allclose(actual, expected.predict_proba(scaler.transform(X)), atol=1e-4)
-
-
-# ---- when, and how strongly
 
 
 @pytest.mark.parametrize("period", [2, 5, 1000])

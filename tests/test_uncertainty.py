@@ -55,21 +55,6 @@ def test_identical_members_have_no_epistemic_uncertainty(n_members):
     assert not variance_decomposition(means, np.ones_like(means)).epistemic.any()
 
 
-def test_order_of_members_does_not_matter():
-    p = random_probabilities()
-    order = np.random.default_rng(1).permutation(len(p))
-    np.testing.assert_allclose(
-        entropy_decomposition(p[order]), entropy_decomposition(p), rtol=0, atol=1e-14
-    )
-    means, variances = p[..., 0], p[..., 1]
-    np.testing.assert_allclose(
-        variance_decomposition(means[order], variances[order]),
-        variance_decomposition(means, variances),
-        rtol=0,
-        atol=1e-14,
-    )
-
-
 def test_wrong_shapes_are_told():
     with pytest.raises(ValueError, match=r"shape \(3, 2\), but expected \(n_members, n_samples, n"):
         entropy_decomposition(np.ones((3, 2)))
