@@ -125,13 +125,6 @@ def test_rounding_noise_is_not_amplified_in_single_precision():
     assert (force * gradients).abs().max() < 1e-3  # where members differ, it is of the order of 1
 
 
-def test_force_is_tangential_and_of_degree_minus_one():
-    gradients = random_tensor(5, 4, 3)
-    _, force = repulsion_force(gradients)
-    torch.testing.assert_close((force * gradients).sum(-1), torch.zeros(5, 4).double())
-    torch.testing.assert_close(repulsion_force(3 * gradients)[1], force / 3)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("factor", [7.0, 1e-10])
 def test_common_factor_of_the_precision_cancels(dtype, factor):

@@ -12,35 +12,23 @@ from sklearn_fordes.networks import MLP, Dropout
 from sklearn_fordes.particles import Ensemble
 
 
-class ConvNet(nn.Module):
-    def __init__(self, n_outputs=3):
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2)
-        )
-        self.head = nn.Linear(4 * 3 * 3, n_outputs)
-
-    def forward(self, X):
-        return self.head(self.features(X).flatten(1))
+def conv():
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(4 * 3 * 3, 3))
 
 
-class TiedNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.down = nn.Linear(4, 4, bias=False)
-        self.up = nn.Linear(4, 4, bias=False)
-        self.up.weight = self.down.weight
-
-    def forward(self, X):
-        return self.up(torch.tanh(self.down(X)))
+def tied():
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4, bias=False))
+    net[2].weight = net[0].weight
+    return net
 
 
 MEMBERS = {
     "mlp": (partial(MLP, 6, 3), (10, 6)),
     "linear": (partial(MLP, 6, 3, hidden_layer_sizes=()), (10, 6)),
-    "conv": (ConvNet, (10, 1, 8, 8)),
+    "conv": (conv, (10, 1, 8, 8)),
     "dropout": (partial(MLP, 6, 3, dropout=0.5), (10, 6)),
-    "tied": (TiedNet, (10, 4)),
+    "tied": (tied, (10, 4)),
 }
 
 
@@ -72,7 +60,7 @@ def test_batch_norm_has_statistics_of_each_members_own():
     for name, stacked in ensemble.stacked.named_buffers():
         own = torch.stack([dict(member.named_buffers())[name] for member in members])
         torch.testing.assert_close(stacked, own)
-    means = ensemble.stacked.features.get_submodule("1").running_mean
+    means = ensemble.stacked.get_submodule("1").running_mean
     assert not torch.equal(means[0], means[1])
     torch.testing.assert_close(ensemble.eval()(X)[2], members[2].eval()(X), atol=1e-5, rtol=1e-5)
 
@@ -162,9 +150,8 @@ def test_attention_can_be_differentiated_twice():
 
         def forward(self, X):
             tokens = X.unflatten(1, (3, 4))
-            return self.head(
-                self.attention(tokens, tokens, tokens, need_weights=False)[0].flatten(1)
-            )
+            attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+            return self.head(attended.flatten(1))
 
     ensemble = Ensemble(Attention, 3)
     evaluation = ensemble.evaluate(torch.randn(5, 12), 5, lambda logits: logits[..., 0])

@@ -100,23 +100,6 @@ def test_a_strength_in_a_tensor_equals_a_number(kind, space):
     assert step.repulsion.all()
 
 
-@pytest.mark.parametrize(
-    ("space", "update"),
-    [
-        *((s, particles.wasserstein_update) for s in SPACES),
-        *((s, particles.stein_update) for s in ("weight", "function")),
-    ],
-)
-def test_gradients_are_added_to_those_there_before(space, update):
-    ensemble, (X, y) = make_ensemble(), make_batch()
-    kernel = Kernel(bandwidth="paper", unit_sphere=SPACES[space].unit_sphere)
-    repulsion = particles.BuiltRepulsion(SPACES[space], kernel, update)
-    accumulate_gradients(ensemble, X, y, repulsion=repulsion)
-    once = gradients_of(ensemble)
-    accumulate_gradients(ensemble, X, y, repulsion=repulsion)
-    torch.testing.assert_close(gradients_of(ensemble), [2 * gradient for gradient in once])
-
-
 def test_parameters_whose_gradients_are_one_tensor_each_have_their_own():
     class Sum(nn.Module):
         def __init__(self):

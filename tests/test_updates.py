@@ -70,14 +70,6 @@ def test_wasserstein_particles_settle_at_a_gaussian_target():
     torch.testing.assert_close(covariance, COVARIANCE, atol=0, rtol=0.35)
 
 
-@pytest.mark.parametrize("space", ["weight", "function"])
-def test_without_repulsion_particles_collapse(space):
-    settings = {"strength": 0.0, "n_steps": 60, "lr": 0.5}
-    mean, covariance = settle(wasserstein_update, 1.0, space=space, **settings)
-    torch.testing.assert_close(mean, MEAN, atol=1e-5, rtol=0)
-    assert covariance.abs().max() < 1e-6
-
-
 def test_the_documented_force_is_that_of_the_default_update():
     gradients, precision = random_tensor(5, 3, 4), torch.tensor([1.0, 2.0, 0.5, 0.0]).double()
     rotation, _ = torch.linalg.qr(random_tensor(4, 4, seed=1))
