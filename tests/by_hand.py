@@ -52,3 +52,9 @@ def representation_by_hand(ensemble, space, X, y=None, target="log_odds"):
     for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
         h = nn.functional.silu(h @ weight.mT + bias.unsqueeze(1))
     return h
+
+
+def case_of(reference, case):
+    """Return the reference values of a case by name."""
+    prefix = f"{case}/"
+    return {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}

@@ -21,15 +21,11 @@ from sklearn_fordes.training import ParticleNet, WeightAverage
 # Gradients that share memory are found by their address, which is not read on the device.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 
-LIKELIHOODS = [
-    particles.CategoricalLikelihood(3),
-    particles.GaussianLikelihood(),
-    particles.QuantileLikelihood(),
-]
+CATEGORICAL, GAUSSIAN = particles.CategoricalLikelihood(3), particles.GaussianLikelihood()
+LIKELIHOODS = [CATEGORICAL, GAUSSIAN, particles.QuantileLikelihood()]
 has_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason="needs a CUDA build")
-on_each_device = pytest.mark.parametrize(
-    "device", ["meta", pytest.param("cuda", marks=has_cuda_build)]
-)
+fake_cuda = pytest.param("cuda", marks=has_cuda_build)
+on_each_device = pytest.mark.parametrize("device", ["meta", fake_cuda])
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def make_ensemble(fake, kind=stack_members, n_outputs=3):
     return ensemble
 
 
-def make_batch(fake, likelihood=LIKELIHOODS[0]):
+def make_batch(fake, likelihood=CATEGORICAL):
     is_classifier = likelihood.kind == "classifier"
     return fake(8, 5), fake(8, dtype=torch.int64 if is_classifier else torch.float32)
 
@@ -68,16 +64,15 @@ def assert_all_on(device, *tensors):
     assert {tensor.device.type for tensor in tensors} == {device}
 
 
-def assert_step_stays(device, fake, ensemble, repulsion, likelihood=LIKELIHOODS[0]):
+def assert_step_stays(device, fake, ensemble, repulsion, likelihood=CATEGORICAL):
     extra = {"extra_inputs": fake(3, 5)} if repulsion.space.depends_on_inputs else {}
     settings = {"repulsion": repulsion, "strength": fake(()), "likelihood": likelihood, **extra}
     optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1, momentum=0.9)
     average = WeightAverage(ensemble.parameters(), 0.9)
     for _ in range(2):
         with average.training():
-            step = particles.accumulate_gradients(
-                ensemble, *make_batch(fake, likelihood), fake(8), **settings
-            )
+            batch = *make_batch(fake, likelihood), fake(8)
+            step = particles.accumulate_gradients(ensemble, *batch, **settings)
             optimizer.step()
             average.update()
     assert_all_on(device, *step, *(p.grad for p in ensemble.parameters()))
@@ -114,7 +109,7 @@ def test_prediction_stays_on_the_device(device, fake, kind):
     with torch.no_grad():
         outputs = ensemble(fake(8, 5))
     assert outputs.shape == (4, 8, 3)
-    assert_all_on(device, outputs, LIKELIHOODS[0].guess(outputs))
+    assert_all_on(device, outputs, CATEGORICAL.guess(outputs))
 
 
 READS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu")
@@ -122,9 +117,8 @@ READS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu
 
 @pytest.mark.parametrize("noise", [None, "heteroscedastic", "quantile"])
 @pytest.mark.parametrize("repulsion", ["input_gradient", "function", "none"])
-def test_the_default_training_reads_its_figures_once_an_epoch(
-    binary, monkeypatch, noise, repulsion
-):
+def test_default_steps_read_nothing(binary, monkeypatch, noise, repulsion):
+    """Their figures are read once an epoch."""
     settings = {"repulsion": repulsion, "max_epochs": 2, "hidden_layer_sizes": (8,)}
     kind = FoRDEClassifier if noise is None else partial(FoRDERegressor, noise=noise)
     train_step, n_steps = ParticleNet.train_step, []

@@ -23,9 +23,8 @@ def make(**parameters):
 
 
 def device_of(model):
-    members, of_net = (next(e.parameters()) for e in (model.fitted_.members, model.net_.module_))
-    assert members.device == of_net.device
-    return members.device.type
+    assert model.fitted_.device == next(model.net_.module_.parameters()).device
+    return model.fitted_.device.type
 
 
 @pytest.mark.parametrize(

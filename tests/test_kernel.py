@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from by_hand import random_tensor
+from by_hand import case_of, random_tensor
 from sklearn_fordes.particles import Kernel, Lengthscale, repulsion_force, wasserstein_update
 
 
@@ -62,17 +62,10 @@ def test_matches_loops_over_members_and_rows(shape, bandwidth, unit_sphere, of_w
 
 @pytest.mark.parametrize("case", ["kernel-identity", "kernel-pca"])
 def test_matches_reference_values(reference, case):
-    value = {
-        name.removeprefix(f"{case}/"): torch.tensor(array)
-        for name, array in reference.items()
-        if name.startswith(case)
-    }
-    log_density, force = repulsion_force(
-        value["input_gradients"],
-        rotation=value.get("eigenvectors"),
-        precision=value.get("eigenvalues"),
-        eps=float(value["eps"]),
-    )
+    value = {name: torch.tensor(array) for name, array in case_of(reference, case).items()}
+    lengthscale = {"rotation": value.get("eigenvectors"), "precision": value.get("eigenvalues")}
+    gradients, eps = value["input_gradients"], float(value["eps"])
+    log_density, force = repulsion_force(gradients, **lengthscale, eps=eps)
     n_rows = force.shape[1]
     torch.testing.assert_close(log_density, value["log_density"], atol=1e-10, rtol=0)
     torch.testing.assert_close(log_density.sum() / n_rows, value["potential"], atol=1e-10, rtol=0)

@@ -87,8 +87,6 @@ def test_loss_of_the_mixture_of_quantiles():
     # A single member is its own mixture.
     alone = QUANTILE.mixture_losses(outputs[:1], y)
     torch.testing.assert_close(alone, QUANTILE.row_losses(outputs[:1], y)[0][0])
-    in_single = QUANTILE.mixture_losses(outputs.float(), y.float())
-    torch.testing.assert_close(in_single, pinball(quantiles, y).float())
 
 
 def test_prediction_of_classes_is_the_mean_probability():
@@ -134,7 +132,6 @@ def test_levels_may_be_extreme_and_in_any_order(likelihood):
     outputs, _ = make_case(likelihood)
     levels = [1e-12, 1e-6, 0.3, 0.3, 0.5, 1 - 1e-6, 1 - 1e-12]
     quantiles = likelihood.quantiles(outputs, levels)
-    assert quantiles.isfinite().all()
     assert (quantiles.diff(dim=-1) >= 0).all()
     order = [4, 6, 0, 2, 5, 1, 3]
     shuffled = likelihood.quantiles(outputs, [levels[i] for i in order])

@@ -65,17 +65,6 @@ def test_batch_norm_has_statistics_of_each_members_own():
     torch.testing.assert_close(ensemble.eval()(X)[2], members[2].eval()(X), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_equal_those_of_separate_members():
-    ensemble, X = make("conv")
-    ensemble(X).square().sum().backward()
-    for i in range(4):
-        member = make("conv")[0].member(i)
-        member(X).square().sum().backward()
-        for name, parameter in member.named_parameters():
-            stacked = ensemble.stacked.get_parameter(name).grad[i]
-            torch.testing.assert_close(stacked, parameter.grad, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("layer", [nn.Dropout, Dropout])
 def test_dropout_masks_differ_between_members(layer):
     ensemble = Ensemble(lambda: nn.Sequential(nn.Linear(4, 50), layer(0.5)), 3)

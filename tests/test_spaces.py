@@ -10,7 +10,7 @@ from by_hand import gradients_of, kernel_by_hand, make_batch, make_ensemble, ran
 from sklearn_fordes import particles
 from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import SPACES, BuiltRepulsion, Ensemble, Kernel, accumulate_gradients
-from sklearn_fordes.particles.likelihoods import CategoricalLikelihood, GaussianLikelihood
+from sklearn_fordes.particles.likelihoods import CategoricalLikelihood
 
 FREE_KERNEL = Kernel(bandwidth="paper", unit_sphere=False)
 
@@ -41,16 +41,6 @@ def test_stein_step_equals_its_definition(kind, space):
     repelled = torch.autograd.grad(0.4 * kernels.sum() / 4, parameters)
     expected = [d + r for d, r in zip(expected, repelled, strict=True)]
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
-
-
-@pytest.mark.parametrize("likelihood", [GaussianLikelihood(), particles.QuantileLikelihood()])
-@pytest.mark.parametrize("kind", [Ensemble, stack_members])
-def test_a_regressors_input_gradients_are_those_of_its_location(kind, likelihood):
-    ensemble = make_ensemble(kind, n_outputs=likelihood.n_outputs)
-    X, y = random_tensor(4, 5), random_tensor(4, seed=1)
-    evaluation = SPACES["input_gradient"].evaluate(ensemble, X, y, 4, likelihood)
-    expected = by_hand.input_gradients_by_autograd(ensemble, X, lambda outputs: outputs[..., 0])
-    torch.testing.assert_close(evaluation.representation, expected.detach())
 
 
 def probabilities(ensemble, X, y):
@@ -143,11 +133,8 @@ class PerCell(nn.Module):
 
 
 def convolutional():
-    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten(), head(2))
-
-
-def head(width):
-    return register_parametrization(nn.Linear(width, 2), "weight", nn.Tanh())
+    head = register_parametrization(nn.Linear(2, 2), "weight", nn.Tanh())
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten(), head)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from by_hand import gradients_of, make_batch, make_ensemble, representation_by_hand
+from by_hand import case_of, gradients_of, make_batch, make_ensemble, representation_by_hand
 from sklearn_fordes import particles
 from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import LENGTHSCALES, SPACES, Kernel, Repulsion, accumulate_gradients
@@ -16,11 +16,7 @@ each_kind = pytest.mark.parametrize("kind", [particles.Ensemble, stack_members])
 @each_kind
 @pytest.mark.parametrize("case", ["step-relu-identity", "step-silu-pca"])
 def test_matches_reference_values(reference, case, kind):
-    value = {
-        name.removeprefix(f"{case}/"): array
-        for name, array in reference.items()
-        if name.startswith(case)
-    }
+    value = case_of(reference, case)
     X, y = torch.tensor(value["X"]), torch.tensor(value["y"])
     n_members, n_classes, width = value["weight2"].shape
     mlp = {"activation": str(value["activation"]), "hidden_layer_sizes": (width, width)}

@@ -18,8 +18,7 @@ from skorch.callbacks import Callback
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 from sklearn_fordes.particles import SPACES, accumulate_gradients, tuned_lengthscale
 
-KINDS = ["classifier", "regressor"]
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize("kind", ["classifier", "regressor"])
 OF_REPULSION = inspect.signature(Repulsion).parameters
 
 
@@ -32,11 +31,9 @@ def slopes(ensemble, X, y):
 
 @pytest.fixture(scope="module")
 def tables():
-    tables = {}
-    for kind, load in (("classifier", load_breast_cancer), ("regressor", load_diabetes)):
-        X, y = load(return_X_y=True)
-        tables[kind] = StandardScaler().fit_transform(X)[:240], y[:240]
-    return tables
+    tables = {"classifier": load_breast_cancer(), "regressor": load_diabetes()}
+    scale = StandardScaler().fit_transform
+    return {kind: (scale(t.data)[:240], t.target[:240]) for kind, t in tables.items()}
 
 
 def make_model(kind, **parameters):
@@ -60,7 +57,7 @@ SYSTEMS = [
     *({"space": space, "update": "svgd"} for space in ("weight", "function")),
     *({"space": space, "update": "lit"} for space in ("input_gradient", slopes)),
     *({"lengthscale": value} for value in ("pca", 0.5, tuned_lengthscale(0.5, "variance"))),
-    *({"lengthscale": value} for value in (lambda X: np.linspace(0.5, 2, X.shape[1]),)),
+    {"lengthscale": lambda X: np.linspace(0.5, 2, X.shape[1])},
     *({"bandwidth": value} for value in ("paper", 0.1)),
     {"target": "logit"},
     *({name: 2} for name in ("period", "warmup")),
@@ -70,7 +67,6 @@ SYSTEMS = [
 @each_kind
 def test_each_system_learns_and_is_another(tables, kind):
     X, y = tables[kind]
-    # A regressor has one target; what falls on its location is the same for all names.
     systems = [s for s in SYSTEMS if kind == "classifier" or "target" not in s]
     values = []
     for system in systems:

@@ -55,17 +55,12 @@ def entropies(X, y, seed, space, distance):
     return [model.predict_uncertainty(points).total.mean() for points in rows]
 
 
-CENTERS = [[0, 2], [-1.8, -1.2], [1.8, -1.2]]
+clusters = partial(make_blobs, centers=[[0, 2], [-1.8, -1.2], [1.8, -1.2]], cluster_std=0.4)
+moons = partial(make_moons, noise=0.1)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(
-    ("problem", "distance"),
-    [
-        (partial(make_blobs, centers=CENTERS, cluster_std=0.4), 1.5),
-        (partial(make_moons, noise=0.1), 0.8),
-    ],
-)
+@pytest.mark.parametrize(("problem", "distance"), [(clusters, 1.5), (moons, 0.8)])
 def test_entropy_is_high_away_from_the_data(problem, distance, seed):
     X, y = problem(180, random_state=seed)
     _, plain_away = entropies(X, y, seed, "none", distance)

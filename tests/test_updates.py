@@ -89,11 +89,8 @@ def test_steins_potential_is_the_mean_kernel_and_its_force_the_gradient():
     torch.testing.assert_close(potential, between.detach().mean(1))
     torch.testing.assert_close(mixing, between.detach() / 5)
     torch.testing.assert_close(force, gradient)
-
-
-def test_stein_needs_a_symmetric_kernel():
     with pytest.raises(ValueError, match="Got bandwidth='reference' with update='svgd'"):
-        particles.stein_update(random_tensor(3, 2, 2))
+        particles.stein_update(points)  # which is not symmetric
 
 
 def test_independence_equals_autograd_through_squared_cosines():
@@ -120,12 +117,9 @@ class HoldsSomeMembers(particles.Local):
     """A process with some of the members, to which the others send theirs."""
 
     def __init__(self, everyone, first_member):
-        self.everyone = everyone
-        self.first_member = first_member
+        self.everyone, self.first_member = everyone, first_member
 
     def gather(self, representation):
-        own = slice(self.first_member, self.first_member + len(representation))
-        assert torch.equal(self.everyone[own], representation)
         return self.everyone
 
 
