@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_fordes import FoRDERegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,70 +17,61 @@ pytestmark = [
 ]
 
 
+def make(**parameters):
+    settings = {"hidden_layer_sizes": (16,), "max_epochs": 6, "batch_size": 32, "lr": 1e-2}
+    return FoRDEClassifier(3, **{**settings, "random_state": 0, **parameters})
+
+
 def device_of(model):
-    return next(model.net_.module_.parameters()).device.type
-
-
-def test_auto_takes_the_gpu(small, binary):
-    assert device_of(small(device="auto").fit(*binary)) == "cuda"
-
-
-@pytest.mark.parametrize("repulsion", ["input_gradient", "none"])
-def test_gpu_and_cpu_fits_agree(small, binary, repulsion):
-    # Rounding differs between devices and grows with each step: six epochs stay within 1e-3.
-    X, y = binary
-    on_cpu, on_gpu = (
-        small(device=device, repulsion=repulsion, lengthscale="pca").fit(X, y)
-        for device in ("cpu", "cuda")
-    )
-    np.testing.assert_allclose(on_cpu.predict_proba(X), on_gpu.predict_proba(X), atol=1e-3)
+    assert model.fitted_.device == next(model.net_.module_.parameters()).device
+    return model.fitted_.device.type
 
 
 @pytest.mark.parametrize(
     "system",
     [
+        {"lengthscale": "pca"},
+        {"repulsion": "none"},
+        {"repulsion": Repulsion.paper(), "repulsion_strength": 1.0, "ema_decay": 0.0},
         {"repulsion": "weight"},
-        {"repulsion": "weight", "update": "svgd"},
-        {"repulsion": "function", "update": "svgd"},
+        {"repulsion": Repulsion("weight", update="svgd")},
+        {"repulsion": Repulsion("function", update="svgd")},
         {"repulsion": "feature"},
-        {"update": "lit"},
+        {"repulsion": Repulsion(update="lit")},
         {"lengthscale": 0.5},
         {"lengthscale": np.linspace(1, 2, 6)},
     ],
     ids=str,
 )
-def test_every_system_agrees(small, binary, system):
+def test_every_system_agrees_with_the_cpu(binary, system):
+    # Rounding differs between devices and grows with each step.
     X, y = binary
-    models = [small(device=device, **system).fit(X, y) for device in ("cpu", "cuda")]
-    probabilities, gradients = zip(
-        *((model.predict_proba(X), model.input_gradients(X)) for model in models), strict=True
-    )
-    np.testing.assert_allclose(*probabilities, atol=2e-3)
-    np.testing.assert_allclose(*gradients, atol=5e-2)
+    models = [make(device=device, **system).fit(X, y) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(*(model.predict_proba(X) for model in models), atol=2e-3)
+    np.testing.assert_allclose(*(model.input_gradients(X) for model in models), atol=5e-2)
 
 
-@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic"])
-def test_regressors_agree_and_take_points(binary, noise):
+@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic", "quantile"])
+def test_regressors_agree_and_take_extra_inputs(binary, noise):
     X, y = binary
-    models = [
-        FoRDERegressor(3, max_epochs=5, noise=noise, device=device, random_state=0).fit(X, y)
-        for device in ("cpu", "cuda")
-    ]
+    settings = {"max_epochs": 5, "noise": noise, "random_state": 0}
+    models = [FoRDERegressor(3, device=d, **settings).fit(X, y) for d in ("cpu", "cuda")]
     np.testing.assert_allclose(*(model.predict(X) for model in models), atol=2e-3)
+    np.testing.assert_allclose(*(m.predict_interval(X) for m in models), atol=5e-3)
     away = models[1].fit(X, y, X_repulsion=X + 5)
     assert np.isfinite(away.predict(X, return_std=True)).all()
     assert device_of(away.estimators_[0]) == "cuda"
 
 
-def test_generators_of_the_gpu_are_left_as_they_were(small, binary):
+def test_generators_of_the_gpu_are_left_as_they_were(binary):
     before = torch.cuda.get_rng_state()
-    small(device="cuda", module__dropout=0.3).fit(*binary)
+    make(device="cuda", module__dropout=0.3).fit(*binary)
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
-def test_fitted_on_gpu_predicts_without_one(small, binary, tmp_path):
+def test_fitted_on_gpu_predicts_without_one(binary, tmp_path):
     X, y = binary
-    model = small(device="auto", lengthscale="pca").fit(X, y)
+    model = make(device="auto", lengthscale="pca").fit(X, y)
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
     np.save(tmp_path / "X.npy", X)
     code = (
@@ -88,14 +79,9 @@ def test_fitted_on_gpu_predicts_without_one(small, binary, tmp_path):
         "model = pickle.load(open('model.pkl', 'rb'));"
         "np.save('p.npy', model.predict_proba(np.load('X.npy')))"
     )
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        check=True,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    settings = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, "cwd": tmp_path}
+    run = subprocess.run(command, check=True, capture_output=True, **settings)
     assert run.stderr == b""
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), model.predict_proba(X), atol=1e-4)
     assert device_of(model) == "cuda"

@@ -44,6 +44,7 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
+@pytest.mark.slow
 @each_notebook
 def test_notebook_runs_without_errors_and_warnings(path, tmp_path, monkeypatch):
     # Nets so small gain nothing from more threads, and wait for them on a busy machine.

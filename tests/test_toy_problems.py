@@ -1,57 +1,36 @@
 """Members agree where there is data and disagree where there is none."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 
-
-def slopes(ensemble, X, y):
-    """Unnormalised input gradients: with one input, the direction of a gradient is only a sign."""
-    points = X.expand(ensemble.n_members, *X.shape).clone().requires_grad_()
-    mean = ensemble(points, shared=False)[..., 0]
-    return torch.autograd.grad(mean.sum(), points, create_graph=True)[0]
-
-
-# ---- one input: a gap between two groups of points
+pytestmark = pytest.mark.slow
 
 GAP = np.linspace(-0.3, 0.3, 31)[:, None]
 RANGE = np.linspace(-1.6, 1.6, 200)[:, None]
 
 
-def gap_data(seed):
+def settings(space, seed, **others):
+    repulsion = Repulsion(space, fraction=1.0, period=1, relative=False)
+    fixed = {"repulsion": repulsion, "repulsion_strength": 5.0, "encoder": StandardScaler()}
+    fixed |= {"hidden_layer_sizes": (32, 32), "module__dropout": 0.0, "lr": 0.01}
+    fixed |= {"weight_decay": 0, "ema_decay": 0.0, "early_stopping": False}
+    return {**fixed, "random_state": seed, **others}
+
+
+def disagreement(seed, space, X_repulsion=None):
+    """Mean epistemic standard deviation at the training rows and in the gap between them."""
     rng = np.random.default_rng(seed)
     x = np.concatenate([rng.uniform(-1, -0.4, 30), rng.uniform(0.4, 1, 30)])
-    return x[:, None], np.sin(4 * x) + 0.3 * x + 0.05 * rng.normal(size=60)
-
-
-def disagreement(seed, repulsion, X_repulsion=None):
-    """Mean epistemic standard deviation at the training rows and in the gap."""
-    X, y = gap_data(seed)
-    model = FoRDERegressor(
-        n_members=10,
-        repulsion=repulsion,
-        repulsion_strength=5,
-        repulsion_fraction=1.0,
-        noise="homoscedastic",
-        hidden_layer_sizes=(32, 32),
-        module__activation="tanh",
-        max_epochs=400,
-        lr=0.01,
-        weight_decay=0,
-        encoder=StandardScaler(),
-        module__dropout=0.0,
-        relative_strength=False,
-        repulsion_period=1,
-        ema_decay=0.0,
-        early_stopping=False,
-        random_state=seed,
-    )
-    model.fit(X, y, X_repulsion=X_repulsion)
+    X, y = x[:, None], np.sin(4 * x) + 0.3 * x + 0.05 * rng.normal(size=60)
+    others = {"noise": "homoscedastic", "module__activation": "tanh", "max_epochs": 400}
+    model = FoRDERegressor(**settings(space, seed, **others)).fit(X, y, X_repulsion=X_repulsion)
     assert np.abs(model.predict_members(X) - y).std() < 0.1  # noise of 0.05: every member fits
     return [np.sqrt(model.predict_uncertainty(rows).epistemic).mean() for rows in (X, GAP)]
 
@@ -60,57 +39,30 @@ def disagreement(seed, repulsion, X_repulsion=None):
 def test_members_disagree_in_a_gap_between_the_data(seed):
     _, plain_gap = disagreement(seed, "none")
     for X_repulsion, factor, over_plain in [(None, 5, 1.5), (RANGE, 10, 2.5)]:
-        at_data, in_gap = disagreement(seed, slopes, X_repulsion)
+        at_data, in_gap = disagreement(seed, "input_gradient", X_repulsion)
         assert in_gap > factor * at_data
         assert in_gap > over_plain * plain_gap
 
 
-# ---- two inputs: entropy away from the data
-
-
-def clusters(seed):
-    return make_blobs(
-        180, centers=[[0, 2], [-1.8, -1.2], [1.8, -1.2]], cluster_std=0.4, random_state=seed
-    )
-
-
-def moons(seed):
-    return make_moons(180, noise=0.1, random_state=seed)
-
-
-def entropies(X, y, seed, repulsion, distance):
+def entropies(X, y, seed, space, distance):
     """Mean entropy of the mean probability at the training rows and away from all of them."""
     low, high = X.min(0) - 2.5 * distance, X.max(0) + 2.5 * distance
     grid = np.stack(np.meshgrid(*np.linspace(low, high, 40).T), axis=-1).reshape(-1, 2)
     nearest = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(grid)[0][:, 0]
-    model = FoRDEClassifier(
-        n_members=10,
-        repulsion_strength=5.0,
-        repulsion=repulsion,
-        hidden_layer_sizes=(32, 32),
-        repulsion_fraction=1.0,
-        max_epochs=60,
-        batch_size=60,
-        lr=0.01,
-        weight_decay=0,
-        encoder=StandardScaler(),
-        module__dropout=0.0,
-        relative_strength=False,
-        repulsion_period=1,
-        ema_decay=0.0,
-        early_stopping=False,
-        random_state=seed,
-    )
-    model.fit(X, y)
+    model = FoRDEClassifier(**settings(space, seed, max_epochs=60, batch_size=60)).fit(X, y)
     assert model.score(X, y) > 0.98
     rows = (X, grid[nearest > distance])
     return [model.predict_uncertainty(points).total.mean() for points in rows]
 
 
+clusters = partial(make_blobs, centers=[[0, 2], [-1.8, -1.2], [1.8, -1.2]], cluster_std=0.4)
+moons = partial(make_moons, noise=0.1)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("problem", "distance"), [(clusters, 1.5), (moons, 0.8)])
 def test_entropy_is_high_away_from_the_data(problem, distance, seed):
-    X, y = problem(seed)
+    X, y = problem(180, random_state=seed)
     _, plain_away = entropies(X, y, seed, "none", distance)
     at_data, away = entropies(X, y, seed, "input_gradient", distance)
     assert at_data < 0.1

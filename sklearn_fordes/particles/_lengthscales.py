@@ -189,10 +189,6 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
         If the value describes no lengthscale, or one that is zero or infinite in X's dtype.
     """
     if isinstance(value, str):
-        if value not in LENGTHSCALES:
-            raise ValueError(
-                f"Got lengthscale={value!r}, but expected one of {list(LENGTHSCALES)}."
-            )
         value = LENGTHSCALES[value]
     elif isinstance(value, Real):
         value = tuned_lengthscale(float(value))

@@ -12,7 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from sklearn_fordes.particles._kernel import BANDWIDTHS, Kernel
-from sklearn_fordes.particles._lengthscales import Lengthscale, is_identity, make_lengthscale
+from sklearn_fordes.particles._lengthscales import (
+    LENGTHSCALES,
+    Lengthscale,
+    is_identity,
+    make_lengthscale,
+)
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
 from sklearn_fordes.particles._updates import UPDATES, Update, stein_update, wasserstein_update
 from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
@@ -230,6 +235,8 @@ class Repulsion:
         """
         space = self._space()
         self._check_parameters()
+        if isinstance(lengthscale, str):
+            _look_up(LENGTHSCALES, "lengthscale", lengthscale)
         if space is None:
             return None
         is_plain = isinstance(lengthscale, str) and lengthscale == "identity"
@@ -247,6 +254,7 @@ class Repulsion:
         unit_sphere = space.unit_sphere and width > 1
         auto = "reference" if unit_sphere else "paper"
         bandwidth = auto if self.bandwidth == "auto" else self.bandwidth
+        bandwidth = bandwidth if isinstance(bandwidth, str) else float(bandwidth)
         kernel = Kernel(made, bandwidth, unit_sphere)
         return BuiltRepulsion(
             space,

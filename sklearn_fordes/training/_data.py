@@ -23,13 +23,13 @@ class Rows(NamedTuple):
     sample_weight: ArrayLike | None = None
     extra_inputs: Tensor | None = None
 
-    def dataset(self) -> DeviceDataset:
-        """Return the rows as a dataset on the device of X."""
+    def dataset(self, valid: DeviceDataset | None = None) -> DeviceDataset:
+        """Return the rows as a dataset on the device of X, with the validation rows if any."""
         weight = self.sample_weight
         if weight is not None and (np.asarray(weight) == 1).all():
             weight = None  # Weights that change nothing are not worth gathering in every batch.
         return DeviceDataset(
-            self.X, self.y, weight, extra_inputs=self.extra_inputs, dtype=self.X.dtype
+            self.X, self.y, weight, self.extra_inputs, valid=valid, dtype=self.X.dtype
         )
 
 
@@ -55,6 +55,8 @@ class DeviceDataset(Dataset[Any]):
         Factors of the rows' losses.
     extra_inputs : Tensor of shape (N', ...), optional
         Rows without a target, at which members are compared too.
+    valid : DeviceDataset, optional
+        Rows on which a net that trains on this dataset computes the validation loss.
     device : str or torch.device, optional
         Default: that of a tensor X, else the CPU.
     dtype : torch.dtype, default=torch.float32
@@ -66,8 +68,9 @@ class DeviceDataset(Dataset[Any]):
         X: ArrayLike | Tensor,
         y: ArrayLike | Tensor | None = None,
         sample_weight: ArrayLike | None = None,
-        *,
         extra_inputs: Tensor | None = None,
+        *,
+        valid: DeviceDataset | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -83,6 +86,7 @@ class DeviceDataset(Dataset[Any]):
             weight = np.asarray(sample_weight)
             self.sample_weight = torch.tensor(weight, dtype=dtype, device=self.X.device)
         self.extra_inputs = extra_inputs
+        self.valid = valid
 
     def __len__(self) -> int:
         return len(self.X)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn import config_context
 
 from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
@@ -42,12 +41,10 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
         )
     done_before = net.n_epochs
     keep_freed_memory()
-    datasets = rows.dataset(), None if valid is None else valid.dataset()
-    # With metadata routing skorch would refuse to hand the validation rows on.
-    with config_context(enable_metadata_routing=False):
-        net.check_module(rows.X)
-        net.partial_fit(datasets[0], valid=datasets[1])
-        net.optimizer_.zero_grad()  # Gradients are as large as the model.
+    dataset = rows.dataset(None if valid is None else valid.dataset())
+    net.check_module(rows.X)
+    net.partial_fit(dataset)
+    net.optimizer_.zero_grad()  # Gradients are as large as the model.
     net.module_.eval()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch that is not marked as completed.

@@ -164,8 +164,9 @@ class ParticleNet(NeuralNet):
         return self
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
-        """Return training rows, and the validation rows that `partial_fit` was given as `valid`."""
-        return self.get_dataset(X, y), fit_params.get("valid")
+        """Return training rows, and the validation rows that they came with."""
+        dataset = self.get_dataset(X, y)
+        return dataset, getattr(dataset, "valid", None)
 
     def on_train_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Forget the average of an earlier run that failed."""

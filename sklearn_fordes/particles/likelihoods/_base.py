@@ -177,7 +177,7 @@ class RealLikelihood(Likelihood):
             In float64, not decreasing along increasing levels.
         """
         outputs = outputs.double()
-        levels, order = torch.as_tensor(levels, device=outputs.device).double().sort()
+        levels, order = torch.as_tensor(levels, dtype=outputs.dtype, device=outputs.device).sort()
         of_members = self.member_quantiles(outputs, levels)
         low, high = of_members.amin(0), of_members.amax(0)
         for _ in range(_BISECTIONS):
