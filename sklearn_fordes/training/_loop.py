@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from sklearn_fordes.training._data import Rows
 from sklearn_fordes.training._net import ParticleNet
+
+# Numbers of the options in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
@@ -45,6 +51,7 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
     net.check_module(rows.X)
     net.partial_fit(dataset)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
+    _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
     net.module_.eval()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch that is not marked as completed.
@@ -62,10 +69,17 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
 def keep_freed_memory() -> None:
     """Have the C library keep the memory that a step frees for the next step.
 
-    glibc returns memory at the top of its heap to the system once more than twice the size of the
-    largest block freed so far lies there. Batches are of that size: it depends on the layout of the
-    heap whether each step faults all of its pages in anew, which doubles its time. Freeing one
-    block of the largest size that counts (32 MiB, never touched) raises the limit. This is the one
-    setting of the process that training changes.
+    By default glibc returns memory at the top of its heap to the system, and takes large blocks
+    from the system one by one; each step then faults its pages in anew, which doubles its time.
+    This raises both limits for the process: the one setting of the process that training changes.
+    Another C library keeps its defaults.
     """
-    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8)
+    _call_c_library("mallopt", _M_MMAP_THRESHOLD, 32 << 20)  # The largest value that glibc takes.
+    _call_c_library("mallopt", _M_TRIM_THRESHOLD, 1 << 30)
+
+
+def _call_c_library(function: str, *arguments: int) -> None:
+    """Call a function of glibc, if this process has it."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, function):
+        getattr(library, function)(*arguments)
