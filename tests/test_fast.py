@@ -1,21 +1,20 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from sklearn_fordes.networks.fast._activations import DERIVATIVES
 
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
-from sklearn_fordes.networks.fast import _embedding as fast_embedding
+from sklearn_fordes.networks.fast import _passes
+from sklearn_fordes.networks.fast._passes import _DERIVATIVES as DERIVATIVES
 from sklearn_fordes.particles import (
-    CATEGORICAL,
     GRADIENT_TARGETS,
     SPACES,
+    BuiltRepulsion,
+    CategoricalLikelihood,
     Ensemble,
-    Repulsion,
     accumulate_gradients,
 )
 
@@ -32,8 +31,9 @@ def make_batch(n_rows=9, n_features=5, n_classes=3):
 
 
 def step_and_gradients(ensemble, X, y, repulsion, weight=None, target="log_odds"):
-    likelihood = replace(CATEGORICAL, gradient_target=GRADIENT_TARGETS[target])
-    step = accumulate_gradients(ensemble, X, y, weight, repulsion, likelihood=likelihood)
+    likelihood = CategoricalLikelihood(target=target)
+    strengths = {"repulsion": repulsion, "strength": 1.0}
+    step = accumulate_gradients(ensemble, X, y, weight, **strengths, likelihood=likelihood)
     return step, [parameter.grad for parameter in ensemble.parameters()]
 
 
@@ -46,7 +46,7 @@ def test_step_equals_that_of_the_general_ensemble(activation, target, fraction):
     weight = torch.linspace(0.2, 1.8, len(X), dtype=torch.float64)
     repulsion = None
     if fraction is not None:
-        repulsion = Repulsion(strength=9.0, fraction=fraction)
+        repulsion = BuiltRepulsion(fraction=fraction)
     expected = step_and_gradients(general, X, y, repulsion, weight, target)
     actual = step_and_gradients(written_out, X, y, repulsion, weight, target)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
@@ -64,7 +64,7 @@ def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fract
     torch.testing.assert_close(written_out(X), general(X))
     unshared = torch.stack([X + i for i in range(4)])
     torch.testing.assert_close(written_out(unshared, shared=False), general(unshared, shared=False))
-    repulsion = None if fraction is None else Repulsion(strength=9.0, fraction=fraction)
+    repulsion = None if fraction is None else BuiltRepulsion(fraction=fraction)
     expected = step_and_gradients(general, X, y, repulsion)
     actual = step_and_gradients(written_out, X, y, repulsion)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
@@ -99,8 +99,8 @@ def test_columns_are_embedded_once_and_may_be_counted_from_the_end():
             MLP(5, 2, embedded_features=twice)
     general, written_out = make_pair(embedded_features=[-2, 0])
     X, y = make_batch()
-    expected = step_and_gradients(general, X, y, Repulsion(strength=9.0))
-    actual = step_and_gradients(written_out, X, y, Repulsion(strength=9.0))
+    expected = step_and_gradients(general, X, y, BuiltRepulsion())
+    actual = step_and_gradients(written_out, X, y, BuiltRepulsion())
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
 
 
@@ -112,8 +112,8 @@ def test_components_and_slopes_by_hand():
     expected = angle.cos() @ embedding.weight[0] + embedding.bias[0]
     torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
     stacked = [parameter.detach()[None] for parameter in embedding.parameters()]
-    parameters = fast_embedding.Embedding(*stacked, embedding.features)
-    found = fast_embedding.forward(parameters, X, 2)
+    parameters = _passes.Embedding(*stacked, embedding.features)
+    found = _passes.embed(parameters, X, 2)
     torch.testing.assert_close(found.value[0], expected.detach())
     step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
     slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
@@ -126,7 +126,7 @@ def test_components_and_slopes_by_hand():
 def test_any_depth_and_width(hidden_layer_sizes, n_features, n_classes):
     pair = make_pair(n_features, n_classes, hidden_layer_sizes=hidden_layer_sizes)
     X, y = make_batch(6, n_features, n_classes)
-    expected, actual = (step_and_gradients(e, X, y, Repulsion(fraction=0.5)) for e in pair)
+    expected, actual = (step_and_gradients(e, X, y, BuiltRepulsion(fraction=0.5)) for e in pair)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
 
 
@@ -134,7 +134,7 @@ def test_single_precision_is_close_to_double():
     X, y = make_batch(64)
     general, _ = make_pair()
     _, written_out = make_pair(dtype=torch.float32)
-    repulsion = Repulsion(strength=9.0, fraction=0.25)
+    repulsion = BuiltRepulsion(fraction=0.25)
     _, expected = step_and_gradients(general, X, y, repulsion)
     _, actual = step_and_gradients(written_out, X.float(), y, repulsion)
     for own, reference in zip(actual, expected, strict=True):
@@ -144,9 +144,9 @@ def test_single_precision_is_close_to_double():
 def test_gradients_accumulate():
     _, ensemble = make_pair()
     X, y = make_batch()
-    _, once = step_and_gradients(ensemble, X, y, Repulsion())
+    _, once = step_and_gradients(ensemble, X, y, BuiltRepulsion())
     once = [gradient.clone() for gradient in once]
-    _, twice = step_and_gradients(ensemble, X, y, Repulsion())
+    _, twice = step_and_gradients(ensemble, X, y, BuiltRepulsion())
     torch.testing.assert_close(twice, [2 * gradient for gradient in once])
 
 
@@ -156,7 +156,7 @@ def test_step_with_dropout_has_the_masks_of_the_general_ensemble(embedded_featur
     pair = make_pair(dropout=0.4, embedded_features=embedded_features)
     X, y = make_batch()
     for _ in range(2):
-        expected, actual = (step_and_gradients(e, X, y, Repulsion(strength=9.0)) for e in pair)
+        expected, actual = (step_and_gradients(e, X, y, BuiltRepulsion()) for e in pair)
         torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-9)
     general, written_out = (ensemble(X) for ensemble in pair)
     torch.testing.assert_close(written_out, general, atol=1e-12, rtol=1e-9)
@@ -209,7 +209,7 @@ def test_interleaved_evaluations_are_those_of_one_after_another():
     batches = [make_batch(), make_batch(12)]
 
     def evaluate(batch):
-        return SPACES["input_gradient"].evaluate(ensemble, *batch, 6, CATEGORICAL)
+        return SPACES["input_gradient"].evaluate(ensemble, *batch, 6, CategoricalLikelihood())
 
     def pulled_back(evaluation):
         cotangents = torch.ones_like(evaluation.outputs), evaluation.representation

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sklearn_fordes.networks._dropout import dropout_mask
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,7 +16,9 @@ from sklearn_fordes.networks import (
     HomoscedasticNoise,
     PeriodicEmbedding,
     stack_members,
+    with_homoscedastic_noise,
 )
+from sklearn_fordes.networks._mlp import dropout_mask
 from sklearn_fordes.networks.fast import MLPEnsemble
 from sklearn_fordes.particles import Ensemble, Repulsion, accumulate_gradients, seeded_generators
 
@@ -193,7 +194,7 @@ AUTOGRAD = {
     "other activation": lambda: MLP(5, 3, activation="gelu").apply(
         lambda part: setattr(part, "approximate", "tanh") if isinstance(part, nn.GELU) else None
     ),
-    "noise": partial(HomoscedasticNoise.draw, partial(MLP, 5, 1)),
+    "noise": with_homoscedastic_noise(partial(MLP, 5, 1)),
 }
 
 
@@ -205,7 +206,7 @@ def test_what_the_written_out_passes_do_not_know_trains_through_autograd(name):
     members = [ensemble.member(i) for i in range(3)]
     torch.testing.assert_close(ensemble(X), torch.stack([member(X) for member in members]))
     y = torch.zeros(6, dtype=torch.int64)
-    accumulate_gradients(ensemble, X, y, repulsion=Repulsion(strength=9.0))
+    accumulate_gradients(ensemble, X, y, repulsion=Repulsion())
     # The input gradient's repulsion reaches all weights but the last bias and the noise level.
     assert all((p.grad != 0).any() for p in ensemble.parameters())
 

@@ -269,21 +269,17 @@ class ParticleNet(NeuralNet):
         return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
 
     def _repulsion_now(self, n_rows: int) -> tuple[BuiltRepulsion | None, float | Tensor]:
-        """Return the repulsion of the step that begins, if it acts, and the potential's factor.
-
-        It acts every `period` steps, `period` times as strongly, and rises in the first epochs. A
-        relative strength is a tensor: what it depends on stays on the device.
-        """
+        """Return the repulsion of the step that begins, if it acts, and the potential's factor."""
         repulsion = self.repulsion
         if repulsion is None:
             return None, 0.0
-        is_idle = not self.strength or self.n_steps % repulsion.period
-        if is_idle:
+        if not self.strength or self.n_steps % repulsion.period:
             # Stein's update changes the driving force at a strength of zero as well.
             return (repulsion if repulsion.mixes_driving_force else None), 0.0
-        ramp = min(1.0, len(self.history) / (repulsion.warmup + 1))
-        unit = self.relative_loss if repulsion.relative else 1 / n_rows
-        return repulsion, repulsion.period * ramp * unit * self.strength
+        epoch = len(self.history) - 1
+        return repulsion, self.strength * unit_of_strength(
+            repulsion, epoch, n_rows, self.relative_loss
+        )
 
     def _own_draws(self) -> AbstractContextManager[None]:
         """Give code of the user's that draws from global generators a seed for this step."""
@@ -399,6 +395,31 @@ class ParticleNet(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         # An average belongs to the very tensors that it swaps.
         return {**super().__getstate__(), "average": None}
+
+
+def unit_of_strength(
+    repulsion: BuiltRepulsion, epoch: int, n_rows: int, relative_loss: float | Tensor
+) -> float | Tensor:
+    """Return the factor of the potential for a strength of 1, in a step in which it acts.
+
+    Parameters
+    ----------
+    repulsion : BuiltRepulsion
+        It acts every `period` steps, `period` times as strongly, and rises during `warmup` epochs.
+    epoch : int
+        Counted from zero.
+    n_rows : int
+        Number of rows in the batch.
+    relative_loss : float or Tensor
+        Running mean of the members' relative loss. A tensor makes a tensor: what the strength
+        depends on stays on the device.
+
+    Returns
+    -------
+    float or Tensor
+    """
+    ramp = min(1.0, (epoch + 1) / (repulsion.warmup + 1))
+    return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)
 
 
 def _alike(group: dict[str, Any]) -> list[dict[str, Any]]:

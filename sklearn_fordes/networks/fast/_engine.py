@@ -162,7 +162,8 @@ def _is_as_built(member: MLP) -> bool:
 def _outputs(layers: Layers, X: Tensor) -> Tensor:
     """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
     (weight, bias), *rest = layers.affine
-    of_columns, of_components = weight.tensor_split([X.shape[-1]], dim=-1)
+    n_added = 0 if layers.embedding is None else layers.embedding.bias[0].numel()
+    of_columns, of_components = weight.tensor_split([weight.shape[-1] - n_added], dim=-1)
     h = torch.baddbmm(bias.unsqueeze(1), X, of_columns.mT)
     if layers.embedding is not None:
         # Two products are faster than one of columns and components copied together.
