@@ -52,7 +52,7 @@ def test_losses_and_their_gradients(likelihood, weight):
     means = (rows if weight is None else rows * weight).mean(1)
     for found, expected in (
         (likelihood.row_losses(outputs, y), rows),
-        (likelihood.loss(outputs, y, weight), means),
+        (particles.mean_loss(likelihood, outputs, y, weight), means),
     ):
         torch.testing.assert_close(found[0], expected.detach())
         gradient = torch.autograd.grad(expected.sum(), followed, retain_graph=True)[0]
@@ -197,7 +197,7 @@ def test_equal_probabilities_have_a_relative_loss_of_one_whatever_the_weights(n_
     likelihood, y = CategoricalLikelihood(n_classes), torch.arange(8) % n_classes
     logits = torch.zeros(3, 8, n_classes)
     for weight in (None, scale * torch.linspace(0, 1, 8)):
-        loss, _ = likelihood.loss(logits, y, weight)
+        loss, _ = particles.mean_loss(likelihood, logits, y, weight)
         relative = likelihood.relative_loss(loss, logits, y, weight)
         torch.testing.assert_close(relative, torch.ones(3))
 
@@ -206,8 +206,8 @@ def test_equal_probabilities_have_a_relative_loss_of_one_whatever_the_weights(n_
 def test_weights_count_as_repetitions_in_the_relative_loss(likelihood):
     outputs, y = make_case(likelihood)
     times = torch.arange(1, B + 1)
-    loss, _ = likelihood.loss(outputs, y, times.double())
+    loss, _ = particles.mean_loss(likelihood, outputs, y, times.double())
     weighted = likelihood.relative_loss(loss, outputs, y, times.double())
     repeated = outputs.repeat_interleave(times, 1), y.repeat_interleave(times)
-    loss, _ = likelihood.loss(*repeated)
+    loss, _ = particles.mean_loss(likelihood, *repeated)
     torch.testing.assert_close(weighted, likelihood.relative_loss(loss, *repeated, None))

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from by_hand import random_tensor
 from sklearn_fordes import Repulsion, particles
 from sklearn_fordes.particles import BANDWIDTHS, SPACES, UPDATES, BuiltRepulsion, Lengthscale
+from sklearn_fordes.training import unit_of_strength
 
 
 def slopes(ensemble, X, y):
@@ -143,14 +144,8 @@ def test_the_papers_repulsion():
 
 @pytest.mark.parametrize(("relative", "unit"), [(False, 1 / 50), (True, 0.7)])
 @pytest.mark.parametrize("number", [float, torch.tensor])
-def test_factor_rises_and_pauses_in_either_unit(relative, unit, number):
+def test_unit_of_the_strength_rises_over_epochs(relative, unit, number):
     built = BuiltRepulsion(period=2, warmup=3, relative=relative)
     loss = number(0.7)
-    factors = [float(built.factor(epoch, 4, 50, loss)) for epoch in range(5)]
+    factors = [float(unit_of_strength(built, epoch, 50, loss)) for epoch in range(5)]
     np.testing.assert_allclose(factors, 2 * unit * np.array([0.25, 0.5, 0.75, 1, 1]), rtol=1e-6)
-    assert built.factor(4, 5, 50, loss) == 0
-
-
-def test_rows_compared_are_a_share_of_the_batch_and_one_at_least():
-    assert [BuiltRepulsion(fraction=0.25).n_rows(n) for n in (1, 2, 8, 100)] == [1, 1, 2, 25]
-    assert BuiltRepulsion().n_rows(7) == 7
