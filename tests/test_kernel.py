@@ -174,9 +174,9 @@ def test_rows_are_compared_in_chunks(monkeypatch, bandwidth):
 
 
 @pytest.mark.parametrize("bandwidth", ["median", 0.0, -1.0, None])
-def test_wrong_bandwidth_is_told(bandwidth):
+def test_a_wrong_bandwidth_raises_an_error(bandwidth):
     with pytest.raises(ValueError, match="Got bandwidth="):
-        Kernel(bandwidth=bandwidth)
+        Kernel(bandwidth=bandwidth).compare(random_tensor(3, 2, 4))
 
 
 @pytest.mark.parametrize(

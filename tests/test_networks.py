@@ -13,7 +13,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sklearn_fordes.networks import (
     MLP,
     Dropout,
-    HomoscedasticNoise,
     PeriodicEmbedding,
     stack_members,
     with_homoscedastic_noise,
@@ -63,7 +62,7 @@ def test_networks_are_in_single_precision_on_the_cpu_whatever_torchs_defaults():
     try:
         with torch.device("meta"):
             mean = partial(MLP, 5, 1, dropout=0.3, embedded_features=[0])
-            network = HomoscedasticNoise.draw(mean, generator=seeded())
+            network = with_homoscedastic_noise(mean)(generator=seeded())
     finally:
         torch.set_default_dtype(dtype)
     for name, tensor in network.state_dict().items():
@@ -82,7 +81,7 @@ def test_a_factory_without_the_argument_draws_the_same_weights():
 
 @pytest.mark.parametrize("mean", [partial(MLP, 4, 1), partial(nn.Linear, 4, 1)])
 def test_noise_passes_the_generator_on(mean):
-    noisy = stack_members(partial(HomoscedasticNoise.draw, mean), 3, seed=5)
+    noisy = stack_members(with_homoscedastic_noise(mean), 3, seed=5)
     plain = stack_members(mean, 3, seed=5)
     for name, weights in plain.stacked.named_parameters():
         assert torch.equal(noisy.stacked.get_parameter(f"mean.{name}"), weights)

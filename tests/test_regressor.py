@@ -28,7 +28,7 @@ def waves():
 
 @pytest.fixture(scope="module", params=NOISES)
 def fitted(waves, request):
-    return make_model(noise=request.param).fit(*waves)
+    return make_model(noise=request.param, module__dropout=0.0).fit(*waves)
 
 
 def make_model(**parameters):

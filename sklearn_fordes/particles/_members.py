@@ -349,7 +349,17 @@ def derived_seed(*entropy: int) -> int:
 
 
 def accepts_generator(make: Callable[..., object]) -> bool:
-    """Return whether a function has an argument ``generator`` for its random draws."""
+    """Return whether a function has an argument ``generator`` for its random draws.
+
+    Parameters
+    ----------
+    make : callable
+
+    Returns
+    -------
+    bool
+        False for a callable without a signature, too.
+    """
     try:
         parameter = inspect.signature(make).parameters.get("generator")
     except (TypeError, ValueError):  # An instance of a module, or a callable written in C.

@@ -108,7 +108,9 @@ def mean_loss(
     Returns
     -------
     loss : Tensor of shape (M,)
+        In the unit of `row_losses`.
     gradient : Tensor of shape (M, B, C)
+        With respect to the outputs.
     """
     losses, gradient = likelihood.row_losses(outputs, y)
     if weight is not None:

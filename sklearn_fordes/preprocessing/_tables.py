@@ -58,6 +58,7 @@ def as_rows(X: Any, n_axes: int | None = 2) -> NDArray[Any]:
     Returns
     -------
     ndarray
+        Not a copy, if X is an array.
 
     Raises
     ------

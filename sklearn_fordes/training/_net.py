@@ -139,9 +139,9 @@ class ParticleNet(NeuralNet):
         super().initialize_callbacks()
         names = [name for name, _ in self.callbacks_]
         for parameter, value in vars(self).items():
-            prefix, _, name = parameter.partition("__")
-            known = name.partition("__")[0] in names
-            if prefix == "callbacks" and name and value is not None and not known:
+            prefix, _, rest = parameter.partition("__")
+            name = rest.partition("__")[0]
+            if prefix == "callbacks" and name not in ("", *names) and value is not None:
                 raise ValueError(
                     f"Got {parameter}, but there is no callback {name!r}; expected one of {names}."
                 )
