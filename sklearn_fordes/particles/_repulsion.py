@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -57,6 +56,7 @@ class BuiltRepulsion:
         return self.update is stein_update
 
 
+@dataclass(repr=False)
 class Repulsion:
     """How the members of an ensemble repel each other.
 
@@ -116,26 +116,15 @@ class Repulsion:
     Repulsion(space='weight', bandwidth='paper', period=1)
     """
 
-    def __init__(
-        self,
-        space: str | Representation | Space = "input_gradient",
-        *,
-        update: str = "wgd",
-        target: str = "log_odds",
-        bandwidth: str | float = "auto",
-        fraction: float = 0.25,
-        period: int = 4,
-        warmup: int = 0,
-        relative: bool = True,
-    ) -> None:
-        self.space = space
-        self.update = update
-        self.target = target
-        self.bandwidth = bandwidth
-        self.fraction = fraction
-        self.period = period
-        self.warmup = warmup
-        self.relative = relative
+    space: str | Representation | Space = "input_gradient"
+    _: KW_ONLY
+    update: str = "wgd"
+    target: str = "log_odds"
+    bandwidth: str | float = "auto"
+    fraction: float = 0.25
+    period: int = 4
+    warmup: int = 0
+    relative: bool = True
 
     @classmethod
     def paper(
@@ -199,18 +188,9 @@ class Repulsion:
         return self
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
-        changed = [
-            f"{name}={value!r}"
-            for name, value in vars(self).items()
-            if not (value is defaults[name].default or value == defaults[name].default)
-        ]
-        return f"{type(self).__name__}({', '.join(changed)})"
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
+        changed = (f for f in fields(self) if getattr(self, f.name) is not f.default)
+        values = (f"{f.name}={getattr(self, f.name)!r}" for f in changed)
+        return f"{type(self).__name__}({', '.join(values)})"
 
     def build(self, X: Tensor, lengthscale: Any = "identity") -> BuiltRepulsion | None:
         """Choose the parts for training inputs.
@@ -279,14 +259,16 @@ class Repulsion:
         _look_up(GRADIENT_TARGETS, "target", self.target)
         if isinstance(self.bandwidth, str):
             _look_up(dict.fromkeys(("auto", *BANDWIDTHS)), "bandwidth", self.bandwidth)
-        for name, is_valid, expected in (
-            ("bandwidth", lambda v: isinstance(v, str) or _is_real(v, 0), "a number > 0"),
-            ("fraction", lambda v: _is_real(v, 0) and v <= 1, "a number in (0, 1]"),
-            ("period", lambda v: _is_integer(v, 1), "an integer >= 1"),
-            ("warmup", lambda v: _is_integer(v, 0), "an integer >= 0"),
-            ("relative", lambda v: isinstance(v, bool | np.bool_), "True or False"),
-        ):
-            if not is_valid(getattr(self, name)):
+        is_number = isinstance(self.bandwidth, str) or _is_number(self.bandwidth, Real, 1e-300)
+        checks = {
+            "bandwidth": (is_number, "a number > 0"),
+            "fraction": (_is_number(self.fraction, Real, 1e-300, 1), "a number in (0, 1]"),
+            "period": (_is_number(self.period, Integral, 1), "an integer >= 1"),
+            "warmup": (_is_number(self.warmup, Integral, 0), "an integer >= 0"),
+            "relative": (isinstance(self.relative, bool | np.bool_), "True or False"),
+        }
+        for name, (is_valid, expected) in checks.items():
+            if not is_valid:
                 raise ValueError(f"Got {name}={getattr(self, name)!r}, but expected {expected}.")
 
     def _check_update(self, space: Space, lengthscale: Any) -> None:
@@ -351,9 +333,5 @@ def _look_up(registry: Mapping[str, Any], parameter: str, name: Any) -> Any:
     return registry[name]
 
 
-def _is_real(value: Any, low: float) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and low < float(value) < 1e300
-
-
-def _is_integer(value: Any, low: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
+def _is_number(value: Any, kind: Any, low: float, high: float = 1e300) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and low <= float(value) <= high
