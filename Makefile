@@ -33,6 +33,7 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.out_of_distribution
 	.venv/bin/python -m benchmarks.training_loop
 	.venv/bin/python -m benchmarks.import_time
+	.venv/bin/python -m benchmarks.quantiles
 
 # Hours, and libraries of gigabytes. Goes on where it stopped.
 bench-peers: .venv/peers.stamp

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import skops.io
 from mapie.classification import SplitConformalClassifier
 from mapie.regression import SplitConformalRegressor
 from pyod.models.base import BaseDetector
@@ -10,7 +11,7 @@ from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import QueryByCommittee
 from skactiveml.regressor import SklearnRegressor
 
-from sklearn_fordes import FoRDERegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 
 COMMITTEES = ["KL_divergence", "vote_entropy", "variation_ratios"]
 
@@ -100,3 +101,15 @@ def test_pyod_sets_a_threshold_on_the_score(small, multiclass):
     np.testing.assert_array_equal(
         score_to_label(model.ood_score(X), outliers_fraction=0.05), detector.predict(X)
     )
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_skops_sees_all_types_of_a_file_and_loads_it(binary, kind):
+    X, y = binary
+    model = kind(2, max_epochs=2, random_state=0).fit(X, y)
+    file = skops.io.dumps(model)
+    types = skops.io.get_untrusted_types(data=file)
+    assert all(name.startswith("sklearn_fordes.") or name == "functools.partial" for name in types)
+    loaded = skops.io.loads(file, trusted=types)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.partial_fit(X, y).n_iter_ == 3
