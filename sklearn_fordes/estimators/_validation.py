@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -23,7 +23,6 @@ from sklearn_fordes.preprocessing import as_rows
 __all__ = [
     "HasMethods",
     "Interval",
-    "Options",
     "StrOptions",
     "TrainingData",
     "check_partial_fit_first_call",
@@ -128,4 +127,6 @@ def naming_argument(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"Got {name} that can't be used: {error}") from error
+        # Constructors of some subclasses take no message alone.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Got {name} that can't be used: {error}") from error
