@@ -19,7 +19,7 @@ from sklearn_fordes.particles._lengthscales import (
     make_lengthscale,
 )
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
-from sklearn_fordes.particles._updates import UPDATES, Update, stein_update, wasserstein_update
+from sklearn_fordes.particles._updates import UPDATES, Update, wasserstein_update
 from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
 
 
@@ -41,6 +41,9 @@ class BuiltRepulsion:
         When the repulsion acts (see `Repulsion`).
     relative : bool, default=False
         Unit of the strength (see `Repulsion`).
+    mixes_driving_force : bool, default=False
+        Whether the update returns a mixing, which changes the driving force at a strength of zero
+        as well.
     """
 
     space: Space = SPACES["input_gradient"]
@@ -50,11 +53,7 @@ class BuiltRepulsion:
     period: int = 1
     warmup: int = 0
     relative: bool = False
-
-    @property
-    def mixes_driving_force(self) -> bool:
-        """Whether the update changes the driving force too, at a strength of zero as well."""
-        return self.update is stein_update
+    mixes_driving_force: bool = False
 
 
 class Repulsion:
@@ -144,8 +143,8 @@ class Repulsion:
         """Make the repulsion of the paper's code.
 
         Every row, every step, the raw logit, a strength that is divided by the batch size, and in
-        input-gradient space the bandwidth of the reference implementation. Beside it the paper has
-        ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
+        input-gradient space the bandwidth of the reference implementation. The rest of the paper's
+        recipe is ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
 
         Parameters
         ----------
@@ -172,7 +171,7 @@ class Repulsion:
         -------
         dict
         """
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **parameters: Any) -> Self:
         """Set parameters by name.
@@ -191,9 +190,9 @@ class Repulsion:
             If there is no parameter of that name.
         """
         for name, value in parameters.items():
-            if name not in vars(self):
+            if name not in (known := self.get_params()):
                 raise ValueError(
-                    f"Got parameter {name!r} of Repulsion, but expected one of {list(vars(self))}."
+                    f"Got parameter {name!r} of Repulsion, but expected one of {list(known)}."
                 )
             setattr(self, name, value)
         return self
@@ -202,7 +201,7 @@ class Repulsion:
         defaults = inspect.signature(type(self)).parameters
         changed = [
             f"{name}={value!r}"
-            for name, value in vars(self).items()
+            for name, value in self.get_params().items()
             if not (value is defaults[name].default or value == defaults[name].default)
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
@@ -264,6 +263,7 @@ class Repulsion:
             int(self.period),
             int(self.warmup),
             bool(self.relative),
+            mixes_driving_force=self.update == "svgd",
         )
 
     def _space(self) -> Space | None:
