@@ -280,6 +280,16 @@ def test_parameters_may_be_single_numbers(small, binary, repulsion):
     assert not torch.equal(temperature, torch.ones(3))
 
 
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_weights_that_round_to_zero_in_whole_batches(kind, binary):
+    X, y = binary
+    weight = np.ones(len(y))
+    weight[0] = 1e60
+    model = kind(2, hidden_layer_sizes=(8,), max_epochs=2, batch_size=16, random_state=0)
+    history = model.fit(X, y, sample_weight=weight).history_
+    assert all(0 <= epoch["relative_loss"] < 10 for epoch in history)
+
+
 def test_gradients_are_clipped_to_a_norm_for_each_member(small, binary):
     settings = {"optimizer": torch.optim.SGD, "batch_size": 200, "max_epochs": 1, **PLAIN}
     free = small(callbacks=[GradientNorms()], **settings).fit(*binary)
