@@ -151,8 +151,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         precisions are ``(1 − α) + α Λ`` with Λ the variances divided by their mean. An array of
         shape (n_features,) holds lengthscales, one of shape (n_features, n_features) is a precision
         matrix, both for the encoded inputs (see `encoder_`). A function of the encoded training
-        inputs, a tensor, returns one of these, such as
-        ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")``.
+        inputs, a tensor, returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
+        ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")`` does.
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers: for the default network a
         `sklearn_fordes.preprocessing.TabularEncoder`, for a `module` of your own nothing; or a

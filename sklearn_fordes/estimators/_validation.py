@@ -115,7 +115,10 @@ def training_data(
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    y = _check_y(y, y_numeric=isinstance(estimator, RegressorMixin), estimator=estimator)
+    is_number = isinstance(estimator, RegressorMixin)
+    y = _check_y(y, y_numeric=is_number, estimator=estimator)
+    if is_number and y.dtype.kind not in "biuf":
+        raise ValueError(f"Got y of type {y.dtype}, but expected numbers.")
     check_consistent_length(X, y)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return TrainingData(X, y, weight)
