@@ -1,4 +1,4 @@
-"""Import the rooms that need torch when one of their names is first used."""
+"""Import the packages that need torch when one of their names is first used."""
 
 from __future__ import annotations
 

@@ -181,7 +181,9 @@ WRONG_DATA = {
     "inconsistent numbers of samples": lambda X, y: (X, y[:-1]),
     "Got X_val without y_val": lambda X, y: (X, y, None, X),
     "Got y_val without X_val": lambda X, y: (X, y, None, None, y),
-    r"labels \[2\] in y, but expected some of .*\[0, 1\]": lambda X, y: (X, y, None, X, y + 1),
+    r"Got X_val and y_val that can't be used: .*labels \[2\] in y, but expected .*\[0, 1\]": (
+        lambda X, y: (X, y, None, X, y + 1)
+    ),
     "Got X_val and y_val that can't be used: X has 5 features": (
         lambda X, y: (X, y, None, X[:, :5], y)
     ),
@@ -189,6 +191,14 @@ WRONG_DATA = {
         lambda X, y: (pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)}), y)
     ),
 }
+
+
+def test_an_encoder_that_returns_words_raises_an_error(small, binary):
+    X = pd.DataFrame(binary[0], columns=list("abcdef")).assign(word="a")
+    with pytest.raises(ValueError, match=r"Got values of type .* from the encoder"):
+        small(encoder=FunctionTransformer()).fit(X, binary[1])
+    numbers = small(encoder=FunctionTransformer()).fit(X.assign(word=1).astype(object), binary[1])
+    assert numbers.fitted_.n_inputs == 7
 
 
 @pytest.mark.parametrize(("message", "arguments"), WRONG_DATA.items())

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 
-from sklearn_fordes import Repulsion
+from sklearn_fordes import FoRDEClassifier, Repulsion
 from sklearn_fordes.networks import MLP
 
 
@@ -86,6 +87,26 @@ def test_a_class_weight_multiplies_the_weights_of_its_rows(small, multiclass):
     np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
     plain = small().fit(X, y).predict_proba(X).mean(0)
     assert by_class.predict_proba(X).mean(0)[1] > plain[1]
+
+
+def test_balanced_weights_ignore_a_class_without_weight(small, multiclass):
+    X, y = multiclass
+    model = small(class_weight="balanced").fit(X, y, sample_weight=y != 2)
+    weight = np.where(y == 2, 0.0, 1 / np.maximum(np.bincount(y)[y], 1))
+    expected = small().fit(X, y, sample_weight=weight).predict_proba(X)
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-5)
+
+
+class Renamed(FoRDEClassifier):
+    def __init__(self, size=4, random_state=None):
+        super().__init__(size, hidden_layer_sizes=(8,), random_state=random_state, max_epochs=2)
+        self.size = size
+
+
+def test_a_subclass_may_have_parameters_of_its_own(binary):
+    model = clone(Renamed(3, random_state=0)).fit(*binary)
+    assert model.get_params() == {"size": 3, "random_state": 0}
+    assert len(model.estimators_) == 3
 
 
 def test_class_weights_may_name_classes_that_some_rows_lack(small, multiclass):

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from by_hand import case_of, random_tensor
-from sklearn_fordes.particles import Kernel, Lengthscale, repulsion_force, wasserstein_update
+from sklearn_fordes.particles import (
+    UPDATES,
+    Kernel,
+    Lengthscale,
+    repulsion_force,
+    wasserstein_update,
+)
 
 
 def random_lengthscale(width):
@@ -171,6 +177,14 @@ def test_rows_are_compared_in_chunks(monkeypatch, bandwidth):
     at_once = kernel.compare(points)
     monkeypatch.setattr("sklearn_fordes.particles._kernel._PAIRS_AT_A_TIME", 2 * 4**2)
     torch.testing.assert_close(kernel.compare(points), at_once, atol=1e-14, rtol=1e-12)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_autocast_changes_no_force(update):
+    points, kernel = random_tensor(4, 7, 3).float(), Kernel(bandwidth=0.5)
+    expected = UPDATES[update](points, kernel).force
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(UPDATES[update](points, kernel).force, expected)
 
 
 @pytest.mark.parametrize("bandwidth", ["median", 0.0, -1.0, None])

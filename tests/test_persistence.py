@@ -69,6 +69,19 @@ class Contract(EstimatorContract):
             expected = self.predict(model.partial_fit(X, y), X)
             np.testing.assert_array_equal(self.predict(twice.partial_fit(X, y), X), expected)
 
+    def test_a_net_rebuilt_during_a_fit_belongs_to_the_old_model(self, make, data, monkeypatch):
+        model, rebuild = pickle.loads(pickle.dumps(make().fit(*data))), self.kind._rebuilt_net
+
+        def rebuild_slowly(now):
+            net = rebuild(now)
+            model.fit(*data)  # What another thread may do meanwhile.
+            return net
+
+        monkeypatch.setattr(self.kind, "_rebuilt_net", rebuild_slowly)
+        old = model.fitted_.members
+        assert model.net_.module_ is old
+        assert model.net_.module_ is model.fitted_.members is not old
+
     def test_members_are_unpickled_in_another_thread(self, make, data):
         X, y = data
         model = make(module=Remembering).fit(X, y)

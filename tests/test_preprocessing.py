@@ -39,7 +39,7 @@ def test_every_kind_of_frame_is_encoded_alike(make):
     other = plain_columns(seed=1)
     encoded = encoder.transform(make(other))
     np.testing.assert_array_equal(encoded, expected.transform(as_pandas(other)))
-    np.testing.assert_array_equal(encoder.encode(as_table(make(other))), encoded)
+    np.testing.assert_array_equal(encoder.transform_checked(as_table(make(other))), encoded)
     assert encoder.is_categorical_.tolist() == [name in CATEGORIES for name in other]
 
 
@@ -410,7 +410,8 @@ def test_encode_returns_arrays_and_does_not_check_names_again():
     X = as_pandas(plain_columns())
     encoder = TabularEncoder().set_output(transform="pandas").fit(X)
     expected = encoder.transform(X)
-    encoded = encoder.encode(as_array_of_objects(plain_columns()))  # transform would warn
+    # The method transform would warn.
+    encoded = encoder.transform_checked(as_array_of_objects(plain_columns()))
     assert type(encoded) is np.ndarray
     np.testing.assert_array_equal(encoded, expected)
 

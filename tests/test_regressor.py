@@ -228,3 +228,8 @@ def test_partial_fit_keeps_the_scale_of_the_first_rows(waves):
     assert (model.target_mean_, model.target_scale_) == scale
     with pytest.raises(ValueError, match=r"or noise that make another network"):
         model.set_params(noise="homoscedastic").partial_fit(X, y)
+
+
+def test_targets_that_are_words_raise_an_error(waves):
+    with pytest.raises(ValueError, match="Got y of type <U1, but expected numbers"):
+        FoRDERegressor().fit(waves[0], np.full(len(waves[0]), "a"))

@@ -133,6 +133,18 @@ def test_parameters_can_be_read_set_and_cloned():
         repulsion.set_params(perid=2)
 
 
+class Smooth(Repulsion):
+    def __init__(self, *, period=1, smoothness=0.1):
+        super().__init__(period=period)
+        self.smoothness = smoothness
+
+
+def test_a_subclass_has_the_parameters_of_its_own_constructor():
+    repulsion = clone(Smooth(smoothness=0.5))
+    assert repulsion.get_params() == {"period": 1, "smoothness": 0.5}
+    assert repr(repulsion) == "Smooth(smoothness=0.5)"
+
+
 def test_the_papers_repulsion():
     built = Repulsion.paper().build(X)
     assert built.kernel.bandwidth == "reference"

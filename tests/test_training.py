@@ -15,7 +15,12 @@ from sklearn_fordes.estimators._classifier import Labels
 from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Ensemble, tuned_lengthscale
-from sklearn_fordes.training import BatchIterator, ClipMemberGradients, DeviceDataset
+from sklearn_fordes.training import (
+    BatchIterator,
+    ClipMemberGradients,
+    DeviceDataset,
+    TrainingState,
+)
 
 # The steps of plain gradient descent, which a test can repeat.
 PLAIN = {"early_stopping": False, "ema_decay": 0.0, "weight_decay": 0.0}
@@ -255,6 +260,36 @@ class GradientNorms(Callback):
         self.norms_.append(torch.cat(gradients, dim=1).norm(dim=1).numpy())
 
 
+class Tempered(nn.Linear):
+    """Its temperature is a parameter without axes."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__(n_features, n_outputs)
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, X):
+        return super().forward(X) / self.temperature
+
+
+@pytest.mark.parametrize("repulsion", ["input_gradient", "weight"])
+def test_parameters_may_be_single_numbers(small, binary, repulsion):
+    settings = {"repulsion": repulsion, "callbacks": [ClipMemberGradients(1e-3)]}
+    model = small(module=Tempered, **settings).fit(*binary)
+    temperature = model.fitted_.members.stacked.temperature
+    assert temperature.shape == (3,)
+    assert not torch.equal(temperature, torch.ones(3))
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_weights_that_round_to_zero_in_whole_batches(kind, binary):
+    X, y = binary
+    weight = np.ones(len(y))
+    weight[0] = 1e60
+    model = kind(2, hidden_layer_sizes=(8,), max_epochs=2, batch_size=16, random_state=0)
+    history = model.fit(X, y, sample_weight=weight).history_
+    assert all(0 <= epoch["relative_loss"] < 10 for epoch in history)
+
+
 def test_gradients_are_clipped_to_a_norm_for_each_member(small, binary):
     settings = {"optimizer": torch.optim.SGD, "batch_size": 200, "max_epochs": 1, **PLAIN}
     free = small(callbacks=[GradientNorms()], **settings).fit(*binary)
@@ -355,6 +390,23 @@ def test_partial_fit_goes_on_from_where_it_was(small, binary):
     at_once = small(early_stopping=False, ema_decay=0.0, max_epochs=3).fit(X, y)
     np.testing.assert_array_equal(stepwise.predict_proba(X), at_once.predict_proba(X))
     assert at_once.partial_fit(X, y).n_iter_ == 4
+
+
+def test_moments_go_with_their_parameters_when_the_optimizers_groups_change(small, binary):
+    X, y = binary
+    model = small(hidden_layer_sizes=(10,), optimizer__betas=(0.9, 0.99)).fit(X, y)
+
+    def moments(net):
+        state = net.optimizer_.state
+        return {name: state[p]["exp_avg_sq"].mean() for name, p in net.module_.named_parameters()}
+
+    before, groups = moments(model.net_), len(model.net_.optimizer_.param_groups)
+    state = TrainingState.of(model.net_)
+    other = small(hidden_layer_sizes=(10,), optimizer__foreach=True).fit(X, y).net_
+    assert len(other.optimizer_.param_groups) < groups
+    state.load_into(other)
+    assert moments(other) == before
+    assert model.set_params(optimizer__foreach=True).partial_fit(X, y).n_iter_ == 7
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
         with naming_argument("X_val and y_val"):
             data = training_data(self, self._checked(X_val), y_val)
-        return target.encode(data).of_mean_weight_one()
+            return target.encode(data).of_mean_weight_one()
 
     def _lengthscale_after(self, state: Any) -> Any:
         """Return the lengthscale parameter, or what was made of it from the first rows.
@@ -329,10 +329,12 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     @property
     def net_(self) -> Any:
         """The skorch net of the last fit; made anew after unpickling."""
-        if "_net_" not in vars(self._as_fitted()):
+        now = self._as_fitted()
+        if "_net_" not in vars(now):
             with inference.ordinary_state(grad=True):
-                self._net_ = self._rebuilt_net()
-        return self._net_
+                # These attributes are the estimator's own, unless a fit has replaced them since.
+                now._net_ = now._rebuilt_net()
+        return now._net_
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""

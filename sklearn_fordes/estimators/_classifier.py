@@ -84,12 +84,10 @@ class Labels(Target):
         """Return the weight of each class, (C,)."""
         weights = np.ones(len(self.classes))
         if self.class_weight == "balanced":
-            present = np.unique(y[sample_weight > 0])
+            kept = sample_weight > 0
+            present = np.unique(y[kept])
             weights[present] = compute_class_weight(
-                "balanced",
-                classes=self.classes[present],
-                y=self.classes[y],
-                sample_weight=sample_weight,
+                "balanced", classes=present, y=y[kept], sample_weight=sample_weight[kept]
             )
         elif self.class_weight is not None:
             if not all(
@@ -140,7 +138,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         directions of their input gradients, their weights, their probabilities at the rows of a
         batch, the inputs of their last layer, none (a deep ensemble), or what a function of
         ``(ensemble, X, y)`` returns. A `Repulsion` has further parameters, reached as
-        ``repulsion__…``; a name stands for a `Repulsion` of that space and its defaults.
+        ``repulsion__…``; a name means a `Repulsion` of that space with its defaults.
     repulsion_strength : float, default=0.3
         Factor of the repulsion. By default it is relative to the members' mean loss, so that it
         does not depend on the batch size, and is multiplied by their relative loss (cross-entropy /
@@ -153,8 +151,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         precisions are ``(1 − α) + α Λ`` with Λ the variances divided by their mean. An array of
         shape (n_features,) holds lengthscales, one of shape (n_features, n_features) is a precision
         matrix, both for the encoded inputs (see `encoder_`). A function of the encoded training
-        inputs, a tensor, returns one of these, such as
-        ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")``.
+        inputs, a tensor, returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
+        ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")`` does.
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers: for the default network a
         `sklearn_fordes.preprocessing.TabularEncoder`, for a `module` of your own nothing; or a

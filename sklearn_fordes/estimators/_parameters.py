@@ -62,8 +62,10 @@ class Parameters(BaseEstimator):
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Set the arguments of `__init__`, those of the net's parts among its ``kwargs``."""
-        for name in type(self).__signature__.parameters:
-            setattr(self, name, arguments[name])
+        # Not the names of `__signature__`, which is a subclass's where that has its own parameters.
+        for name, value in arguments.items():
+            if name not in ("self", "kwargs"):
+                setattr(self, name, value)
         self._store_parts(arguments["kwargs"])
 
     def _store_parts(self, parameters: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -23,7 +23,6 @@ from sklearn_fordes.preprocessing import as_rows
 __all__ = [
     "HasMethods",
     "Interval",
-    "Options",
     "StrOptions",
     "TrainingData",
     "check_partial_fit_first_call",
@@ -116,7 +115,10 @@ def training_data(
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    y = _check_y(y, y_numeric=isinstance(estimator, RegressorMixin), estimator=estimator)
+    is_number = isinstance(estimator, RegressorMixin)
+    y = _check_y(y, y_numeric=is_number, estimator=estimator)
+    if is_number and y.dtype.kind not in "biuf":
+        raise ValueError(f"Got y of type {y.dtype}, but expected numbers.")
     check_consistent_length(X, y)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return TrainingData(X, y, weight)
@@ -128,4 +130,6 @@ def naming_argument(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"Got {name} that can't be used: {error}") from error
+        # Constructors of some subclasses take no message alone.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Got {name} that can't be used: {error}") from error

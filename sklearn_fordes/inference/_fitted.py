@@ -30,8 +30,8 @@ class FittedEnsemble:
     Parameters
     ----------
     encoder : transformer
-        Turns a table into numbers: by its method ``encode``, if it has one for tables that are
-        already checked, else by ``transform``.
+        Turns a table into numbers: by its method ``transform_checked``, if it has one for tables
+        that are already checked, else by ``transform``.
     members : Ensemble
         In evaluation mode.
     likelihood : Likelihood
@@ -75,8 +75,8 @@ class FittedEnsemble:
             If the encoder returns another number of columns than for the training rows, or values
             that are not finite in the network's precision.
         """
-        encode = getattr(self.encoder, "encode", None) or self.encoder.transform
-        encoded = as_array(encode(X))
+        transform = getattr(self.encoder, "transform_checked", self.encoder.transform)
+        encoded = as_array(transform(X))
         width = math.prod(encoded.shape[1:])
         if width != self.n_inputs:
             raise ValueError(
@@ -218,8 +218,22 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
 
 
 def as_array(encoded: Any) -> NDArray[Any]:
-    """Return what an encoder gave, a sparse matrix or a frame too, as an array."""
-    return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+    """Return what an encoder gave, a sparse matrix or a frame too, as an array of numbers.
+
+    Raises
+    ------
+    ValueError
+        If a value is no number.
+    """
+    array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+    if array.dtype.kind in "biuf":
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Got values of type {array.dtype} from the encoder ({error}), but expected numbers."
+        ) from error
 
 
 def available_device(device: str | torch.device) -> torch.device:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,14 @@ from sklearn_fordes.particles._lengthscales import Lengthscale
 BANDWIDTHS = ("reference", "paper")
 # Pairs of members, over rows, whose distances are held at a time.
 _PAIRS_AT_A_TIME = 1 << 22
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def exact(function: _Function) -> _Function:
+    """Make a function compute without autograd, and in the inputs' precision under autocast."""
+    for device in ("cpu", "cuda"):
+        function = torch.autocast(device, enabled=False)(function)
+    return torch.no_grad()(function)
 
 
 class KernelValues(NamedTuple):
@@ -77,7 +86,7 @@ class Kernel:
         value = sq_dist.div_(bandwidth).neg_().exp_()
         return value, value / bandwidth
 
-    @torch.no_grad()
+    @exact
     def compare(
         self, representation: Tensor, everyone: Tensor | None = None, first: int = 0
     ) -> KernelValues:
@@ -110,8 +119,9 @@ class Kernel:
             ∂/∂a_ib = (∂u − u (u·∂u)) / sqrt(|a|² + eps),    ∂u = sqrt(λ) ∘ ∂s
             ∂/∂G = ∂a Uᵀ
 
-        It processes rows in chunks: memory is O(M B K + M²) instead of O(M² B). The transforms of
-        `torch.func` can't follow (nor do they need to: the derivative is here).
+        It processes rows in chunks: memory is O(M B K + M²) instead of O(M² B). Autocast is off
+        inside. The transforms of `torch.func` can't follow (nor do they need to: the derivative is
+        here).
         """
         everyone = representation if everyone is None else everyone
         rotation, precision = self.lengthscale

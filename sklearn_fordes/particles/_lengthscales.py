@@ -174,7 +174,7 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
     ----------
     value : {"identity", "pca"}, float, array-like, Lengthscale or callable
         A name; α of `tuned_lengthscale`; lengthscales (K,) or a precision matrix (K, K); or a
-        function of X that returns one of these.
+        function of X that returns an array of these, or a `Lengthscale`.
     X : Tensor of shape (N, ...)
         Encoded training inputs.
 

@@ -18,7 +18,7 @@ from sklearn_fordes.particles._lengthscales import (
     make_lengthscale,
 )
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
-from sklearn_fordes.particles._updates import UPDATES, Update, stein_update, wasserstein_update
+from sklearn_fordes.particles._updates import UPDATES, Update, wasserstein_update
 from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
 
 
@@ -40,6 +40,9 @@ class BuiltRepulsion:
         When the repulsion acts (see `Repulsion`).
     relative : bool, default=False
         Unit of the strength (see `Repulsion`).
+    mixes_driving_force : bool, default=False
+        Whether the update returns a mixing, which changes the driving force at a strength of zero
+        as well.
     """
 
     space: Space = SPACES["input_gradient"]
@@ -49,11 +52,7 @@ class BuiltRepulsion:
     period: int = 1
     warmup: int = 0
     relative: bool = False
-
-    @property
-    def mixes_driving_force(self) -> bool:
-        """Whether the update changes the driving force too, at a strength of zero as well."""
-        return self.update is stein_update
+    mixes_driving_force: bool = False
 
 
 @dataclass(repr=False)
@@ -133,8 +132,8 @@ class Repulsion:
         """Make the repulsion of the paper's code.
 
         Every row, every step, the raw logit, a strength that is divided by the batch size, and in
-        input-gradient space the bandwidth of the reference implementation. Beside it the paper has
-        ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
+        input-gradient space the bandwidth of the reference implementation. The rest of the paper's
+        recipe is ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
 
         Parameters
         ----------
@@ -161,7 +160,7 @@ class Repulsion:
         -------
         dict
         """
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **parameters: Any) -> Self:
         """Set parameters by name.
@@ -180,15 +179,15 @@ class Repulsion:
             If there is no parameter of that name.
         """
         for name, value in parameters.items():
-            if name not in vars(self):
+            if name not in (known := self.get_params()):
                 raise ValueError(
-                    f"Got parameter {name!r} of Repulsion, but expected one of {list(vars(self))}."
+                    f"Got parameter {name!r} of Repulsion, but expected one of {list(known)}."
                 )
             setattr(self, name, value)
         return self
 
     def __repr__(self) -> str:
-        changed = (f for f in fields(self) if getattr(self, f.name) is not f.default)
+        changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
         values = (f"{f.name}={getattr(self, f.name)!r}" for f in changed)
         return f"{type(self).__name__}({', '.join(values)})"
 
@@ -244,6 +243,7 @@ class Repulsion:
             int(self.period),
             int(self.warmup),
             bool(self.relative),
+            mixes_driving_force=self.update == "svgd",
         )
 
     def _space(self) -> Space | None:

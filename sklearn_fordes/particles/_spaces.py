@@ -103,7 +103,7 @@ class WeightSpace(Space):
         """Return an evaluation with a representation of shape (M, 1, P)."""
         outputs, _, pullback = ensemble.evaluate(X)
         parameters = [p for p in ensemble.stacked.parameters() if p.requires_grad]
-        flat = [p.detach().flatten(1) for p in parameters]
+        flat = [p.detach().reshape(len(p), -1) for p in parameters]
 
         @torch.no_grad()
         def weights_pullback(
@@ -127,7 +127,7 @@ def _with_force(
 ) -> Tensor:
     """Add the driving force, mixed over members, to a parameter's part of the force (M, P)."""
     if driving is not None:
-        driving = driving.flatten(1)
+        driving = driving.reshape(len(driving), -1)
         force = force + (driving if mixing is None else mixing @ driving)
     return force.reshape(parameter.shape)
 

@@ -21,7 +21,7 @@ class StepResult(NamedTuple):
     ----------
     outputs : Tensor of shape (M, B, C)
     driving_loss : Tensor of shape (M,)
-        Each member's mean negative log likelihood, in nats.
+        Each member's mean loss, in nats where it is a negative log likelihood.
     repulsion : Tensor of shape (M,)
         Strength times the potential of each member.
     """
@@ -70,9 +70,9 @@ def accumulate_gradients(
     likelihood : Likelihood, optional
         What the outputs mean. Default: logits of classes.
     extra_inputs : Tensor of shape (n_extra, ...), optional
-        Rows without a target, at which members are compared too; the first ones are used, as many
-        as of the batch's rows. Where a target is needed (for the
-        gradient of the true class), the ensemble's own guess takes its place.
+        Rows without a target, at which members are compared too: the first ones, as many as of the
+        batch's rows. Where a target is needed (for the gradient of the true class), the ensemble's
+        own guess takes its place.
     communicator : Communicator, optional
         Reaches other processes that hold members or rows. None if there are none.
 
@@ -156,7 +156,7 @@ def differentiate(
     strength : float or Tensor
     likelihood : Likelihood
     extra_inputs : Tensor of shape (n_extra, ...), optional
-    communicator : Communicator, default=LOCAL
+    communicator : Communicator, optional
         As in `accumulate_gradients`.
 
     Returns

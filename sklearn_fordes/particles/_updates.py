@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_fordes.particles._communication import Communicator
-from sklearn_fordes.particles._kernel import Kernel
+from sklearn_fordes.particles._kernel import Kernel, exact
 from sklearn_fordes.particles._lengthscales import Lengthscale
 
 _DEFAULT_KERNEL = Kernel()
@@ -118,7 +118,7 @@ def stein_update(
     return Forces(values.kernel.mean(1), force, values.kernel / n_members)
 
 
-@torch.no_grad()
+@exact
 def independence_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,

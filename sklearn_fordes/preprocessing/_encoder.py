@@ -138,7 +138,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             As from `transform`.
         """
         table = as_table(X)
-        return self._learn(table).encode(table)
+        return self._learn(table).transform_checked(table)
 
     def _learn(self, table: Any) -> Self:
         self._check_parameters()
@@ -184,9 +184,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         table = as_table(X)
         validate_data(self, table, reset=False, skip_check_array=True)
-        return self.encode(table)
+        return self.transform_checked(table)
 
-    def encode(self, table: Any) -> NDArray[np.float32]:
+    def transform_checked(self, table: Any) -> NDArray[np.float32]:
         """Encode rows whose columns were checked already: `transform` without its checks.
 
         Parameters

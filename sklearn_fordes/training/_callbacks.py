@@ -60,7 +60,9 @@ class ClipMemberGradients(Callback):
 
     def on_grad_computed(self, net: NeuralNet, named_parameters: Any, **kwargs: Any) -> None:
         grads = [p.grad for _, p in named_parameters if p.grad is not None]  # (M, …) each
-        norm = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)  # (M,)
+        norm = torch.stack([grad.reshape(len(grad), -1).norm(dim=1) for grad in grads]).norm(
+            dim=0
+        )  # (M,)
         factor = (self.max_norm / (norm + 1e-12)).clamp(max=1)
         for grad in grads:
             grad.mul_(factor.view(-1, *[1] * (grad.ndim - 1)))

@@ -22,7 +22,8 @@ class TrainingState:
     members : dict
         Weights and buffers by name, stacked over members.
     optimizer : dict
-        Name of the optimizer's class, its state (moments) and its parameter groups.
+        Name of the optimizer's class, the moments of each parameter by its name, and the settings
+        of each group with the names of its parameters.
     n_steps : int
         Number of training steps.
     relative_loss : float
@@ -114,13 +115,7 @@ class TrainingState:
             net.iterator_train__rng.bit_generator.state = self.batches
         net.history_ = History(copy.deepcopy(self.history))
         if type(net.optimizer_).__qualname__ == self.optimizer["type"]:
-            own = net.optimizer_.state_dict()["param_groups"]
-            groups = [
-                _going_on(*pair) for pair in zip(own, self.optimizer["param_groups"], strict=True)
-            ]
-            moments = copy.deepcopy(self.optimizer["state"])
-            net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
-            net.learning_rates = [group["lr"] for group in groups]
+            _load_optimizer(net, self.optimizer)
 
 
 def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
@@ -129,10 +124,36 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
     skorch makes a scheduler anew for each run, and a new scheduler repeats the step that the one
     before it made at the end of that epoch.
     """
-    state = net.optimizer_.state_dict()
+    state, names = net.optimizer_.state_dict(), _parameter_names(net)
     for group, rate in zip(state["param_groups"], net.learning_rates, strict=False):
         group["lr"] = rate
-    return {"type": type(net.optimizer_).__qualname__, **state}
+    return {
+        "type": type(net.optimizer_).__qualname__,
+        "state": {names[index]: moments for index, moments in state["state"].items()},
+        "param_groups": [
+            {**group, "params": [names[index] for index in group["params"]]}
+            for group in state["param_groups"]
+        ],
+    }
+
+
+def _load_optimizer(net: ParticleNet, saved: dict[str, Any]) -> None:
+    """Load moments by name: groups depend on the device and on the optimizer's settings."""
+    names = _parameter_names(net)
+    before = {name: group for group in saved["param_groups"] for name in group["params"]}
+    groups = [
+        _going_on(group, before[names[group["params"][0]]])
+        for group in net.optimizer_.state_dict()["param_groups"]
+    ]
+    moments = {names.index(name): values for name, values in copy.deepcopy(saved["state"]).items()}
+    net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+    net.learning_rates = [group["lr"] for group in groups]
+
+
+def _parameter_names(net: ParticleNet) -> list[str]:
+    """Return the names of the optimizer's parameters, in the order of its state."""
+    names = {parameter: name for name, parameter in net.module_.named_parameters()}
+    return [names[p] for group in net.optimizer_.param_groups for p in group["params"]]
 
 
 def _going_on(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

@@ -44,14 +44,14 @@ from torch import Tensor
 from sklearn_fordes.networks._mlp import dropout_mask
 from sklearn_fordes.particles import Gradients, Hessian
 
-# Torch computes a multiple of so many numbers as vectors, and what remains one by one.
+# Torch computes this many numbers at a time as vectors, and what remains one by one.
 _AT_A_TIME = 32
-# Torch gives a thread so many numbers at least.
+# Torch gives each thread at least this many numbers.
 _FEWEST_OF_A_THREAD = 32768
 
 
 class Derivatives(NamedTuple):
-    """Value and slope at every row, curvature at the first rows; None stands for zero."""
+    """Value and slope at every row, curvature at the first rows; None is zero."""
 
     value: Tensor
     slope: Tensor

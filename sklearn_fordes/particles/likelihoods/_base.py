@@ -15,6 +15,11 @@ from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 _BISECTIONS = 60
 
 
+def positive(total: Tensor) -> Tensor:
+    """Return a sum of weights, to divide by: those of a batch may all round to zero."""
+    return total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
 class Likelihood(ABC):
     """What outputs (M, B, C) of M members mean for targets y (B,): a task has one class.
 
@@ -145,7 +150,7 @@ class RealLikelihood(Likelihood):
     ) -> Tensor:
         """Return the squared error of the members' locations, for a variance of one, (M,)."""
         sq_error = (outputs[..., 0] - y).square()
-        return sq_error.mean(1) if weight is None else sq_error @ weight / weight.sum()
+        return sq_error.mean(1) if weight is None else sq_error @ weight / positive(weight.sum())
 
     def member_means(self, outputs: Tensor) -> Tensor:
         """Return the means of the members' distributions in float64, (M, B)."""

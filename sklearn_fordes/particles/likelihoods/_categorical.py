@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_fordes.particles._evaluation import Hessian
-from sklearn_fordes.particles.likelihoods._base import Likelihood
+from sklearn_fordes.particles.likelihoods._base import Likelihood, positive
 from sklearn_fordes.uncertainty import Uncertainty, entropy_decomposition
 
 
@@ -142,7 +142,7 @@ class CategoricalLikelihood(Likelihood):
         The loss of the classes' frequencies may be smaller.
         """
         share = loss / math.log(outputs.shape[-1])
-        return share if weight is None else share / weight.mean()
+        return share if weight is None else share / positive(weight.mean())
 
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return ``−log mean_i p_i(y)`` in nats, (B,)."""
