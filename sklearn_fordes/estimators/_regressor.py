@@ -293,9 +293,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """
         now = self._as_fitted()
         if quantiles is None:
-            mean = np.concatenate(now._predicted(X, "predict"))
-            mean = now._known_target().decode(mean)
-            return (mean, np.sqrt(now.predict_uncertainty(X).total)) if return_std else mean
+            known = now._known_target()
+            if not return_std:
+                return known.decode(np.concatenate(now._predicted(X, "predict")))
+            parts = now._predicted(X, "mixture_moments")
+            mean, variance = map(np.concatenate, zip(*parts, strict=True))
+            return known.decode(mean), known.scale * np.sqrt(variance)
         if return_std:
             raise ValueError(
                 f"Got return_std=True and quantiles={quantiles!r}, but expected one of them."

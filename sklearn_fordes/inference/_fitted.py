@@ -172,6 +172,8 @@ class FittedEnsemble:
         space = SPACES["input_gradient"]
         try:
             evaluation = space.evaluate(self.members, X, targets, len(X), self.likelihood)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ValueError(
                 f"Got a module whose output can't be differentiated twice ({error}), but expected "

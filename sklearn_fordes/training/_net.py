@@ -260,6 +260,8 @@ class ParticleNet(NeuralNet):
                     likelihood=self.likelihood,
                     extra_inputs=inputs.get("extra_inputs"),
                 )
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             self._explain(error)
             raise
@@ -314,6 +316,8 @@ class ParticleNet(NeuralNet):
         try:
             with self._own_draws(), torch.no_grad():
                 shape = tuple(self.module_.eval()(rows).shape[1:])
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ValueError(
                 f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} "

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_fordes.particles._evaluation import Hessian, autograd_derivatives
@@ -159,6 +161,10 @@ class RealLikelihood(Likelihood):
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the mean of the mixture, (B,)."""
         return self.member_means(outputs).mean(0)
+
+    def mixture_moments(self, outputs: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+        """Return mean and variance of the mixture, (B,) each."""
+        return self.predict(outputs), self.decompose(outputs).total
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the variance of the mixture."""
