@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -188,9 +188,13 @@ class Repulsion:
         return self
 
     def __repr__(self) -> str:
-        changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
-        values = (f"{f.name}={getattr(self, f.name)!r}" for f in changed)
-        return f"{type(self).__name__}({', '.join(values)})"
+        defaults = inspect.signature(type(self)).parameters
+        changed = (
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value != defaults[name].default
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def build(self, X: Tensor, lengthscale: Any = "identity") -> BuiltRepulsion | None:
         """Choose the parts for training inputs.
