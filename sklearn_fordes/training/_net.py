@@ -268,6 +268,12 @@ class ParticleNet(NeuralNet):
         loss = self.module_.n_members * (figures[0] + figures[1])
         return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
 
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        """Evaluate the loss of a batch; a module that draws then too gets a seed of this step."""
+        with self._own_draws():
+            step: dict[str, Tensor] = super().validation_step(batch, **fit_params)
+        return step
+
     def _repulsion_now(self, n_rows: int) -> tuple[BuiltRepulsion | None, float | Tensor]:
         """Return the repulsion of the step that begins, if it acts, and the potential's factor."""
         repulsion = self.repulsion
