@@ -15,7 +15,12 @@ from sklearn_fordes.estimators._classifier import Labels
 from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Ensemble, tuned_lengthscale
-from sklearn_fordes.training import BatchIterator, ClipMemberGradients, DeviceDataset
+from sklearn_fordes.training import (
+    BatchIterator,
+    ClipMemberGradients,
+    DeviceDataset,
+    TrainingState,
+)
 
 # The steps of plain gradient descent, which a test can repeat.
 PLAIN = {"early_stopping": False, "ema_decay": 0.0, "weight_decay": 0.0}
@@ -268,6 +273,28 @@ def test_gradients_are_clipped_to_a_norm_for_each_member(small, binary):
         others = clipped.fitted_.members.stacked.get_parameter(name)
         assert torch.equal(weights[smallest], others[smallest])
     assert not torch.equal(weights[largest], others[largest])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optimizer__foreach": True},
+        {"optimizer__param_groups": [("*bias", {"lr": 1e-3})]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_moments_go_on_where_an_optimizer_groups_parameters_otherwise(small, binary, other):
+    def moments(net):
+        state = net.optimizer_.state
+        return {name: state[p]["exp_avg"] for name, p in net.module_.named_parameters()}
+
+    settings = {"hidden_layer_sizes": (16, 5), "max_epochs": 1}
+    net = small(**settings).fit(*binary).net_
+    into = small(**settings, **other, random_state=1).fit(*binary).net_
+    assert len(into.optimizer_.param_groups) != len(net.optimizer_.param_groups)
+    TrainingState.of(net).load_into(into)
+    for name, expected in moments(net).items():
+        assert torch.equal(moments(into)[name], expected)
 
 
 def test_optimizer_and_iterator_parameters_arrive(small, binary):

@@ -22,7 +22,8 @@ class TrainingState:
     members : dict
         Weights and buffers by name, stacked over members.
     optimizer : dict
-        Name of the optimizer's class, its state (moments) and its parameter groups.
+        Name of the optimizer's class, its state (moments) and its parameter groups, with names in
+        place of torch's numbers: another device or kernel makes other groups.
     n_steps : int
         Number of training steps.
     relative_loss : float
@@ -114,11 +115,14 @@ class TrainingState:
             net.iterator_train__rng.bit_generator.state = self.batches
         net.history_ = History(copy.deepcopy(self.history))
         if type(net.optimizer_).__qualname__ == self.optimizer["type"]:
-            own = net.optimizer_.state_dict()["param_groups"]
+            names = _names(net)
+            before = {name: g for g in self.optimizer["param_groups"] for name in g["params"]}
             groups = [
-                _going_on(*pair) for pair in zip(own, self.optimizer["param_groups"], strict=True)
+                _going_on(group, before[names[group["params"][0]]])
+                for group in net.optimizer_.state_dict()["param_groups"]
             ]
-            moments = copy.deepcopy(self.optimizer["state"])
+            moments = self.optimizer["state"]
+            moments = {i: copy.deepcopy(moments[n]) for i, n in names.items() if n in moments}
             net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
             net.learning_rates = [group["lr"] for group in groups]
 
@@ -129,10 +133,21 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
     skorch makes a scheduler anew for each run, and a new scheduler repeats the step that the one
     before it made at the end of that epoch.
     """
-    state = net.optimizer_.state_dict()
+    state, names = net.optimizer_.state_dict(), _names(net)
     for group, rate in zip(state["param_groups"], net.learning_rates, strict=False):
-        group["lr"] = rate
-    return {"type": type(net.optimizer_).__qualname__, **state}
+        group |= {"lr": rate, "params": [names[i] for i in group["params"]]}
+    return {
+        "type": type(net.optimizer_).__qualname__,
+        "state": {names[i]: moments for i, moments in state["state"].items()},
+        "param_groups": state["param_groups"],
+    }
+
+
+def _names(net: ParticleNet) -> dict[int, str]:
+    """Return the names of parameters by the numbers that the optimizer's state gives them."""
+    names = {parameter: name for name, parameter in net.module_.named_parameters()}
+    groups = net.optimizer_.param_groups
+    return dict(enumerate(names[parameter] for group in groups for parameter in group["params"]))
 
 
 def _going_on(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
