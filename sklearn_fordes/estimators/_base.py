@@ -27,6 +27,14 @@ from sklearn_fordes.preprocessing import as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 
+# What `fit` sets. All other attributes, those of a subclass among them, are the user's.
+_LEARNT = frozenset(
+    ("fitted_", "encoder_", "history_", "n_iter_", "classes_", "target_mean_", "target_scale_")
+    + ("n_features_in_", "feature_names_in_", "_row_shape_")
+    + ("_net_", "_parameters_", "_training_state_")
+)
+
+
 class Target(ABC):
     """How an estimator's targets become those of the members.
 
@@ -274,14 +282,14 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             "n_iter_": len(history),
             "_net_": net,
             # A Repulsion may be changed in place later.
-            "_parameters_": {**self.get_params(deep=False), "repulsion": copy(self.repulsion)},
+            "_parameters_": {**vars(self._unfitted()), "repulsion": copy(self.repulsion)},
         }
 
     # ---- fitted attributes
 
     def _unfitted(self) -> Self:
         """Return an estimator with the parameters, and all else that users set, of this one."""
-        return self._with({k: v for k, v in vars(self).items() if not k.endswith("_")})
+        return self._with({k: v for k, v in vars(self).items() if k not in _LEARNT})
 
     def _with(self, attributes: dict[str, Any]) -> Self:
         """Return an estimator of this class with these attributes, which are not copied."""
@@ -290,7 +298,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         return new
 
     def _learnt(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name.endswith("_")}
+        return {name: value for name, value in vars(self).items() if name in _LEARNT}
 
     def _adopt(self, learnt: dict[str, Any]) -> None:
         """Replace all fitted attributes at once: other threads see the old or the new ones."""
@@ -336,7 +344,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
-        then = self._with({**vars(self._unfitted()), **self._parameters_})
+        then = self._with(dict(self._parameters_))
         weights = dict(self.fitted_.members.state_dict())
         state = training.TrainingState.from_dict({**self._training_state_, "members": weights})
         row = next(self.fitted_.members.parameters()).new_zeros(1, self.fitted_.n_inputs)

@@ -62,8 +62,9 @@ class Parameters(BaseEstimator):
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Set the arguments of `__init__`, those of the net's parts among its ``kwargs``."""
-        for name in type(self).__signature__.parameters:
-            setattr(self, name, arguments[name])
+        for name, value in arguments.items():  # A subclass may have other parameters.
+            if name not in ("self", "kwargs"):
+                setattr(self, name, value)
         self._store_parts(arguments["kwargs"])
 
     def _store_parts(self, parameters: dict[str, Any]) -> None:
