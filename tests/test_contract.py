@@ -253,7 +253,6 @@ class Contract(EstimatorContract):
         np.testing.assert_allclose(self.predict(weighted, X), expected, rtol=1e-4, atol=1e-4)
         assert np.abs(expected - self.predict(make(**settings).fit(X, y), X)).max() > 1e-3
 
-
     # ---- subclasses
 
     def test_a_subclass_may_have_parameters_of_its_own(self, make, data):

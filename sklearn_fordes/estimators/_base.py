@@ -26,12 +26,11 @@ from sklearn_fordes.estimators._validation import (
 from sklearn_fordes.preprocessing import as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
-
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
-_LEARNT = frozenset(
-    ("fitted_", "encoder_", "history_", "n_iter_", "classes_", "target_mean_", "target_scale_")
-    + ("n_features_in_", "feature_names_in_", "_row_shape_")
-    + ("_net_", "_parameters_", "_training_state_")
+_LEARNT = (
+    *("n_features_in_", "feature_names_in_", "_row_shape_", "classes_", "target_mean_"),
+    *("target_scale_", "encoder_", "fitted_", "history_", "n_iter_", "_net_", "_parameters_"),
+    "_training_state_",
 )
 
 
