@@ -45,6 +45,7 @@ MODES = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default dtype": default_dtype_bfloat16,
+    "default device": lambda: torch.device("meta"),
 }
 
 

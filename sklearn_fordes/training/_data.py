@@ -75,11 +75,11 @@ class DeviceDataset(Dataset[Any]):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         # A copy protects the caller's arrays, and takes read-only ones.
-        X = X if isinstance(X, Tensor) else torch.tensor(np.asarray(X))
+        X = X if isinstance(X, Tensor) else torch.tensor(np.asarray(X), device="cpu")
         self.X = X.to(device=device, dtype=dtype)
         self.y = None
         if y is not None:
-            y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
+            y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y), device="cpu")
             self.y = y.to(self.X.device, dtype if y.is_floating_point() else torch.int64)
         self.sample_weight = None
         if sample_weight is not None:
