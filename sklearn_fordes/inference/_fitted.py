@@ -218,8 +218,20 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
 
 
 def as_array(encoded: Any) -> NDArray[Any]:
-    """Return what an encoder gave, a sparse matrix or a frame too, as an array."""
-    return np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+    """Return what an encoder gave, a sparse matrix or a frame too, as an array.
+
+    Raises
+    ------
+    ValueError
+        If objects in it are no numbers.
+    """
+    array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+    if array.dtype != object:
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Got {error} from the encoder, but expected numbers.") from error
 
 
 def available_device(device: str | torch.device) -> torch.device:
