@@ -20,6 +20,7 @@ from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     finite_floats,
+    named_as_before,
     naming_argument,
     training_data,
 )
@@ -196,9 +197,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         with inference.ordinary_state(grad=True):
             make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            rows_per_chunk = (
-                vars(self).get("iterator_valid__batch_size") or members.rows_at_a_time()
-            )
+            chosen = vars(self).get("iterator_valid__batch_size")
+            rows_per_chunk = members.rows_at_a_time() if chosen is None else int(chosen)
             fitted = inference.FittedEnsemble(
                 encoder,
                 members,
@@ -250,7 +250,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         is_table = self._uses_encoder() if reset else self._row_shape_ is None
         X = as_table(X) if is_table else finite_floats(self, X, reset=reset)
         validate_data(self, X, reset=reset, skip_check_array=True)
-        return X
+        if not is_table or isinstance(self.encoder, str):
+            return X
+        return named_as_before(X, getattr(self, "feature_names_in_", None))
 
     def _validation_rows(self, target: Target, X_val: Any, y_val: Any) -> TrainingData:
         if (X_val is None) != (y_val is None):
@@ -336,10 +338,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     @property
     def net_(self) -> Any:
         """The skorch net of the last fit; made anew after unpickling."""
-        if "_net_" not in vars(self._as_fitted()):
+        now = self._as_fitted()
+        if "_net_" not in vars(now):
             with inference.ordinary_state(grad=True):
-                self._net_ = self._rebuilt_net()
-        return self._net_
+                now._net_ = now._rebuilt_net()
+        return now._net_
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
