@@ -253,6 +253,14 @@ class Contract(EstimatorContract):
         np.testing.assert_allclose(self.predict(weighted, X), expected, rtol=1e-4, atol=1e-4)
         assert np.abs(expected - self.predict(make(**settings).fit(X, y), X)).max() > 1e-3
 
+    # ---- tables
+
+    def test_flipped_arrays(self, make, data):
+        X, y = data
+        model = make(encoder=None).fit(X[::-1], y[::-1])
+        expected = make(encoder=None).fit(X[::-1].copy(), y[::-1].copy())
+        np.testing.assert_array_equal(self.predict(model, X), self.predict(expected, X))
+
     # ---- subclasses
 
     def test_a_subclass_may_have_parameters_of_its_own(self, make, data):
