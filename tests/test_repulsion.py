@@ -133,6 +133,18 @@ def test_parameters_can_be_read_set_and_cloned():
         repulsion.set_params(perid=2)
 
 
+def test_a_subclass_with_a_parameter_of_its_own_is_shown_and_cloned():
+    class Sparse(Repulsion):
+        def __init__(self, space="weight", *, share=0.5, **parameters):
+            super().__init__(space, **parameters)
+            self.share = share
+
+    copied = clone(Sparse(share=0.2, period=2))
+    assert copied.get_params() == {**Repulsion("weight", period=2).get_params(), "share": 0.2}
+    assert "share=0.2" in repr(copied)
+    assert "bandwidth=array" in repr(Repulsion(bandwidth=np.ones(2)))
+
+
 def test_the_papers_repulsion():
     built = Repulsion.paper().build(X)
     assert built.kernel.bandwidth == "reference"

@@ -199,11 +199,12 @@ class Repulsion:
         return self
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
+        signature = inspect.signature(type(self)).parameters
+        defaults = {name: parameter.default for name, parameter in signature.items()}
         changed = [
             f"{name}={value!r}"
             for name, value in vars(self).items()
-            if not (value is defaults[name].default or value == defaults[name].default)
+            if type(value) is not type(defaults.get(name)) or value != defaults[name]
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
