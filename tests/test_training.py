@@ -297,6 +297,15 @@ def test_moments_go_on_where_an_optimizer_groups_parameters_otherwise(small, bin
         assert torch.equal(moments(into)[name], expected)
 
 
+def test_a_net_that_its_user_trains_evaluates_without_dropout_afterwards(small, binary):
+    X, y = binary
+    model = small(module__dropout=0.5, max_epochs=1).fit(X, y)
+    encoded = torch.tensor(model.encoder_.transform(X), dtype=torch.float32)
+    model.net_.partial_fit(DeviceDataset(encoded, y))
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert not model.net_.module_.training
+
+
 def test_optimizer_and_iterator_parameters_arrive(small, binary):
     model = small(
         optimizer__betas=(0.8, 0.9), iterator_train__shuffle=False, callbacks=[Recorder()]

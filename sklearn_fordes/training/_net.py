@@ -174,9 +174,10 @@ class ParticleNet(NeuralNet):
         self.average = None
 
     def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Drop the weights of the last step, which the average replaces."""
+        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
         super().on_train_end(net, *args, **kwargs)
         self.average = None
+        self.module_.eval()
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
