@@ -170,7 +170,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             return self
         now = self._as_fitted()
         data = now._known_target().encode(training_data(now, now._checked(X), y, sample_weight))
-        self._adopt({**now._learnt(), **now._trained_further(data)})
+        learnt = {**now._learnt(), **now._trained_further(data)}
+        learnt.pop("_training_state_", None)  # That of the net before.
+        self._adopt(learnt)
         return self
 
     def _trained(
