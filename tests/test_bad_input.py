@@ -83,6 +83,12 @@ def test_a_wrong_parameter_of_a_repulsion_raises_an_error(binary, kind, name):
         assert not hasattr(model, "net_")
 
 
+@pytest.mark.parametrize("value", [0, -1, 2.5, None, "all"])
+def test_a_wrong_number_of_rows_at_a_time_is_refused_in_fit(small, binary, value):
+    with pytest.raises(ValueError, match="'iterator_valid__batch_size' parameter"):
+        small(iterator_valid__batch_size=value).fit(*binary)
+
+
 def test_unknown_parameter(small):
     with pytest.raises(TypeError, match="unexpected parameter 'n_memebers', but expected one"):
         small(n_memebers=3)

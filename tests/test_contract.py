@@ -253,6 +253,35 @@ class Contract(EstimatorContract):
         np.testing.assert_allclose(self.predict(weighted, X), expected, rtol=1e-4, atol=1e-4)
         assert np.abs(expected - self.predict(make(**settings).fit(X, y), X)).max() > 1e-3
 
+    # ---- tables
+
+    def test_flipped_arrays(self, make, data):
+        X, y = data
+        model = make(encoder=None).fit(X[::-1], y[::-1])
+        expected = make(encoder=None).fit(X[::-1].copy(), y[::-1].copy())
+        np.testing.assert_array_equal(self.predict(model, X), self.predict(expected, X))
+
+    # ---- subclasses
+
+    def test_a_subclass_may_have_parameters_of_its_own(self, make, data):
+        class Shifted(self.kind):
+            def __init__(self, n_members=2, *, shift=0.0, lengthscale=1.0):
+                super().__init__(n_members, lengthscale=lengthscale, max_epochs=1)
+                self.shift = shift
+
+        model = Shifted(shift=2.0).fit(*data)
+        assert clone(model).get_params() == {"n_members": 2, "shift": 2.0, "lengthscale": 1.0}
+        assert model.partial_fit(*data).n_iter_ == 2
+
+    def test_a_subclass_may_learn_more(self, make, data):
+        class Centred(self.kind):
+            def fit(self, X, y):
+                self.centre_ = X.mean(axis=0)
+                return super().fit(X - self.centre_, y)
+
+        model = Centred(2, max_epochs=1).fit(*data)
+        np.testing.assert_array_equal(model.centre_, data[0].mean(axis=0))
+
 
 class TestClassifier(ForClassifier, Contract): ...
 

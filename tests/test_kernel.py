@@ -117,6 +117,14 @@ def test_identical_members_feel_no_force(dtype):
         assert not force.any()
 
 
+@pytest.mark.parametrize("bandwidth", ["reference", "paper"])
+def test_members_of_half_precision_are_compared(bandwidth):
+    some = random_tensor(3, 4, 5).bfloat16()
+    _, actual, _ = wasserstein_update(some, Kernel(bandwidth=bandwidth))
+    _, expected, _ = wasserstein_update(some.float(), Kernel(bandwidth=bandwidth))
+    torch.testing.assert_close(actual.float(), expected, rtol=0.1, atol=0.05)
+
+
 def test_rounding_noise_is_not_amplified_in_single_precision():
     # One feature leaves only two directions: members differ by rounding alone.
     gradients = random_tensor(6, 50, 1).abs().float()

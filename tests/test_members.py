@@ -159,6 +159,14 @@ def test_survives_pickle_and_state_dict():
     assert torch.equal(other(X), ensemble(X))
 
 
+def test_an_instance_that_is_changed_later_changes_no_ensemble():
+    instance, X = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.ones(5, 3)
+    ensemble = Ensemble(instance, 2)
+    expected = ensemble(X)
+    instance[1] = nn.ReLU()
+    assert torch.equal(pickle.loads(pickle.dumps(ensemble))(X), expected)
+
+
 def test_selected_members_are_as_they_were():
     ensemble, X = make("conv")
     ensemble(X)  # running statistics of each member's own

@@ -233,3 +233,12 @@ def test_partial_fit_keeps_the_scale_of_the_first_rows(waves):
 def test_targets_that_are_words_raise_an_error(waves):
     with pytest.raises(ValueError, match="Got y of type <U1, but expected numbers"):
         FoRDERegressor().fit(waves[0], np.full(len(waves[0]), "a"))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16])
+def test_targets_of_any_numeric_type_are_those_in_double_precision(dtype):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.where(X[:, 0] > 0, -128, 3).astype(dtype)  # The magnitude of −128 is no int8.
+    model, expected = (make_model(max_epochs=1).fit(X, v) for v in (y, y.astype(np.float64)))
+    assert model.target_scale_ == expected.target_scale_
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))

@@ -143,6 +143,7 @@ def test_a_subclass_has_the_parameters_of_its_own_constructor():
     repulsion = clone(Smooth(smoothness=0.5))
     assert repulsion.get_params() == {"period": 1, "smoothness": 0.5}
     assert repr(repulsion) == "Smooth(smoothness=0.5)"
+    assert "bandwidth=array" in repr(Repulsion(bandwidth=np.ones(2)))
 
 
 def test_the_papers_repulsion():

@@ -305,6 +305,37 @@ def test_gradients_are_clipped_to_a_norm_for_each_member(small, binary):
     assert not torch.equal(weights[largest], others[largest])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optimizer__foreach": True},
+        {"optimizer__param_groups": [("*bias", {"lr": 1e-3})]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_moments_go_on_where_an_optimizer_groups_parameters_otherwise(small, binary, other):
+    def moments(net):
+        state = net.optimizer_.state
+        return {name: state[p]["exp_avg"] for name, p in net.module_.named_parameters()}
+
+    settings = {"hidden_layer_sizes": (16, 5), "max_epochs": 1}
+    net = small(**settings).fit(*binary).net_
+    into = small(**settings, **other, random_state=1).fit(*binary).net_
+    assert len(into.optimizer_.param_groups) != len(net.optimizer_.param_groups)
+    TrainingState.of(net).load_into(into)
+    for name, expected in moments(net).items():
+        assert torch.equal(moments(into)[name], expected)
+
+
+def test_a_net_that_its_user_trains_evaluates_without_dropout_afterwards(small, binary):
+    X, y = binary
+    model = small(module__dropout=0.5, max_epochs=1).fit(X, y)
+    encoded = torch.tensor(model.encoder_.transform(X), dtype=torch.float32)
+    model.net_.partial_fit(DeviceDataset(encoded, y))
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert not model.net_.module_.training
+
+
 def test_optimizer_and_iterator_parameters_arrive(small, binary):
     model = small(
         optimizer__betas=(0.8, 0.9), iterator_train__shuffle=False, callbacks=[Recorder()]

@@ -20,11 +20,19 @@ from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     finite_floats,
+    named_as_before,
     naming_argument,
     training_data,
 )
 from sklearn_fordes.preprocessing import as_table
 from sklearn_fordes.uncertainty import Uncertainty
+
+# What `fit` sets. All other attributes, those of a subclass among them, are the user's.
+_LEARNT = (
+    *("n_features_in_", "feature_names_in_", "_row_shape_", "classes_", "target_mean_"),
+    *("target_scale_", "encoder_", "fitted_", "history_", "n_iter_", "_net_", "_parameters_"),
+    "_training_state_",
+)
 
 
 class Target(ABC):
@@ -162,7 +170,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             return self
         now = self._as_fitted()
         data = now._known_target().encode(training_data(now, now._checked(X), y, sample_weight))
-        self._adopt({**now._learnt(), **now._trained_further(data)})
+        learnt = {**now._learnt(), **now._trained_further(data)}
+        learnt.pop("_training_state_", None)  # That of the net before.
+        self._adopt(learnt)
         return self
 
     def _trained(
@@ -189,9 +199,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         with inference.ordinary_state(grad=True):
             make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            rows_per_chunk = (
-                vars(self).get("iterator_valid__batch_size") or members.rows_at_a_time()
-            )
+            chosen = vars(self).get("iterator_valid__batch_size")
+            rows_per_chunk = members.rows_at_a_time() if chosen is None else int(chosen)
             fitted = inference.FittedEnsemble(
                 encoder,
                 members,
@@ -243,7 +252,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         is_table = self._uses_encoder() if reset else self._row_shape_ is None
         X = as_table(X) if is_table else finite_floats(self, X, reset=reset)
         validate_data(self, X, reset=reset, skip_check_array=True)
-        return X
+        if not is_table or isinstance(self.encoder, str):
+            return X
+        return named_as_before(X, getattr(self, "feature_names_in_", None))
 
     def _validation_rows(self, target: Target, X_val: Any, y_val: Any) -> TrainingData:
         if (X_val is None) != (y_val is None):
@@ -274,14 +285,14 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             "n_iter_": len(history),
             "_net_": net,
             # A Repulsion may be changed in place later.
-            "_parameters_": {**self.get_params(deep=False), "repulsion": copy(self.repulsion)},
+            "_parameters_": {**vars(self._unfitted()), "repulsion": copy(self.repulsion)},
         }
 
     # ---- fitted attributes
 
     def _unfitted(self) -> Self:
         """Return an estimator with the parameters, and all else that users set, of this one."""
-        return self._with({k: v for k, v in vars(self).items() if not k.endswith("_")})
+        return self._with({k: v for k, v in vars(self).items() if k not in _LEARNT})
 
     def _with(self, attributes: dict[str, Any]) -> Self:
         """Return an estimator of this class with these attributes, which are not copied."""
@@ -290,7 +301,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         return new
 
     def _learnt(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name.endswith("_")}
+        return {name: value for name, value in vars(self).items() if name in _LEARNT}
 
     def _adopt(self, learnt: dict[str, Any]) -> None:
         """Replace all fitted attributes at once: other threads see the old or the new ones."""
@@ -338,7 +349,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
-        then = self._with({**vars(self._unfitted()), **self._parameters_})
+        then = self._with(dict(self._parameters_))
         weights = dict(self.fitted_.members.state_dict())
         state = training.TrainingState.from_dict({**self._training_state_, "members": weights})
         row = next(self.fitted_.members.parameters()).new_zeros(1, self.fitted_.n_inputs)

@@ -51,6 +51,7 @@ class Parameters(BaseEstimator):
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "iterator_valid__batch_size": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

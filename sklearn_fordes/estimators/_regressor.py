@@ -47,8 +47,9 @@ class Scale(Target):
         """
         data = data.of_positive_weight("sample_weight")
         # Relative to the largest, so that no square overflows.
-        magnitude = float(np.abs(data.y).max()) or 1.0
-        y, weight = data.y / magnitude, data.sample_weight / data.sample_weight.max()
+        y = data.y.astype(np.float64)
+        magnitude = float(np.abs(y).max()) or 1.0
+        y, weight = y / magnitude, data.sample_weight / data.sample_weight.max()
         mean = np.average(y, weights=weight)
         deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
         is_constant = deviation < 8 * np.finfo(np.float64).eps  # Rounding apart.

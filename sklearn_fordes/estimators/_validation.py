@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
@@ -15,6 +16,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call as check_part
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
+    _get_feature_names,
     check_consistent_length,
 )
 
@@ -27,6 +29,7 @@ __all__ = [
     "TrainingData",
     "check_partial_fit_first_call",
     "finite_floats",
+    "named_as_before",
     "naming_argument",
     "training_data",
 ]
@@ -63,6 +66,23 @@ class TrainingData(NamedTuple):
         """Scale the weights, so that they change what rows count and not the step size."""
         weight = self.sample_weight / self.sample_weight.max()  # Their sum can't overflow.
         return self._replace(sample_weight=weight / weight.mean())
+
+
+def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
+    """Return a checked table that has column names if, and only if, the training table had some.
+
+    An encoder of scikit-learn's would otherwise warn of them once more.
+
+    Parameters
+    ----------
+    X : data frame or ndarray of shape (n_samples, n_features)
+    names : ndarray of shape (n_features,) or None
+        Those of the training table.
+    """
+    if (_get_feature_names(X) is None) == (names is None):
+        return X
+    X = np.asarray(X)
+    return X if names is None else nw.from_numpy(X, list(names), backend="pandas").to_native()
 
 
 def finite_floats(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:

@@ -94,8 +94,8 @@ class FittedEnsemble:
             If a value is missing or too large for the network's precision.
         """
         like = next(self.members.parameters())
-        # A copy protects the caller's array, and takes read-only ones.
-        inputs = torch.tensor(np.asarray(encoded), dtype=like.dtype, device=like.device)
+        # A copy protects the caller's array, and takes read-only ones; torch takes no flipped ones.
+        inputs = torch.tensor(np.ascontiguousarray(encoded), dtype=like.dtype, device=like.device)
         if not inputs.isfinite().all():
             raise ValueError(
                 f"Got X with values that are missing, or too large for {like.dtype}, after "

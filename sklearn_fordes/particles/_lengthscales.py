@@ -197,10 +197,12 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
     made = value if isinstance(value, Lengthscale) else _from_array(value)
     made = made.to(X)
     precision = made.precision
-    if precision is not None and not (precision.isfinite().all() and precision.any()):
+    if precision is not None and not (
+        precision.isfinite().all() and precision.any() and (precision >= 0).all()
+    ):
         raise ValueError(
-            f"Got a lengthscale whose inverse square is zero or infinite in {X.dtype}, but "
-            "expected another unit."
+            f"Got a lengthscale whose inverse square is zero, infinite or negative in {X.dtype}, "
+            "but expected positive numbers; another unit may help."
         )
     return made
 
@@ -228,7 +230,7 @@ def _from_array(value: Any) -> Lengthscale:
         )
     make = from_lengthscales if array.ndim == 1 else from_precision_matrix
     try:
-        return make(torch.from_numpy(array))
+        return make(torch.tensor(array, device="cpu"))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"Got a lengthscale that is not usable: {error}") from error
 

@@ -87,6 +87,8 @@ class Ensemble(nn.Module):
         super().__init__()
         if n_members < 1:
             raise ValueError(f"Got n_members={n_members}, but expected an integer >= 1.")
+        if isinstance(make_member, nn.Module):
+            make_member = copy.deepcopy(make_member)  # Its user may change it later.
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
         self._assemble(make_member, n_members, _stack(members))
         self._check_trainable()

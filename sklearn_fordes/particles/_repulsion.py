@@ -192,7 +192,7 @@ class Repulsion:
         changed = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if value != defaults[name].default
+            if type(value) is not type(defaults[name].default) or value != defaults[name].default
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 

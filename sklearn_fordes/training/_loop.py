@@ -52,7 +52,6 @@ def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
     net.partial_fit(dataset)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
-    net.module_.eval()
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
     # leaves an epoch that is not marked as completed.
     interrupted = len(net.history) > net.n_epochs

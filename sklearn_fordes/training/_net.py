@@ -174,9 +174,10 @@ class ParticleNet(NeuralNet):
         self.average = None
 
     def on_train_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Drop the weights of the last step, which the average replaces."""
+        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
         super().on_train_end(net, *args, **kwargs)
         self.average = None
+        self.module_.eval()
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -269,6 +270,12 @@ class ParticleNet(NeuralNet):
         figures = torch.stack([step.driving_loss, step.repulsion, relative_loss]).mean(1)
         loss = self.module_.n_members * (figures[0] + figures[1])
         return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        """Evaluate the loss of a batch; a module that draws then too gets a seed of this step."""
+        with self._own_draws():
+            step: dict[str, Tensor] = super().validation_step(batch, **fit_params)
+        return step
 
     def _repulsion_now(self, n_rows: int) -> tuple[BuiltRepulsion | None, float | Tensor]:
         """Return the repulsion of the step that begins, if it acts, and the potential's factor."""
