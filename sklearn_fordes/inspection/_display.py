@@ -89,13 +89,22 @@ class Display(ABC):
 
 
 def draw_line(ax: Axes, x: NDArray[Any], y: Array, style: Style, **defaults: Any) -> Line2D:
-    """Draw a line; the user's style, short names like `lw` included, overrides the defaults."""
+    """Draw a line; the user's style, short names like `lw` included, overrides the defaults.
+
+    The default colour is the next one that the axes lack.
+    """
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
 
-    merged = {"linewidth": 1.5, **defaults, **normalize_kwargs(style, Line2D)}
+    defaults = {"linewidth": 1.5, "color": next_color(ax), **defaults}
+    merged = {**defaults, **normalize_kwargs(style, Line2D)}
     (line,) = ax.plot(x, y, **merged)
     return line
+
+
+def model_label(name: str | None, summary: str) -> str:
+    """Return the text of the legend for the curve of a model."""
+    return f"{name} ({summary})" if name else summary
 
 
 def next_color(ax: Axes) -> str:
