@@ -52,18 +52,14 @@ def test_rows_keep_the_order_of_the_columns_in_the_file(tmp_path):
     assert len(results) == 3
 
 
-def test_rows_with_other_columns_than_the_file_are_refused(tmp_path):
+def test_an_empty_file_is_a_new_one_and_other_columns_are_refused(tmp_path):
     path = tmp_path / "results.csv"
+    path.touch()
+    assert len(run_missing(path, KEY, [("a", 0)], rows_of)) == 2
     path.write_text("set,seed,loss\n")
     with pytest.raises(ValueError, match=r"Got columns .*'score'.*, but expected .*'loss'"):
         run_missing(path, KEY, [("a", 0)], rows_of)
     assert path.read_text() == "set,seed,loss\n"
-
-
-def test_an_empty_file_is_a_new_one(tmp_path):
-    path = tmp_path / "results.csv"
-    path.touch()
-    assert len(run_missing(path, KEY, [("a", 0)], rows_of)) == 2
 
 
 def test_scores_of_two_classes():
