@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+from benchmarks.step_time import Shape, kernel_share
 from benchmarks.systems import BLOCKS, PCA, STEIN
 from sklearn_fordes import FoRDEClassifier, Repulsion
 from sklearn_fordes.particles import as_repulsion
@@ -71,6 +72,12 @@ def test_scores_of_two_classes():
     assert expected_calibration_error(y, probabilities) == pytest.approx((0.2 + 0.7) / 4)
     # A true class without any probability costs 15 decimal places.
     assert nll(1 - y[3:], probabilities[3:]) == pytest.approx(15 * np.log(10))
+
+
+def test_the_kernel_is_timed_at_the_rows_of_each_repulsion():
+    shares = kernel_share(Shape((4,), n_members=3, batch_size=8, n_features=2), repeats=1)
+    assert shares.keys() == {"every row", "a quarter"}
+    assert all(0 < share < 5 for share in shares.values())
 
 
 SYSTEMS = {name: system for systems in BLOCKS.values() for name, system in systems.items()}

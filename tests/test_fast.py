@@ -1,10 +1,9 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
-from functools import partial
-
 import pytest
 import torch
 
+from by_hand import make_batch, make_ensemble
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
 from sklearn_fordes.networks.fast import _passes
@@ -19,15 +18,8 @@ from sklearn_fordes.particles import (
 )
 
 
-def make_pair(n_features=5, n_classes=3, dtype=torch.float64, **mlp):
-    member = partial(MLP, n_features, n_classes, **{"hidden_layer_sizes": (7, 4), **mlp})
-    return [stack(member, 4, seed=3).to(dtype) for stack in (Ensemble, stack_members)]
-
-
-def make_batch(n_rows=9, n_features=5, n_classes=3):
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
-    return X, torch.randint(n_classes, (n_rows,), generator=generator)
+def make_pair(**settings):
+    return [make_ensemble(kind, **settings) for kind in (Ensemble, stack_members)]
 
 
 def step_and_gradients(ensemble, X, y, fraction=1.0, weight=None, target="log_odds"):
@@ -70,17 +62,17 @@ def test_step_with_embedded_columns(embedded_features, hidden_layer_sizes, fract
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("embedded_features", [(), [1, 0]], ids=str)
 @pytest.mark.parametrize(
-    "shape", [(6, 3), (6, 7), (6, 2, 5), (1, 6, 5)], ids=["narrow", "wide", "deep", "one's own"]
+    "shape", [(6, 3), (6, 7), (6, 2, 5), (1, 6, 5)], ids=["narrow", "wide", "deep", "unshared"]
 )
 def test_rows_of_another_shape_are_refused(shape, embedded_features, grad):
     shared = shape != (1, 6, 5)
-    _, ensemble = make_pair(embedded_features=embedded_features)
+    ensemble = make_ensemble(stack_members, embedded_features=embedded_features)
     with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=r"[Ee]xpected|size|3D"):
         ensemble(torch.zeros(shape, dtype=torch.float64), shared=shared)
 
 
 def test_embedding_under_autocast():
-    _, ensemble = make_pair(dtype=torch.float32, embedded_features=[3, 1])
+    ensemble = make_ensemble(stack_members, embedded_features=[3, 1]).float()
     X, _ = make_batch()
     for grad in (True, False):
         with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad):
@@ -116,22 +108,23 @@ def test_components_and_slopes_by_hand():
 @pytest.mark.parametrize("n_features", [1, 20])
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_any_depth_and_width(hidden_layer_sizes, n_features, n_classes):
-    pair = make_pair(n_features, n_classes, hidden_layer_sizes=hidden_layer_sizes)
+    pair = make_pair(
+        n_features=n_features, n_outputs=n_classes, hidden_layer_sizes=hidden_layer_sizes
+    )
     assert_steps_are_equal(pair, *make_batch(6, n_features, n_classes), 0.5)
 
 
 def test_single_precision_is_close_to_double():
     X, y = make_batch(64)
-    general, _ = make_pair()
-    _, written_out = make_pair(dtype=torch.float32)
+    general, written_out = make_pair()
     _, expected = step_and_gradients(general, X, y, 0.25)
-    _, actual = step_and_gradients(written_out, X.float(), y, 0.25)
+    _, actual = step_and_gradients(written_out.float(), X.float(), y, 0.25)
     for own, reference in zip(actual, expected, strict=True):
         torch.testing.assert_close(own.double(), reference, atol=1e-5, rtol=1e-3)
 
 
 def test_gradients_accumulate():
-    _, ensemble = make_pair()
+    ensemble = make_ensemble(stack_members)
     X, y = make_batch()
     once = [gradient.clone() for gradient in step_and_gradients(ensemble, X, y)[1]]
     _, twice = step_and_gradients(ensemble, X, y)
@@ -171,14 +164,14 @@ def test_derivatives_of_activations(activation, n_rows):
 
 
 def test_rows_at_a_time_follow_the_widest_layer():
-    for layers, width in [({}, 7), ({"embedded_features": [0, 3]}, 32)]:
-        _, ensemble = make_pair(**layers)
+    for layers, width in [({}, 6), ({"embedded_features": [0, 3]}, 32)]:
+        ensemble = make_ensemble(stack_members, **layers)
         assert ensemble.rows_at_a_time(4 * width * 10) == 10
         assert ensemble.rows_at_a_time(4 * width * 10 - 1) == 9
 
 
 def test_interleaved_evaluations_are_those_of_one_after_another():
-    _, ensemble = make_pair(embedded_features=[0, 2])
+    ensemble = make_ensemble(stack_members, embedded_features=[0, 2])
     batches = [make_batch(), make_batch(12)]
 
     def evaluate(batch):
