@@ -81,7 +81,6 @@ def describe(results: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
     arguments = make_parser(__doc__, "quantiles", seeds=3).parse_args()
     units = [(name, seed) for name in TABLES for seed in range(arguments.seeds)]
     results = run_missing(RESULTS / "quantiles.csv", ["table", "seed"], units, run)

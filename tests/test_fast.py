@@ -104,13 +104,11 @@ def test_components_and_slopes_by_hand():
     torch.testing.assert_close(found.slope[0], slope[:, 2:].detach())
 
 
-@pytest.mark.parametrize("hidden_layer_sizes", [(), (3,), (12, 3, 8)])
+@pytest.mark.parametrize("sizes", [(), (3,), (12, 3, 8)])
 @pytest.mark.parametrize("n_features", [1, 20])
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_any_depth_and_width(hidden_layer_sizes, n_features, n_classes):
-    pair = make_pair(
-        n_features=n_features, n_outputs=n_classes, hidden_layer_sizes=hidden_layer_sizes
-    )
+def test_any_depth_and_width(sizes, n_features, n_classes):
+    pair = make_pair(n_features=n_features, n_outputs=n_classes, hidden_layer_sizes=sizes)
     assert_steps_are_equal(pair, *make_batch(6, n_features, n_classes), 0.5)
 
 

@@ -336,17 +336,15 @@ def test_diversity_of_a_pipeline_is_that_of_its_last_step():
     assert_allclose(display.cosine, unit @ unit.T)
 
 
-def test_input_gradients_are_those_of_the_given_labels(monkeypatch):
+def test_input_gradients_are_those_of_the_given_labels_if_there_are_any(monkeypatch):
     gradients = Mock(return_value=np.ones((4, 40, 3)))
     monkeypatch.setattr(FakeClassifier, "input_gradients", gradients)
     DiversityDisplay.from_estimator(CLASSIFIER, X)
     DiversityDisplay.from_estimator(CLASSIFIER, X, Y)
     assert gradients.call_args_list == [call(X), call(X, Y)]
-
-
-def test_an_ensemble_without_input_gradients_has_one_heat_map(monkeypatch):
     assert len(DiversityDisplay.from_estimator(REGRESSOR, X, X[:, 0]).axes_) == 2
-    monkeypatch.delattr(FakeEnsemble, "input_gradients")
+    for kind in (FakeClassifier, FakeEnsemble):
+        monkeypatch.delattr(kind, "input_gradients")
     assert len(DiversityDisplay.from_estimator(CLASSIFIER, X).axes_) == 1
 
 
@@ -384,17 +382,13 @@ def test_history_draws_each_loss_and_marks_the_best_epoch():
     assert display.ax_.get_ylabel() == "loss per row (nats)"
 
 
-def test_history_of_a_plain_ensemble_without_validation():
+def test_history_without_validation_in_any_or_in_some_epochs():
     display = history([{"driving_loss": 0.5, "repulsion": 0.0}])
     assert list(display.lines_) == ["driving_loss"]
     assert display.repulsion_ax_ is display.best_epoch is display.valid_loss is None
     assert display.lines_["driving_loss"].get_marker() == "o"
     assert display.epoch.tolist() == [1]
-
-
-def test_history_with_validation_in_some_epochs():
-    epochs = [*HISTORY, {"epoch": 4, "driving_loss": 0.3, "valid_loss": None}]
-    display = history(epochs)
+    display = history([*HISTORY, {"epoch": 4, "driving_loss": 0.3, "valid_loss": None}])
     assert display.best_epoch == 2
     assert_array_equal(display.valid_loss, [0.6, 0.4, 0.5, np.nan])
 
@@ -605,7 +599,6 @@ WITH_TEXT = np.c_[X, Y]
 surface = UncertaintyDisplay.from_estimator
 rejection_of = AccuracyRejectionDisplay.from_estimator
 BAD = [
-    (reliability, ([0, 1], [0.5, 0.5]), {}, r"Got y_proba of shape \(2,\) for 2 labels and"),
     (reliability, ([0, 0], TWO), {}, r"Got y_proba of .* classes \[0\], but expected a row for"),
     (reliability, ([0, 7], TWO), {"classes": [0, 1]}, r"Got labels \[7\], but .* classes \[0, 1\]"),
     (reliability, ([0, 1], [[2.0, -1.0], [0.0, 1.0]]), {}, r"Got y_proba whose rows don't, but"),

@@ -121,9 +121,8 @@ def test_entries_are_dropped_independently_at_the_rate(p):
     """Means of products of neighbours, members, calls and layers are those of coins."""
     draws = torch.stack([torch.arange(8), torch.zeros(8, dtype=torch.int64)], dim=1)
     kept = torch.stack([dropout_mask(draws, (100, 64), p, torch.float64) for _ in range(4)])
-    torch.testing.assert_close(
-        kept.unique(), torch.tensor([0, 1 / (1 - p)]).double(), rtol=1e-4, atol=0
-    )
+    values = torch.tensor([0, 1 / (1 - p)], dtype=torch.float64)
+    torch.testing.assert_close(kept.unique(), values, rtol=1e-4, atol=0)
     coins = kept.sign() - (1 - p)
     bound = 5 * p * (1 - p) / coins.numel() ** 0.5
     assert abs(coins.mean()) < 5 * (p * (1 - p) / coins.numel()) ** 0.5
