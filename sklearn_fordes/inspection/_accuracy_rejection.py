@@ -123,7 +123,7 @@ class AccuracyRejectionDisplay(Display):
         display : AccuracyRejectionDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_measure(measure)
         check_classifier(estimator)
         uncertainty = uncertainty_of(estimator, X, measure)

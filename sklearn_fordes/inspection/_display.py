@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,12 @@ class Display(ABC):
     def _require_matplotlib(cls, method: str) -> None:
         """Raise an error that names the method if matplotlib is not installed."""
         check_matplotlib_support(f"{cls.__name__}.{method}")
+
+    @classmethod
+    def _check_estimator(cls, estimator: Any) -> None:
+        """Raise an error unless matplotlib is installed and the estimator is fitted."""
+        cls._require_matplotlib("from_estimator")
+        check_is_fitted(estimator)
 
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the axes given, or those of a new figure."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import Array, Display, Style
 from sklearn_fordes.inspection._evaluation import final_step, lacks
@@ -131,8 +130,7 @@ class DiversityDisplay(Display):
         display : DiversityDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
-        check_is_fitted(estimator)
+        cls._check_estimator(estimator)
         ensemble, rows = final_step(estimator, X)
         methods = [m for m in ("predict_proba_members", "predict_members") if hasattr(ensemble, m)]
         if not methods:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import Array
 
@@ -66,8 +65,7 @@ def check_measure(measure: str, expected: tuple[str, ...] = MEASURES) -> None:
 
 
 def check_classifier(estimator: Any) -> None:
-    """Raise an error unless the estimator is a fitted classifier."""
-    check_is_fitted(estimator)
+    """Raise an error unless the fitted estimator is a classifier."""
     if not hasattr(estimator, "classes_"):
         raise ValueError(
             f"Got {name_of(estimator)}, which has no classes_, but expected a fitted classifier."

@@ -150,7 +150,7 @@ class ReliabilityDisplay(Display):
         display : ReliabilityDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_classifier(estimator)
         return cls.from_predictions(
             y,

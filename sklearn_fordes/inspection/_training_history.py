@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import (
     BLUE,
@@ -153,8 +152,7 @@ class TrainingHistoryDisplay(Display):
         display : TrainingHistoryDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
-        check_is_fitted(estimator)
+        cls._check_estimator(estimator)
         model, _ = final_step(estimator)
         if not hasattr(model, "history_"):
             raise lacks(estimator, "the attribute history_")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes.inspection._display import COLORS, Array, Display, Style
 from sklearn_fordes.inspection._evaluation import (
@@ -205,9 +205,8 @@ class UncertaintyDisplay(Display):
         display : UncertaintyDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_measure(measure, SURFACES)
-        check_is_fitted(estimator)
         columns = columns_of(X)
         keys = [find_feature(columns, feature) for feature in features]
         if isinstance(features, str) or len(keys) != 2 or keys[0] == keys[1]:
@@ -309,8 +308,8 @@ def response_of(estimator: Any, X: Any, measure: str) -> Array:
 
 def class_colors(n_classes: int) -> list[Any]:
     """Return a colour for each class."""
-    import matplotlib as mpl
+    from matplotlib import colormaps
 
     if n_classes <= len(COLORS):
         return list(COLORS[:n_classes])
-    return list(mpl.colormaps["viridis"](np.linspace(0, 1, n_classes)))
+    return list(colormaps["viridis"](np.linspace(0, 1, n_classes)))
