@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +21,22 @@ def use_threads(n_threads: int) -> None:
     keep_freed_memory()
 
 
-def make_member(n_features: int, n_outputs: int, sizes: Sequence[int], *, is_default: bool) -> MLP:
-    """Make a network, with embedded columns and dropout if it is the default one."""
-    extra: dict[str, Any] = {}
-    if is_default:
-        extra = {"embedded_features": range(n_features), "dropout": 0.1}
-    return MLP(n_features, n_outputs, hidden_layer_sizes=sizes, **extra)
+class Shape(NamedTuple):
+    """What the cost of a step depends on."""
+
+    hidden_layer_sizes: tuple[int, ...]
+    n_members: int = 10
+    batch_size: int = 256
+    n_features: int = 30
+    n_outputs: int = 2
+    is_default: bool = False  # with embedded columns and dropout
+
+    def member(self) -> MLP:
+        extra: dict[str, Any] = {}
+        if self.is_default:
+            extra = {"embedded_features": range(self.n_features), "dropout": 0.1}
+        sizes = self.hidden_layer_sizes
+        return MLP(self.n_features, self.n_outputs, hidden_layer_sizes=sizes, **extra)
 
 
 def make_step(

@@ -20,6 +20,7 @@ from benchmarks.corruptions import corrupted_copies
 from benchmarks.datasets import DEVELOPMENT_SETS, split
 from benchmarks.scores import Labels, accuracy, expected_calibration_error, nll, reliability
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.inspection._diversity import mean_cosine
 
 METHODS: dict[str, dict[str, Any]] = {
     "single net": {"n_members": 1},
@@ -48,10 +49,8 @@ class Fit(NamedTuple):
 
 def draw_losses(axis: Any, fits: dict[str, Fit], y: Labels) -> None:
     for name, fit in fits.items():
-        losses = [nll(y, probabilities) for probabilities in fit.probabilities.values()]
-        axis.scatter(
-            losses, list(fit.probabilities), color=COLORS[name], label=name, s=60, zorder=2
-        )
+        losses = {kind: nll(y, probabilities) for kind, probabilities in fit.probabilities.items()}
+        axis.scatter([*losses.values()], [*losses], color=COLORS[name], label=name, s=60, zorder=2)
     axis.invert_yaxis()
     axis.grid(axis="y", alpha=0.4)
     axis.set(xlabel="NLL (nats), test rows", title="Loss as the input drifts")
@@ -69,13 +68,6 @@ def draw_reliability(axis: Any, fits: dict[str, Fit], y: Labels) -> None:
         axis.scatter(*points, s=400 * bins.share[filled], color=COLORS[name], alpha=0.7, lw=0)
     title = "Reliability over all six corruptions\n(area: share of rows)"
     axis.set(xlabel="confidence", ylabel="accuracy", title=title)
-
-
-def member_cosines(model: FoRDEClassifier, X: pd.DataFrame, y: Labels) -> NDArray[np.float64]:
-    """Mean cosine of the members' input gradients over rows, (M, M)."""
-    gradients = model.input_gradients(X, y)
-    unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
-    return np.einsum("ibk,jbk->ij", unit, unit) / gradients.shape[1]
 
 
 def draw_likeness(axis: Any, name: str, cosines: NDArray[np.float64]) -> Any:
@@ -96,7 +88,8 @@ def draw(path: Path, fits: dict[str, Fit], X: pd.DataFrame, y: Labels) -> None:
     draw_losses(axes[0], fits, y)
     draw_reliability(axes[1], fits, y)
     for axis, name in zip(axes[2:], ("deep ensemble", "FoRDE"), strict=True):
-        image = draw_likeness(axis, name, member_cosines(fits[name].model, X, y))
+        cosines = mean_cosine(fits[name].model.input_gradients(X, y))
+        image = draw_likeness(axis, name, cosines)
     figure.colorbar(image, ax=axes[3], fraction=0.046)
     for axis in axes[:2]:
         axis.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from sklearn.datasets import make_classification
 
@@ -16,10 +15,6 @@ from benchmarks._harness import fixed, interleaved_medians, make_parser, save_re
 from benchmarks.peers import N_THREADS, PEERS
 
 METHODS = ("FoRDE", "deep ensemble", "RealMLP-TD", "TabM-D", "HistGradientBoosting")
-
-
-def fit(name: str, X: pd.DataFrame, y: np.ndarray) -> None:
-    PEERS[name](0).fit(X, y)
 
 
 def main() -> None:
@@ -35,7 +30,7 @@ def main() -> None:
         n_rows, n_columns, n_informative=n_columns // 2, flip_y=0.1, random_state=0
     )
     frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(n_columns)])
-    calls = {name: partial(fit, name, frame, y) for name in arguments.methods}
+    calls = {name: partial(PEERS[name](0).fit, frame, y) for name in arguments.methods}
     seconds = pd.Series(interleaved_medians(calls, repeats), name="seconds")
     table = pd.DataFrame({"seconds": seconds, "relative to FoRDE": seconds / seconds["FoRDE"]})
     save_report(

@@ -45,11 +45,11 @@ class Informed(FoRDEClassifier):
         return super().fit(X_train, y_train, X_val=X_valid, y_val=y_valid)
 
 
-def informed(seed: int) -> Informed:
-    return Informed(repulsion="none", random_state=seed)
-
-
-METHODS = {"FoRDE": fordes, DEEP_ENSEMBLE: deep_ensemble, INFORMED: informed}
+METHODS = {
+    "FoRDE": fordes,
+    DEEP_ENSEMBLE: deep_ensemble,
+    INFORMED: lambda seed: Informed(repulsion="none", random_state=seed),
+}
 
 
 def report(results: pd.DataFrame) -> str:

@@ -23,13 +23,12 @@ STATEMENTS = {
 }
 
 
-def run(statement: str) -> None:
-    subprocess.run([sys.executable, "-c", statement], check=True)
-
-
 def main() -> None:
     arguments = make_parser(__doc__, "import_time", repeats=9).parse_args()
-    calls = {name: partial(run, statement) for name, statement in STATEMENTS.items()}
+    calls = {
+        name: partial(subprocess.run, [sys.executable, "-c", statement], check=True)
+        for name, statement in STATEMENTS.items()
+    }
     seconds = pd.Series(interleaved_medians(calls, arguments.repeats))
     title = f"medians of {arguments.repeats} interleaved processes"
     save_report(arguments.output, "", fixed(seconds, 3), title=title)

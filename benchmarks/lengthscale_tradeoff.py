@@ -154,7 +154,8 @@ def label(system: str, strength: float) -> str:
     return system if system == DEEP_ENSEMBLE else f"{system}, strength {strength:g}"
 
 
-LABELS = [label(system, strength) for strength, systems in BLOCKS.items() for system in systems]
+SYSTEMS = [(strength, system) for strength, systems in BLOCKS.items() for system in systems]
+LABELS = [label(system, strength) for strength, system in SYSTEMS]
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -242,12 +243,7 @@ def describe_settings(n_seeds: int) -> str:
 def main() -> None:
     arguments = make_parser(__doc__, "lengthscale_tradeoff", seeds=5).parse_args()
     seeds = range(arguments.seeds)
-    units = (
-        (name, strength, system, seed)
-        for seed, name in product(seeds, EPOCHS)
-        for strength, systems in BLOCKS.items()
-        for system in systems
-    )
+    units = ((name, *system, seed) for seed, name, system in product(seeds, EPOCHS, SYSTEMS))
     path = arguments.output.with_suffix(".csv")
     table = run_missing(path, KEY, units, run, float_format="%.6g")
     table = table[table["seed"].isin(seeds)].sort_values("seed")

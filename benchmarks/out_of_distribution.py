@@ -130,11 +130,9 @@ def permute_columns(name: str, seed: int) -> Task:
 
 WITHOUT_CLASS = {f"digits without {label}": partial(hold_out_class, label) for label in range(10)}
 PIXELS = "digits as pixels"
+TABLES = ("breast_cancer", "wine", "credit_data", "cells")
 TASKS: dict[str, Callable[[int], Task]] = {
-    **{
-        name: partial(permute_columns, name)
-        for name in ("breast_cancer", "wine", "credit_data", "cells")
-    },
+    **{name: partial(permute_columns, name) for name in TABLES},
     "digits": turn_digits,
     PIXELS: partial(on_pixels, turn_digits),
     **WITHOUT_CLASS,

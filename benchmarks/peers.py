@@ -96,10 +96,8 @@ def random_forest(seed: int) -> Any:
 
 
 def ten_mlps(seed: int) -> Any:
-    mlps = [
-        (f"mlp{i}", MLPClassifier(early_stopping=True, random_state=100 * seed + i))
-        for i in range(10)
-    ]
+    seeds = range(100 * seed, 100 * seed + 10)
+    mlps = [(f"mlp{s}", MLPClassifier(early_stopping=True, random_state=s)) for s in seeds]
     return make_pipeline(one_hot(scale=True), VotingClassifier(mlps, voting="soft"))
 
 
@@ -124,9 +122,6 @@ class _CatBoost(BaseEstimator):
     def predict_proba(self, X: pd.DataFrame) -> Any:
         return self.model_.predict_proba(X)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
 
 def catboost(seed: int) -> Any:
     return make_pipeline(Categories(as_strings=True), _CatBoost(seed))
@@ -135,17 +130,15 @@ def catboost(seed: int) -> Any:
 def xgboost(seed: int) -> Any:
     from xgboost import XGBClassifier
 
-    return make_pipeline(
-        Categories(), XGBClassifier(enable_categorical=True, random_state=seed, n_jobs=N_THREADS)
-    )
+    model = XGBClassifier(enable_categorical=True, random_state=seed, n_jobs=N_THREADS)
+    return make_pipeline(Categories(), model)
 
 
 def from_pytabkit(name: str, seed: int) -> Any:
     import pytabkit
 
-    model = getattr(pytabkit, name)(
-        random_state=seed, n_threads=N_THREADS, device="cpu", verbosity=0
-    )
+    settings = {"n_threads": N_THREADS, "device": "cpu", "verbosity": 0}
+    model = getattr(pytabkit, name)(random_state=seed, **settings)
     return make_pipeline(Categories(fill=True), model)
 
 

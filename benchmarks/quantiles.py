@@ -62,9 +62,8 @@ def boosted(X: pd.DataFrame, y: NDArray[np.float64], test: pd.DataFrame) -> NDAr
 def run(name: str, seed: int) -> list[dict[str, Any]]:
     """Score all models on a table."""
     X, y = load(name)
-    X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.4, random_state=seed)
-    X_train, y_train = X_train[:_MAX_ROWS], y_train[:_MAX_ROWS]
-    X_test, y_test = X_test[:_MAX_ROWS], y_test[:_MAX_ROWS]
+    parts = train_test_split(X, y, test_size=0.4, random_state=seed)
+    X_train, X_test, y_train, y_test = (part[:_MAX_ROWS] for part in parts)
     found = {"boosted trees": boosted(X_train, y_train, X_test)}
     for noise in ("quantile", "heteroscedastic"):
         model = FoRDERegressor(noise=noise, random_state=seed).fit(X_train, y_train)
@@ -82,7 +81,6 @@ def describe(results: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
     arguments = make_parser(__doc__, "quantiles", seeds=3).parse_args()
     units = [(name, seed) for name in TABLES for seed in range(arguments.seeds)]
     results = run_missing(RESULTS / "quantiles.csv", ["table", "seed"], units, run)

@@ -29,17 +29,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "every step": repelling(period=1),
     "pca": {"lengthscale": "pca"},
     "logit": repelling(target="logit"),
-    "no embedding": {"module__embedded_features": ()},
-    "no embedding, none": {"module__embedded_features": (), **NO_REPULSION},
-    "no averaging": {"ema_decay": 0.0},
-    "no averaging, none": {"ema_decay": 0.0, **NO_REPULSION},
-    "no dropout": {"module__dropout": 0.0},
-    "no dropout, none": {"module__dropout": 0.0, **NO_REPULSION},
-    "2 × 64": {"hidden_layer_sizes": (64, 64)},
-    "2 × 64, none": {"hidden_layer_sizes": (64, 64), **NO_REPULSION},
-    "2 × 256": {"hidden_layer_sizes": (256, 256)},
-    "2 × 256, none": {"hidden_layer_sizes": (256, 256), **NO_REPULSION},
 }
+PARTS: dict[str, dict[str, Any]] = {
+    "no embedding": {"module__embedded_features": ()},
+    "no averaging": {"ema_decay": 0.0},
+    "no dropout": {"module__dropout": 0.0},
+    "2 × 64": {"hidden_layer_sizes": (64, 64)},
+    "2 × 256": {"hidden_layer_sizes": (256, 256)},
+}
+for _name, _part in PARTS.items():
+    CONFIGURATIONS |= {_name: _part, f"{_name}, none": {**_part, **NO_REPULSION}}
 
 
 def main() -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
-from benchmarks._steps import A_QUARTER, EVERY_ROW, PERIOD, make_member, make_step, use_threads
-from sklearn_fordes.networks import MLP, stack_members
+from benchmarks._steps import A_QUARTER, EVERY_ROW, PERIOD, Shape, make_step, use_threads
+from sklearn_fordes.networks import stack_members
 from sklearn_fordes.particles import BuiltRepulsion, Ensemble, Kernel, wasserstein_update
 
 FAST, GENERAL = stack_members, Ensemble
@@ -28,29 +28,16 @@ Stack = Callable[..., Ensemble]
 Steps = Callable[[int], None]
 
 
-class Shape(NamedTuple):
-    """What a step's cost depends on."""
+def batch_of(shape: Shape) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(shape.batch_size, shape.n_features, generator=generator)
+    return X, torch.randint(shape.n_outputs, (shape.batch_size,), generator=generator)
 
-    hidden_layer_sizes: tuple[int, ...]
-    n_members: int = 10
-    batch_size: int = 256
-    n_features: int = 30
-    n_outputs: int = 2
-    is_default: bool = False  # with embedded columns and dropout
 
-    def member(self) -> MLP:
-        sizes = self.hidden_layer_sizes
-        return make_member(self.n_features, self.n_outputs, sizes, is_default=self.is_default)
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        X = torch.randn(self.batch_size, self.n_features, generator=generator)
-        return X, torch.randint(self.n_outputs, (self.batch_size,), generator=generator)
-
-    def __str__(self) -> str:
-        sizes = " × ".join(map(str, self.hidden_layer_sizes))
-        kind = "default net, " if self.is_default else ""
-        return f"{kind}{sizes}, M {self.n_members}, B {self.batch_size}, D {self.n_features}"
+def describe(shape: Shape) -> str:
+    sizes = " × ".join(map(str, shape.hidden_layer_sizes))
+    kind = "default net, " if shape.is_default else ""
+    return f"{kind}{sizes}, M {shape.n_members}, B {shape.batch_size}, D {shape.n_features}"
 
 
 def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
@@ -62,7 +49,7 @@ def particle_steps(
 ) -> Steps:
     ensemble = stack(shape.member, shape.n_members).train()
     optimizer = optimizer_of(ensemble.parameters())
-    X, y = shape.batch()
+    X, y = batch_of(shape)
 
     def run(n_steps: int) -> None:
         for step in range(n_steps):
@@ -74,7 +61,7 @@ def particle_steps(
 def autograd_steps(shape: Shape, modules: list[nn.Module]) -> Steps:
     """Make steps of modules one by one: members, or all of them as one of stacked layers."""
     optimizers = [optimizer_of(module.train().parameters()) for module in modules]
-    X, y = shape.batch()
+    X, y = batch_of(shape)
     labels = y.repeat(shape.n_members // len(modules))
 
     def run(n_steps: int) -> None:
@@ -98,7 +85,7 @@ def jax_steps(shape: Shape) -> dict[str, Steps]:
         from benchmarks.jax_step import make_steps
     except ImportError:
         return {}
-    X, y = (tensor.numpy() for tensor in shape.batch())
+    X, y = (tensor.numpy() for tensor in batch_of(shape))
     sizes = [shape.n_features, *shape.hidden_layer_sizes, shape.n_outputs]
     steps = {}
     for repels, name in ((False, "deep ensemble"), (True, "FoRDE, every row")):
@@ -148,7 +135,8 @@ def kernel_share(shape: Shape, repeats: int) -> dict[str, float]:
     gradients = torch.randn(shape.n_members, shape.batch_size, shape.n_features)
     steps, repulsions = {}, {"every row": EVERY_ROW, "a quarter": A_QUARTER}
     for name, repulsion in repulsions.items():
-        rows = gradients[:, : repulsion.n_rows(shape.batch_size)].contiguous()
+        n_rows = round(repulsion.fraction * shape.batch_size)
+        rows = gradients[:, :n_rows].contiguous()
         steps[name] = particle_steps(shape, FAST, repulsion)
         steps[f"{name}, kernel"] = partial(kernel_steps, rows)
     ms = measure(steps, repeats)
@@ -163,7 +151,9 @@ def thousand_members(repeats: int) -> str:
     shape = Shape((128, 128), n_members=1000, batch_size=64)
     ms = measure(our_steps(shape), repeats, n_steps=PERIOD)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return f"{shape}: at most {peak:.0f} MB resident\n{ms.rename('ms').round(0).to_string()}"
+    return (
+        f"{describe(shape)}: at most {peak:.0f} MB resident\n{ms.rename('ms').round(0).to_string()}"
+    )
 
 
 def scaling(shapes: list[Shape], repeats: int) -> pd.DataFrame:
@@ -172,7 +162,7 @@ def scaling(shapes: list[Shape], repeats: int) -> pd.DataFrame:
         ms = measure(our_steps(shape), repeats)
         loop = measure({"loop": loop_steps(shape)}, repeats)["loop"]
         ratios = (ms / ms["deep ensemble"]).drop("deep ensemble")
-        rows[str(shape)] = {
+        rows[describe(shape)] = {
             "deep ensemble, ms": ms["deep ensemble"],
             "members one by one": loop / ms["deep ensemble"],
             **ratios,
@@ -188,9 +178,9 @@ def main() -> None:
     plain = [Shape((256, 256, 256)), Shape((128, 128))]
     default = Shape((128, 128), batch_size=128, is_default=True)
     for shape in (*plain, default):
-        parts += ["", str(shape), fixed(compare(shape, repeats), 3)]
+        parts += ["", describe(shape), fixed(compare(shape, repeats), 3)]
     sharing = (*plain, *(shape._replace(n_members=100) for shape in plain))
-    shares = pd.DataFrame({str(shape): kernel_share(shape, fewer) for shape in sharing})
+    shares = pd.DataFrame({describe(shape): kernel_share(shape, fewer) for shape in sharing})
     parts += ["", "Share of kernel and force", fixed(shares.T, 3)]
     one = Shape((128, 128))
     shapes = [

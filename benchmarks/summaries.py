@@ -16,11 +16,13 @@ LARGER_IS_BETTER = {"accuracy"}
 GENERATED = "<!-- generated: {} -->"
 
 
-def by_condition(results: pd.DataFrame) -> pd.DataFrame:
-    """Scores by set, seed, method and condition: clean, shifted (mean of six) or natural shift."""
-    kind = results["rows"].where(results["rows"].isin(["clean", "natural shift"]), "shifted")
-    keys = ["set", "seed", "method", "condition"]
-    return results.assign(condition=kind).groupby(keys)[SCORES].mean()
+def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores by set, seed and method under each condition; of six shifts their mean."""
+    kind = results["rows"].where(results["rows"].isin(CONDITIONS), "shifted")
+    keys = ["condition", "set", "seed", "method"]
+    scores = results.assign(condition=kind).groupby(keys)[SCORES].mean()
+    known = scores.index.unique("condition")
+    return {name: scores.loc[name] for name in CONDITIONS if name in known}
 
 
 def log_ratios(scores: pd.Series, base: str) -> pd.DataFrame:
@@ -66,13 +68,6 @@ def losses(scores: pd.DataFrame) -> pd.DataFrame:
     moments = scores["nll"].groupby(["method", "set"]).agg(["mean", "std"])
     text = moments.apply(lambda row: f"{row['mean']:.3f}±{row['std']:.3f}", axis=1)
     return text.str.replace("±nan", "").unstack("set")  # noqa: PD010
-
-
-def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Scores by condition, in the usual order."""
-    scores = by_condition(results)
-    known = scores.index.unique("condition")
-    return {name: scores.xs(name, level="condition") for name in CONDITIONS if name in known}
 
 
 def describe(results: pd.DataFrame) -> str:
@@ -124,11 +119,6 @@ def rank_table(scores: pd.DataFrame) -> str:
     return markdown(table)
 
 
-def loss_table(scores: pd.DataFrame) -> str:
-    """Return the NLL of every method on every set, as markdown."""
-    return markdown(losses(scores).fillna(""))
-
-
 def ratio_table(results: pd.DataFrame) -> str:
     """NLL relative to the deep ensemble's on every set, clean and shifted, as markdown."""
     parts = conditions_of(results)
@@ -159,14 +149,14 @@ def draw(results: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     parts = conditions_of(results)
-    figure, axes = plt.subplots(
-        1, len(parts), figsize=(4 * len(parts) + 2, 4.2), sharey=True, squeeze=False
-    )
+    size = 4 * len(parts) + 2, 4.2
+    figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False)
     order: list[str] = []
+    limits = np.log([0.7, 2.2])
+    xlim = limits[0] - 0.02, limits[1] + 0.02
     for axis, (condition, part) in zip(axes[0], parts.items(), strict=True):
         ratio = log_ratios(part["nll"], DEEP_ENSEMBLE).drop(columns=DEEP_ENSEMBLE)
         order = order or list(ratio.mean().sort_values(ascending=False).index)
-        limits = np.log([0.7, 2.2])
         for height, method in enumerate(order):
             values = ratio[method].clip(*limits)
             color = "#d1495b" if method == "FoRDE" else "#3a6ea5"
@@ -175,11 +165,7 @@ def draw(results: pd.DataFrame, path: Path) -> None:
         axis.axvline(0, color="black", lw=0.8, ls=":")
         ticks = np.array([0.7, 0.8, 0.9, 1, 1.25, 1.5, 2])
         axis.set_xticks(np.log(ticks), [f"{tick:g}" for tick in ticks])
-        axis.set(
-            title=condition,
-            xlabel="NLL / deep ensemble's",
-            xlim=(limits[0] - 0.02, limits[1] + 0.02),
-        )
+        axis.set(title=condition, xlabel="NLL / deep ensemble's", xlim=xlim)
         axis.set_yticks(range(len(order)), order)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -35,9 +35,8 @@ def fordes(lengthscale: Any) -> dict[str, Any]:
     return {**repelling(**PAPER), "lengthscale": lengthscale}
 
 
-VARIANCE_MIX = {
-    f"{tuned(0.4)}, variances mixed": fordes(tuned_lengthscale(0.4, mix="variance")),
-}
+MIXED = f"{tuned(0.4)}, variances mixed"
+VARIANCE_MIX = {MIXED: fordes(tuned_lengthscale(0.4, mix="variance"))}
 RIVALS: dict[str, dict[str, Any]] = {
     WEIGHT: repelling("weight", **PAPER),
     FUNCTION: repelling("function", **PAPER),

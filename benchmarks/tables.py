@@ -12,18 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import summaries
 from benchmarks._harness import describe_environment, make_parser, save_report
 from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS
 from benchmarks.peers import PEERS
-from benchmarks.summaries import (
-    conditions_of,
-    describe,
-    draw,
-    loss_table,
-    rank_table,
-    report,
-    write_generated,
-)
 from benchmarks.table_scores import run_tables
 
 PAGE, PICTURE = Path("docs/benchmark.md"), Path("docs/benchmark.png")
@@ -31,11 +23,13 @@ PAGE, PICTURE = Path("docs/benchmark.md"), Path("docs/benchmark.png")
 
 def write_page(results: pd.DataFrame) -> None:
     """Put the tables and the picture of a results file in the docs."""
-    for condition, scores in conditions_of(results).items():
-        write_generated(PAGE, f"ranks, {condition}", rank_table(scores))
-        write_generated(PAGE, f"losses, {condition}", loss_table(scores))
-    write_generated(PAGE, "fits", f"```text\n{describe_environment()}\n{describe(results)}\n```")
-    draw(results, PICTURE)
+    texts = {"fits": f"```text\n{describe_environment()}\n{summaries.describe(results)}\n```"}
+    for condition, scores in summaries.conditions_of(results).items():
+        texts[f"ranks, {condition}"] = summaries.rank_table(scores)
+        texts[f"losses, {condition}"] = summaries.markdown(summaries.losses(scores).fillna(""))
+    for name, text in texts.items():
+        summaries.write_generated(PAGE, name, text)
+    summaries.draw(results, PICTURE)
 
 
 def main() -> None:
@@ -56,7 +50,7 @@ def main() -> None:
         max_train=arguments.max_train,
         max_test=arguments.max_test,
     )
-    save_report(arguments.output.with_suffix(".txt"), report(results))
+    save_report(arguments.output.with_suffix(".txt"), summaries.report(results))
     if arguments.page:
         write_page(results)
 

@@ -11,8 +11,8 @@ Run ``make bench``.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,48 +23,41 @@ from sklearn.neural_network import MLPClassifier
 from skorch import NeuralNetClassifier
 
 from benchmarks._harness import fixed, interleaved_medians, make_parser, save_report
-from benchmarks._steps import A_QUARTER, PERIOD, make_member, make_step
+from benchmarks._steps import A_QUARTER, PERIOD, Shape, make_step
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.networks import MLP, stack_members
+from sklearn_fordes.networks import stack_members
 
-N_MEMBERS, LR = 10, 1e-3
+N_MEMBERS, N_FEATURES, LR = 10, 10, 1e-3
 REPULSIONS = ("none", "input_gradient")
-SHAPES = [  # hidden layer sizes, batch size, whether it is the default recipe
-    ((64, 64), 128, False),
-    ((32,), 128, False),
-    ((128, 128), 32, False),
-    ((128, 128), 128, False),
-    ((128, 128), 128, True),
+SHAPES = [
+    Shape((64, 64), N_MEMBERS, 128, N_FEATURES),
+    Shape((32,), N_MEMBERS, 128, N_FEATURES),
+    Shape((128, 128), N_MEMBERS, 32, N_FEATURES),
+    Shape((128, 128), N_MEMBERS, 128, N_FEATURES),
+    Shape((128, 128), N_MEMBERS, 128, N_FEATURES, is_default=True),
 ]
 # The plain loops have no encoder.
 PLAIN = {"encoder": None, "module__dropout": 0.0, "ema_decay": 0.0}
 
 
-@dataclass
-class Task:
+class Task(NamedTuple):
     """Data and the settings that all contestants share."""
 
+    shape: Shape
     X: np.ndarray
     y: np.ndarray
-    hidden_layer_sizes: tuple[int, ...]
-    batch_size: int
     epochs: int
-    is_default: bool = False
-
-    def member(self) -> MLP:
-        sizes = self.hidden_layer_sizes
-        return make_member(self.X.shape[1], 2, sizes, is_default=self.is_default)
 
 
 def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
     FoRDEClassifier(
         N_MEMBERS,
         repulsion=repulsion,
-        hidden_layer_sizes=task.hidden_layer_sizes,
+        hidden_layer_sizes=task.shape.hidden_layer_sizes,
         max_epochs=task.epochs,
-        batch_size=task.batch_size,
+        batch_size=task.shape.batch_size,
         lr=LR,
-        **({} if task.is_default else PLAIN),
+        **({} if task.shape.is_default else PLAIN),
         early_stopping=validate,
         n_iter_no_change=task.epochs,
         validation_fraction=0.2,
@@ -75,7 +68,7 @@ def fit_estimator(task: Task, repulsion: str, *, validate: bool) -> None:
 
 def fit_plain_torch(task: Task, repulsion: str) -> None:
     """Do the same arithmetic with nothing around it."""
-    ensemble = stack_members(task.member, N_MEMBERS)
+    ensemble = stack_members(task.shape.member, N_MEMBERS)
     weights = [p for p in ensemble.parameters() if p.ndim == 3]
     biases = [p for p in ensemble.parameters() if p.ndim == 2]
     optimizer = torch.optim.AdamW(
@@ -87,7 +80,7 @@ def fit_plain_torch(task: Task, repulsion: str) -> None:
     inputs, labels = torch.from_numpy(task.X), torch.from_numpy(task.y)
     n_steps = 0
     for _ in range(task.epochs):
-        for rows in torch.randperm(len(inputs)).split(task.batch_size):
+        for rows in torch.randperm(len(inputs)).split(task.shape.batch_size):
             now = force if n_steps % PERIOD == 0 else None
             make_step(ensemble, optimizer, inputs[rows], labels[rows], now)
             n_steps += 1
@@ -97,12 +90,12 @@ def fit_plain_skorch(task: Task) -> None:
     """Fit ten nets in turn."""
     for _ in range(N_MEMBERS):
         NeuralNetClassifier(
-            task.member,
+            task.shape.member,
             criterion=torch.nn.CrossEntropyLoss,
             optimizer=torch.optim.AdamW,
             lr=LR,
             max_epochs=task.epochs,
-            batch_size=task.batch_size,
+            batch_size=task.shape.batch_size,
             iterator_train__shuffle=True,
             verbose=0,
         ).fit(task.X, task.y)
@@ -112,8 +105,8 @@ def fit_scikit_learn(task: Task) -> None:
     """Fit ten scikit-learn networks in turn."""
     for seed in range(N_MEMBERS):
         MLPClassifier(
-            task.hidden_layer_sizes,
-            batch_size=task.batch_size,
+            task.shape.hidden_layer_sizes,
+            batch_size=task.shape.batch_size,
             max_iter=task.epochs,
             early_stopping=True,
             validation_fraction=0.2,
@@ -140,7 +133,7 @@ def measure(task: Task, repeats: int) -> dict[str, float]:
     for repulsion in REPULSIONS:
         fit = partial(fit_estimator, task, repulsion)
         contestants[f"estimator, {repulsion}"] = partial(fit, validate=False)
-        if not task.is_default:
+        if not task.shape.is_default:
             contestants[f"plain torch, {repulsion}"] = partial(fit_plain_torch, task, repulsion)
         contestants[f"validated estimator, {repulsion}"] = partial(fit, validate=True)
     seconds = interleaved_medians(contestants, repeats)
@@ -155,12 +148,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few epochs only
     epochs, repeats = arguments.epochs, arguments.repeats
-    X, y = make_classification(10_000, 10, n_informative=6, random_state=0)
+    X, y = make_classification(10_000, N_FEATURES, n_informative=6, random_state=0)
     table = {}
-    for sizes, batch_size, is_default in SHAPES:
-        name = f"{'default ' * is_default}{'x'.join(map(str, sizes))}, batch {batch_size}"
-        task = Task(X.astype(np.float32), y, sizes, batch_size, epochs, is_default)
-        table[name] = measure(task, repeats)
+    for shape in SHAPES:
+        sizes = "x".join(map(str, shape.hidden_layer_sizes))
+        name = f"{'default ' * shape.is_default}{sizes}, batch {shape.batch_size}"
+        table[name] = measure(Task(shape, X.astype(np.float32), y, epochs), repeats)
     title = f"{epochs} epochs, medians of {repeats} interleaved fits, seed 0"
     save_report(arguments.output, "", fixed(pd.DataFrame(table), 3), title=title)
 

@@ -10,6 +10,7 @@ from sklearn.metrics import log_loss
 
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+from benchmarks.step_time import Shape, kernel_share
 from benchmarks.systems import BLOCKS, PCA, STEIN
 from sklearn_fordes import FoRDEClassifier, Repulsion
 from sklearn_fordes.particles import as_repulsion
@@ -44,26 +45,18 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert path.read_text() == text
 
 
-def test_rows_keep_the_order_of_the_columns_in_the_file(tmp_path):
+def test_rows_have_the_columns_of_the_file_in_their_order(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("rows,set,score,seed\nclean,a,1,0\n")
     results = run_missing(path, KEY, [("a", 0), ("b", 0)], rows_of, float_format="%.3g")
     assert path.read_text().splitlines()[2] == "clean,b,0.333,0"
     assert len(results) == 3
-
-
-def test_rows_with_other_columns_than_the_file_are_refused(tmp_path):
-    path = tmp_path / "results.csv"
+    path.write_text("")  # is a new file
+    assert len(run_missing(path, KEY, [("a", 0)], rows_of)) == 2
     path.write_text("set,seed,loss\n")
     with pytest.raises(ValueError, match=r"Got columns .*'score'.*, but expected .*'loss'"):
         run_missing(path, KEY, [("a", 0)], rows_of)
     assert path.read_text() == "set,seed,loss\n"
-
-
-def test_an_empty_file_is_a_new_one(tmp_path):
-    path = tmp_path / "results.csv"
-    path.touch()
-    assert len(run_missing(path, KEY, [("a", 0)], rows_of)) == 2
 
 
 def test_scores_of_two_classes():
@@ -75,6 +68,12 @@ def test_scores_of_two_classes():
     assert expected_calibration_error(y, probabilities) == pytest.approx((0.2 + 0.7) / 4)
     # A true class without any probability costs 15 decimal places.
     assert nll(1 - y[3:], probabilities[3:]) == pytest.approx(15 * np.log(10))
+
+
+def test_the_kernel_is_timed_at_the_rows_of_each_repulsion():
+    shares = kernel_share(Shape((4,), n_members=3, batch_size=8, n_features=2), repeats=1)
+    assert shares.keys() == {"every row", "a quarter"}
+    assert all(0 < share < 5 for share in shares.values())
 
 
 SYSTEMS = {name: system for systems in BLOCKS.values() for name, system in systems.items()}

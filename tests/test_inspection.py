@@ -19,14 +19,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
 from scipy.stats import entropy
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
-from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_diabetes, make_regression
+from sklearn.datasets import make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.inspection import (
@@ -154,35 +153,28 @@ FROM_ESTIMATOR = {
 
 @pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW.keys())
 class TestDisplay:
-    def test_draws_on_the_given_axes_and_no_other_figure(self, draw):
+    def test_draws_on_the_given_axes_alone_and_labels_them(self, draw):
         figure, axes = plt.subplots(1, 2)
         display = draw(ax=axes[0])
         assert display.figure_ is figure
         assert display.ax_ is axes[0] or display.ax_ in figure.axes
         assert plt.get_fignums() == [figure.number]
         assert not axes[1].has_data()
-        figure.canvas.draw()
-
-    def test_plot_draws_again_on_other_axes_under_another_name(self, draw):
-        display = draw()
-        first, ax_first = display.figure_, display.ax_
-        second, ax = plt.subplots()
-        assert display.plot(ax, name="again") is display
-        assert display.figure_ is second
-        assert display.ax_ is not ax_first
-        assert any("again" in t.get_text() for t in second.findobj(mpl.text.Text))
-        for figure in (first, second):
-            figure.canvas.draw()
-
-    def test_plot_without_a_name_uses_the_name_of_the_display(self, draw):
-        display = draw(name="first").plot()
-        assert display.name == "first"
-        assert any("first" in t.get_text() for t in display.figure_.findobj(mpl.text.Text))
-
-    def test_axes_have_labels(self, draw):
-        display = draw()
         assert display.ax_.get_xlabel()
         assert display.ax_.get_ylabel()
+
+    def test_plot_draws_again_on_other_axes_under_another_name(self, draw):
+        display = draw(name="first")
+        figures, ax_first = [display.figure_], display.ax_
+        figures.append(display.plot().figure_)  # under its own name
+        third, ax = plt.subplots()
+        assert display.plot(ax, name="again") is display
+        assert display.figure_ is third
+        assert display.ax_ is not ax_first
+        for figure, name in zip([*figures, third], ["first", "first", "again"], strict=True):
+            assert any(name in t.get_text() for t in figure.findobj(mpl.text.Text))
+            figure.canvas.draw()
+        assert display.name == "first"
 
     def test_constructor_stores_its_parameters_and_draws_nothing(self, draw):
         display = draw()
@@ -212,9 +204,7 @@ class TestFromEstimator:
             display.from_estimator(None, *data)
 
     def test_an_estimator_that_is_not_fitted_raises(self, display, data):
-        if display is LengthscaleTradeoffDisplay:
-            assert display.from_estimator(FakeClassifier(), *data, alphas=[0]).lines_  # fits clones
-        else:
+        if display is not LengthscaleTradeoffDisplay:  # it fits clones
             with pytest.raises(NotFittedError, match="not fitted"):
                 display.from_estimator(FakeClassifier(), *data)
             assert not plt.get_fignums()
@@ -228,9 +218,9 @@ class TestFromEstimator:
         assert drawn.name == "mine"
 
 
-def test_import_loads_neither_matplotlib_nor_torch():
+def test_importing_displays_and_encoder_loads_neither_matplotlib_nor_torch():
     code = """
-import sys, sklearn_fordes.inspection as inspection
+import sys, sklearn_fordes.inspection as inspection, sklearn_fordes.preprocessing
 assert len(inspection.__all__) == 6 and all(hasattr(inspection, n) for n in inspection.__all__)
 print({"matplotlib", "torch"} & set(sys.modules))
 """
@@ -282,20 +272,6 @@ def test_reliability_bins_of_a_small_case():
     assert f"ECE = {display.ece:.3f}" in display.line_.get_label()
 
 
-def test_reliability_agrees_with_a_loop_over_bins():
-    y_proba = RNG.dirichlet(np.ones(3), size=200)
-    y_true = RNG.integers(3, size=200)
-    display = reliability(y_true, y_proba)
-    confidence, correct = y_proba.max(axis=1), y_proba.argmax(axis=1) == y_true
-    ece = 0
-    for b in range(15):
-        rows = (b / 15 <= confidence) & (confidence < (b + 1) / 15)
-        if rows.any():
-            assert_allclose(display.accuracy[b], correct[rows].mean())
-            ece += rows.mean() * abs(confidence[rows].mean() - correct[rows].mean())
-    assert display.ece == pytest.approx(ece)
-
-
 def test_classes_name_the_columns_in_any_order():
     y_proba = np.array([[0.9, 0.1], [0.2, 0.8]])
     names = {"classes": ["yes", "no"]}
@@ -312,6 +288,7 @@ def test_reliability_of_an_estimator_is_that_of_its_predictions(frame):
     assert_array_equal(display.accuracy, expected.accuracy)
     assert display.line_.get_label().startswith("FakeClassifier (")
     display = ReliabilityDisplay.from_estimator(PIPELINE, X, Y)
+    assert len(display.share) == 15
     assert display.ece == reliability(Y, PIPELINE.predict_proba(X)).ece
     assert display.line_.get_label().startswith("FakeClassifier (")
 
@@ -359,17 +336,15 @@ def test_diversity_of_a_pipeline_is_that_of_its_last_step():
     assert_allclose(display.cosine, unit @ unit.T)
 
 
-def test_input_gradients_are_those_of_the_given_labels(monkeypatch):
+def test_input_gradients_are_those_of_the_given_labels_if_there_are_any(monkeypatch):
     gradients = Mock(return_value=np.ones((4, 40, 3)))
     monkeypatch.setattr(FakeClassifier, "input_gradients", gradients)
     DiversityDisplay.from_estimator(CLASSIFIER, X)
     DiversityDisplay.from_estimator(CLASSIFIER, X, Y)
     assert gradients.call_args_list == [call(X), call(X, Y)]
-
-
-def test_an_ensemble_without_input_gradients_has_one_heat_map(monkeypatch):
     assert len(DiversityDisplay.from_estimator(REGRESSOR, X, X[:, 0]).axes_) == 2
-    monkeypatch.delattr(FakeEnsemble, "input_gradients")
+    for kind in (FakeClassifier, FakeEnsemble):
+        monkeypatch.delattr(kind, "input_gradients")
     assert len(DiversityDisplay.from_estimator(CLASSIFIER, X).axes_) == 1
 
 
@@ -407,17 +382,13 @@ def test_history_draws_each_loss_and_marks_the_best_epoch():
     assert display.ax_.get_ylabel() == "loss per row (nats)"
 
 
-def test_history_of_a_plain_ensemble_without_validation():
+def test_history_without_validation_in_any_or_in_some_epochs():
     display = history([{"driving_loss": 0.5, "repulsion": 0.0}])
     assert list(display.lines_) == ["driving_loss"]
     assert display.repulsion_ax_ is display.best_epoch is display.valid_loss is None
     assert display.lines_["driving_loss"].get_marker() == "o"
     assert display.epoch.tolist() == [1]
-
-
-def test_history_with_validation_in_some_epochs():
-    epochs = [*HISTORY, {"epoch": 4, "driving_loss": 0.3, "valid_loss": None}]
-    display = history(epochs)
+    display = history([*HISTORY, {"epoch": 4, "driving_loss": 0.3, "valid_loss": None}])
     assert display.best_epoch == 2
     assert_array_equal(display.valid_loss, [0.6, 0.4, 0.5, np.nan])
 
@@ -491,13 +462,16 @@ MIXED = {
     "size": [1.0, np.nan, 3.0, 5.0],
     "home": ["rent", "own", "own", "other"],
     "paid": [True, False, True, True],
+    "debt": [1.0, None, 8.0, 4.5],
 }
 TABLES = {
     "pandas": pd.DataFrame(MIXED),
-    "pandas with extension types": pd.DataFrame(MIXED).astype({"home": "category", "age": "Int64"}),
+    "pandas with extension types": pd.DataFrame(MIXED).astype(
+        {"home": "category", "age": "Int64", "debt": "Float64"}
+    ),
     "polars": pl.DataFrame(MIXED),
     "polars categories": pl.DataFrame(MIXED).with_columns(pl.col("home").cast(pl.Categorical)),
-    "array of objects": np.array(list(MIXED.values()), dtype=object).T,
+    "array of objects": pd.DataFrame(MIXED).to_numpy(dtype=object),
 }
 
 
@@ -519,11 +493,12 @@ def test_other_features_are_held_at_a_typical_value(table):
     )
     seen = model.seen_
     assert type(seen) is type(table)
-    age, size, home, paid = zip(*np.asarray(seen).tolist(), strict=True)
+    age, size, home, paid, debt = zip(*np.asarray(seen).tolist(), strict=True)
     assert_allclose(np.unique(np.array(size, dtype=float)), [1, 3, 5])
     assert_allclose(np.unique(np.array(age, dtype=float)), [20, 35.5, 51])
     assert set(home) == {"own"}
     assert set(paid) == {True}
+    assert set(debt) == {4.5}
     if is_frame:
         assert list(seen.columns) == list(table.columns)
         assert seen["home"].dtype == table["home"].dtype
@@ -531,32 +506,9 @@ def test_other_features_are_held_at_a_typical_value(table):
     labels = [display.ax_.get_xlabel(), display.ax_.get_ylabel()]
     assert labels == (["size", "age"] if is_frame else ["feature 1", "feature 0"])
     by_position = UncertaintyDisplay.from_estimator(
-        model, table, features=(-3, 0), grid_resolution=3, eps=0
+        model, table, features=(-4, 0), grid_resolution=3, eps=0
     )
     assert_array_equal(by_position.xx0, display.xx0)
-
-
-def test_numeric_features_are_held_at_the_median_of_known_cells():
-    frame = pd.DataFrame({"a": [1, 2, 3], "b": [4.0, 5.0, 6.0], "c": [1.0, np.nan, 8.0]})
-    nullable = frame.astype({"a": "Int64", "c": "Float64"})
-    nullable.loc[1, "a"] = pd.NA
-    model = Recorder().fit(None, Y)
-    for table in (frame, pl.from_pandas(frame), nullable, frame.to_numpy()):
-        UncertaintyDisplay.from_estimator(model, table, grid_resolution=2)
-        assert_array_equal(np.asarray(model.seen_, dtype=float)[:, 2], 4.5)
-
-
-def test_uncertainty_of_a_pipeline_that_encodes_a_frame():
-    frame = pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=np.where(X[:, 0] > 0, "p", "q"))
-    columns = make_column_transformer(
-        ("passthrough", ["a", "b", "c"]), (OneHotEncoder(sparse_output=False), ["kind"])
-    )
-    pipeline = make_pipeline(columns, FakeClassifier()).fit(frame, Y)
-    display = UncertaintyDisplay.from_estimator(
-        pipeline, frame, features=("a", "c"), y=pd.Series(Y), grid_resolution=4
-    )
-    assert display.ax_.get_ylabel() == "c"
-    assert len(display.scatter_) == 2
 
 
 # ---- accuracy against rejection
@@ -582,18 +534,6 @@ def test_rejection_with_ties_is_the_mean_over_orders(scores):
     assert display.area == pytest.approx(np.mean(display.accuracy))
 
 
-def test_rejection_with_the_best_the_worst_and_a_constant_uncertainty():
-    y_true, y_pred = np.zeros(5), np.array([0, 0, 0, 1, 1])
-    wrong = (y_pred != y_true).astype(float)
-    best = rejection(y_true, y_pred, wrong)
-    assert_allclose(best.accuracy, [3 / 5, 3 / 4, 1, 1, 1])
-    worst = rejection(y_true, y_pred, -wrong)
-    assert_allclose(worst.accuracy, [3 / 5, 2 / 4, 1 / 3, 0, 0])
-    constant = rejection(y_true, y_pred, np.ones(5))
-    assert_allclose(constant.accuracy, 3 / 5)
-    assert worst.area < constant.area < best.area
-
-
 @pytest.mark.parametrize("measure", MEASURES)
 def test_rejection_of_a_pipeline_uses_the_uncertainty_of_its_last_step(measure):
     display = AccuracyRejectionDisplay.from_estimator(PIPELINE, X, Y, measure=measure)
@@ -609,8 +549,6 @@ def test_rejection_of_any_classifier_uses_the_entropy():
     scores = entropy(model.predict_proba(X), axis=1)
     expected = rejection(Y, model.predict(X), scores)
     assert_array_equal(display.accuracy, expected.accuracy)
-    search = GridSearchCV(LogisticRegression(), {"C": [1]}, cv=2).fit(X, Y)
-    assert AccuracyRejectionDisplay.from_estimator(search, X, Y).area > 0.5
 
 
 # ---- lengthscale
@@ -629,7 +567,6 @@ def test_tradeoff_fits_a_clone_for_each_lengthscale(scoring, in_pipeline):
     )
     for position, alpha in enumerate((0, 1)):
         model = FakeClassifier(lengthscale=alpha).fit(X, Y)
-
         score = partial(get_scorer(scoring), model, y_true=Y)
         assert_allclose(display.clean[position], score(X))
         assert_allclose(display.corrupted[position], np.mean([*map(score, copies)]))
@@ -640,16 +577,6 @@ def test_tradeoff_fits_a_clone_for_each_lengthscale(scoring, in_pipeline):
     assert one_copy.corrupted.shape == (1,)
     label = display.ax_.get_ylabel()
     assert label == ("accuracy" if scoring == "accuracy" else "negative log loss (nats)")
-
-
-def test_tradeoff_of_a_regressor_is_scored_by_r2():
-    X, y = load_diabetes(return_X_y=True)
-    model = FoRDERegressor(2, hidden_layer_sizes=4, max_epochs=1, random_state=0)
-    display = LengthscaleTradeoffDisplay.from_estimator(
-        model, X[:99], y[:99], X[99:], y[99:], X[99:], alphas=[0, 1]
-    )
-    expected = clone(model).set_params(lengthscale=1.0).fit(X[:99], y[:99]).score(X[99:], y[99:])
-    assert display.clean[1] == pytest.approx(expected)
 
 
 def test_tradeoff_over_seeds_shows_mean_and_one_standard_deviation():
@@ -672,14 +599,12 @@ WITH_TEXT = np.c_[X, Y]
 surface = UncertaintyDisplay.from_estimator
 rejection_of = AccuracyRejectionDisplay.from_estimator
 BAD = [
-    (reliability, ([0, 1], [0.5, 0.5]), {}, r"Got y_proba of shape \(2,\), but expected \(n_s"),
-    (reliability, ([0, 0], TWO), {}, r"Got y_proba with 2 columns for the classes \[0\], but"),
+    (reliability, ([0, 0], TWO), {}, r"Got y_proba of .* classes \[0\], but expected a row for"),
     (reliability, ([0, 7], TWO), {"classes": [0, 1]}, r"Got labels \[7\], but .* classes \[0, 1\]"),
     (reliability, ([0, 1], [[2.0, -1.0], [0.0, 1.0]]), {}, r"Got y_proba whose rows don't, but"),
-    (reliability, ([0, 1, 1], TWO), {}, r"inconsistent numbers of samples"),
+    (reliability, ([0, 1, 1], TWO), {}, r"Got y_proba of shape \(2, 2\) for 3 labels and"),
     (reliability, ([0, 1], TWO), {"n_bins": 0}, r"Got n_bins=0, but expected an integer >= 1"),
     (reliability, ([0, 1], TWO), {"n_bins": 2.5}, r"Got n_bins=2.5, but expected an integer"),
-    (reliability, ([0, 1], TWO), {"n_bins": None}, r"Got n_bins=None, but expected an integer"),
     (diversity, (np.ones((1, 5, 2)),), {}, r"Got predictions of shape .* at least two members"),
     (diversity, (np.ones((2, 5)), np.ones((2, 4, 3))), {}, r"Got input_.* \(2, 4, 3\).*\(2, 5\)"),
     (history, ([],), {}, r"Got a history of 0 epochs without driving_loss, but expected"),
@@ -687,16 +612,16 @@ BAD = [
     (uncertainty, (XX0,), {"points": X[:, :2]}, r"Got one of points and y, but expected both"),
     (uncertainty, (XX0,), {"measure": "x"}, r"Got measure='x', but expected one of .*, decision"),
     (surface, (LOGISTIC, X), {"measure": "x"}, r"Got measure='x', but .* total, .*, decision"),
-    (surface, (LOGISTIC, FRAME), {"features": "az"}, r"Got features='az', but expected two"),
+    (surface, (LOGISTIC, FRAME), {"features": "ab"}, r"Got features='ab', but expected two"),
     (surface, (LOGISTIC, FRAME), {"features": ["a", "z"]}, r"Got feature 'z', but .* 3 or .*'b'"),
     (surface, (LOGISTIC, X), {"features": (0, 3)}, r"Got feature 3, but .* an index below 3"),
     (surface, (LOGISTIC, WITH_TEXT), {"features": (3, 0)}, r"Got feature 3, which isn't numeric"),
     (surface, (LOGISTIC, X), {"features": (0,)}, r"Got features=\(0,\), but expected two"),
-    (surface, (LOGISTIC, X), {"features": (1, -2)}, r"Got features=\(1, -2\), which are one, but"),
+    (surface, (LOGISTIC, X), {"features": (1, -2)}, r"Got features=\(1, -2\), but expected two"),
     (surface, (LOGISTIC, X), {"grid_resolution": 1}, r"Got grid_resolution=1, but .* >= 2"),
     (surface, (LOGISTIC, X), {"eps": -1}, r"Got eps=-1, but expected a number >= 0"),
     (surface, (LOGISTIC, np.ones((2, 3, 3))), {}, r"Got X of shape \(2, 3, 3\), but expected"),
-    (rejection, ([0, 1], [0, 1], [0.1, np.nan]), {}, r"Got uncertainty with NaN or infinity, but"),
+    (rejection, ([0, 1], [0, 1], [0.1, np.nan]), {}, r"Input uncertainty contains NaN"),
     (rejection_of, (LOGISTIC, X, Y), {"measure": "decision"}, r"'decision', but .*, epistemic\."),
     (tradeoff, ([0, 2], [1, 2], [1, 2]), {}, r"Got alphas=\[0.0, 2.0\], but expected numbers"),
     (tradeoff, ([0, 1], [1, 2, 3], [1, 2]), {}, r"Got clean of shape \(3,\) for 2 alphas, but"),
@@ -736,26 +661,19 @@ def test_every_display_of_a_fitted_classifier_in_a_pipeline(small, binary):
     X, y = pd.DataFrame(binary[0], columns=list("abcdef")), np.array(["no", "yes"])[binary[1]]
     scaler = StandardScaler().set_output(transform="pandas")
     model = make_pipeline(scaler, small()).fit(X, y)
-    rows = model[:-1].transform(X)
     assert ReliabilityDisplay.from_estimator(model, X, y).ece < 0.5
     trained = TrainingHistoryDisplay.from_estimator(model)
     assert trained.epoch.tolist() == list(range(1, 7))
     assert trained.repulsion_ax_ is not None
     rejected = AccuracyRejectionDisplay.from_estimator(model, X, y, measure="epistemic")
     assert rejected.accuracy[0] == model.score(X, y)
-    display = UncertaintyDisplay.from_estimator(
-        model, X, features=("b", "d"), y=y, grid_resolution=5
-    )
-    held = (
-        X.median().to_frame().T.loc[[0] * 25].assign(b=display.xx0.ravel(), d=display.xx1.ravel())
-    )
+    display = UncertaintyDisplay.from_estimator(model, X, features=("b", "d"), grid_resolution=5)
+    held = pd.concat([X.median().to_frame().T] * 25)
+    held = held.assign(b=display.xx0.ravel(), d=display.xx1.ravel())
     expected = model[-1].predict_uncertainty(model[:-1].transform(held)).epistemic
     assert_allclose(display.response.ravel(), expected, atol=1e-6)
     compared = DiversityDisplay.from_estimator(model, X, y)
-    gradients = model[-1].input_gradients(rows, y)
-    unit = gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
-    expected = np.einsum("nd,nd->n", unit[0], unit[1]).mean()
-    assert_allclose(compared.cosine[0, 1], expected, atol=1e-6)
+    assert_allclose(np.diag(compared.cosine), 1, rtol=1e-5)
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, [X + 1, X], alphas=(0, 1))
     assert np.isfinite(scores.corrupted).all()
     assert scores.clean[0] != scores.clean[1]
@@ -771,3 +689,6 @@ def test_every_display_of_a_fitted_regressor():
     assert_allclose(compared.disagreement[0, 1], np.abs(members[0] - members[1]).mean())
     assert compared.cosine.shape == (3, 3)
     assert "driving_loss" in TrainingHistoryDisplay.from_estimator(model).lines_
+    scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, X, alphas=[0, 1])
+    expected = clone(model).set_params(lengthscale=1.0).fit(X, y).score(X, y)  # R²
+    assert scores.clean[1] == pytest.approx(expected)

@@ -71,11 +71,9 @@ def test_networks_are_in_single_precision_on_the_cpu_whatever_torchs_defaults():
 
 
 def test_a_factory_without_the_argument_draws_the_same_weights():
-    with_argument = stack_members(DEFAULT, 3, seed=5)
-    without = stack_members(lambda: DEFAULT(), 3, seed=5)
-    for own, other in zip(
-        *(e.state_dict().values() for e in (with_argument, without)), strict=True
-    ):
+    factories = DEFAULT, lambda: DEFAULT()
+    states = (stack_members(make, 3, seed=5).state_dict().values() for make in factories)
+    for own, other in zip(*states, strict=True):
         assert torch.equal(own, other)
 
 
@@ -123,9 +121,8 @@ def test_entries_are_dropped_independently_at_the_rate(p):
     """Means of products of neighbours, members, calls and layers are those of coins."""
     draws = torch.stack([torch.arange(8), torch.zeros(8, dtype=torch.int64)], dim=1)
     kept = torch.stack([dropout_mask(draws, (100, 64), p, torch.float64) for _ in range(4)])
-    torch.testing.assert_close(
-        kept.unique(), torch.tensor([0, 1 / (1 - p)]).double(), rtol=1e-4, atol=0
-    )
+    values = torch.tensor([0, 1 / (1 - p)], dtype=torch.float64)
+    torch.testing.assert_close(kept.unique(), values, rtol=1e-4, atol=0)
     coins = kept.sign() - (1 - p)
     bound = 5 * p * (1 - p) / coins.numel() ** 0.5
     assert abs(coins.mean()) < 5 * (p * (1 - p) / coins.numel()) ** 0.5
@@ -143,14 +140,11 @@ def test_dropout_is_identity_in_evaluation_and_keeps_the_mean_in_training():
     assert not torch.equal(dropout.train()(X), other(X))
     restored = copy.deepcopy(dropout)
     assert torch.equal(restored(X), dropout(X))  # a copy goes on where it was
-
-
-def test_masks_need_no_value_on_the_host():
-    with FakeTensorMode():
+    with FakeTensorMode():  # which refuses to read a value on the host
         assert Dropout(0.5)(torch.empty(4, 5)).shape == (4, 5)
 
 
-def test_members_of_an_instance_have_masks_of_their_own():
+def test_members_of_an_instance_draw_different_masks():
     ensemble = stack_members(MLP(4, 2, dropout=0.5), 3)
     draws = ensemble.stacked.get_buffer("2.draws")
     assert len(draws[:, 0].unique()) == 3
@@ -169,8 +163,8 @@ class Residual(MLP):
 
 
 def with_norm():
-    network = MLP(5, 3, hidden_layer_sizes=(7, 4))
-    return nn.Sequential(network[0], nn.LayerNorm(7), *list(network)[1:])
+    first, *rest = MLP(5, 3, hidden_layer_sizes=(7, 4))
+    return nn.Sequential(first, nn.LayerNorm(7), *rest)
 
 
 def changed_in_place():
@@ -220,19 +214,11 @@ def test_an_mlp_is_given_to_the_written_out_passes(make):
 
 
 def trained(n_members, widths, n_features, n_rows):
-    member = partial(
-        MLP,
-        n_features,
-        3,
-        hidden_layer_sizes=widths,
-        dropout=0.1,
-        embedded_features=range(n_features),
-    )
+    extra = {"dropout": 0.1, "embedded_features": range(n_features)}
+    member = partial(MLP, n_features, 3, hidden_layer_sizes=widths, **extra)
     ensemble = stack_members(member, n_members, seed=1).train()
-    odd = [p for p in ensemble.parameters() if p[0].numel() % 16]
-    even = [p for p in ensemble.parameters() if not p[0].numel() % 16]
     # The fused kernel rounds the last numbers of a tensor in another way than the others.
-    groups = [{"params": even, "fused": True}, {"params": odd, "fused": False}]
+    groups = [{"params": p, "fused": p[0].numel() % 16 == 0} for p in ensemble.parameters()]
     optimizer = torch.optim.AdamW(groups, lr=1e-2)
     X = torch.randn(n_rows, n_features, generator=seeded())
     y = torch.randint(3, (n_rows,), generator=seeded())

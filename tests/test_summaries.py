@@ -8,12 +8,9 @@ from benchmarks.summaries import average_ranks, log_ratios, relative_to, write_g
 
 
 def scores(**methods):
-    """Series of scores from lists of {(set, seed): score}."""
-    index, values = [], []
-    for method, cells in methods.items():
-        index += [(*cell, method) for cell in cells]
-        values += cells.values()
-    return pd.Series(values, pd.MultiIndex.from_tuples(index, names=["set", "seed", "method"]))
+    """Series of scores from dicts {(set, seed): score}."""
+    parts = {method: pd.Series(cells) for method, cells in methods.items()}
+    return pd.concat(parts, names=["method", "set", "seed"]).reorder_levels([1, 2, 0])
 
 
 def test_ranks_are_over_the_seeds_that_all_have():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from sklearn_fordes.inspection._display import (
     Array,
@@ -15,7 +15,7 @@ from sklearn_fordes.inspection._display import (
     Style,
     draw_line,
     hide_frame,
-    next_color,
+    model_label,
 )
 from sklearn_fordes.inspection._evaluation import (
     check_classifier,
@@ -83,11 +83,8 @@ class AccuracyRejectionDisplay(Display):
         return float(self.accuracy.mean())
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        area = f"area = {self.area:.3f}"
-        label = f"{name} ({area})" if name else area
-        self.line_ = draw_line(
-            ax, self.rejected, self.accuracy, style, color=next_color(ax), label=label
-        )
+        label = model_label(name, f"area = {self.area:.3f}")
+        self.line_ = draw_line(ax, self.rejected, self.accuracy, style, label=label)
         ax.set(xlim=(0, 1), xlabel="share of rows rejected, most uncertain first")
         ax.set_ylabel("accuracy of the rows kept")
         ax.legend(loc="lower right", frameon=False)
@@ -126,7 +123,7 @@ class AccuracyRejectionDisplay(Display):
         display : AccuracyRejectionDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_measure(measure)
         check_classifier(estimator)
         uncertainty = uncertainty_of(estimator, X, measure)
@@ -166,8 +163,7 @@ class AccuracyRejectionDisplay(Display):
         """
         labels, predicted, values = map(column_or_1d, (y_true, y_pred, uncertainty))
         check_consistent_length(labels, predicted, values)
-        if not np.isfinite(values).all():
-            raise ValueError("Got uncertainty with NaN or infinity, but expected finite numbers.")
+        assert_all_finite(values, input_name="uncertainty")
         return cls(*rejection_curve(labels == predicted, values), name=name).plot(ax, **kwargs)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,6 +74,12 @@ class Display(ABC):
         """Raise an error that names the method if matplotlib is not installed."""
         check_matplotlib_support(f"{cls.__name__}.{method}")
 
+    @classmethod
+    def _check_estimator(cls, estimator: Any) -> None:
+        """Raise an error unless matplotlib is installed and the estimator is fitted."""
+        cls._require_matplotlib("from_estimator")
+        check_is_fitted(estimator)
+
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the axes given, or those of a new figure."""
         from matplotlib import axes, pyplot
@@ -89,13 +96,22 @@ class Display(ABC):
 
 
 def draw_line(ax: Axes, x: NDArray[Any], y: Array, style: Style, **defaults: Any) -> Line2D:
-    """Draw a line; the user's style, short names like `lw` included, overrides the defaults."""
+    """Draw a line; the user's style, short names like `lw` included, overrides the defaults.
+
+    The default colour is the next one that the axes lack.
+    """
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
 
-    merged = {"linewidth": 1.5, **defaults, **normalize_kwargs(style, Line2D)}
+    defaults = {"linewidth": 1.5, "color": next_color(ax), **defaults}
+    merged = {**defaults, **normalize_kwargs(style, Line2D)}
     (line,) = ax.plot(x, y, **merged)
     return line
+
+
+def model_label(name: str | None, summary: str) -> str:
+    """Return the text of the legend for the curve of a model."""
+    return f"{name} ({summary})" if name else summary
 
 
 def next_color(ax: Axes) -> str:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import Array, Display, Style
-from sklearn_fordes.inspection._evaluation import final_step, lacks, respond
+from sklearn_fordes.inspection._evaluation import final_step, lacks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,17 +130,16 @@ class DiversityDisplay(Display):
         display : DiversityDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
-        check_is_fitted(estimator)
-        ensemble = final_step(estimator)
+        cls._check_estimator(estimator)
+        ensemble, rows = final_step(estimator, X)
         methods = [m for m in ("predict_proba_members", "predict_members") if hasattr(ensemble, m)]
         if not methods:
             raise lacks(estimator, "the method predict_proba_members or predict_members")
-        members = respond(estimator, methods[0], X)
+        members = getattr(ensemble, methods[0])(rows)
         gradients = None
         if hasattr(ensemble, "input_gradients"):
-            labels = () if y is None or methods[0] == "predict_members" else (y,)
-            gradients = respond(estimator, "input_gradients", X, *labels)
+            labels = () if y is None or np.ndim(members) == 2 else (y,)
+            gradients = ensemble.input_gradients(rows, *labels)
         return cls.from_predictions(members, gradients, ax=ax, name=name, **kwargs)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from statistics import mode
 from typing import Any
 
@@ -10,38 +9,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import Array
 
 MEASURES = ("total", "aleatoric", "epistemic")
 
 
-def final_step(estimator: Any) -> Any:
-    """Return the estimator at the end of a pipeline or of a search, or the estimator itself."""
-    if isinstance(estimator, Pipeline):
-        return final_step(estimator[-1])
+def final_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
+    """Return the estimator at the end of a pipeline or of a search, and rows as it gets them."""
     if hasattr(estimator, "best_estimator_"):
-        return final_step(estimator.best_estimator_)
-    return estimator
+        return final_step(estimator.best_estimator_, X)
+    if not isinstance(estimator, Pipeline):
+        return estimator, X
+    # An empty pipeline, which precedes a single step, can't transform.
+    if X is not None and len(estimator) > 1:
+        X = estimator[:-1].transform(X)
+    return final_step(estimator[-1], X)
 
 
 def name_of(estimator: Any) -> str:
     """Return the class name that a legend shows."""
-    return type(final_step(estimator)).__name__
-
-
-def respond(estimator: Any, method: str, X: Any, *arguments: Any) -> Any:
-    """Call a method of an estimator, or of the one at the end of a pipeline or of a search."""
-    if hasattr(estimator, method):
-        return getattr(estimator, method)(X, *arguments)
-    if isinstance(estimator, Pipeline):
-        # An empty pipeline, which precedes a single step, can't transform.
-        rows = estimator[:-1].transform(X) if len(estimator) > 1 else X
-        return respond(estimator[-1], method, rows, *arguments)
-    if hasattr(estimator, "best_estimator_"):
-        return respond(estimator.best_estimator_, method, X, *arguments)
-    raise lacks(estimator, f"the method {method}")
+    return type(final_step(estimator)[0]).__name__
 
 
 def lacks(estimator: Any, what: str) -> TypeError:
@@ -57,15 +45,17 @@ def uncertainty_of(estimator: Any, X: Any, measure: str) -> Array:
 
     The total of a classifier that has only probabilities is their entropy, in nats.
     """
-    has_uncertainty = hasattr(final_step(estimator), "predict_uncertainty")
-    if has_uncertainty or not hasattr(estimator, "predict_proba"):
-        return np.asarray(getattr(respond(estimator, "predict_uncertainty", X), measure))
+    model, rows = final_step(estimator, X)
+    if hasattr(model, "predict_uncertainty"):
+        return np.asarray(getattr(model.predict_uncertainty(rows), measure))
+    if not hasattr(model, "predict_proba"):
+        raise lacks(estimator, "the method predict_uncertainty")
     if measure != "total":
         raise TypeError(
             f"Got measure={measure!r} and {name_of(estimator)}, which has no predict_uncertainty, "
             "but expected measure='total' for a classifier that only knows probabilities."
         )
-    return np.asarray(entr(estimator.predict_proba(X)).sum(axis=-1))
+    return np.asarray(entr(model.predict_proba(rows)).sum(axis=-1))
 
 
 def check_measure(measure: str, expected: tuple[str, ...] = MEASURES) -> None:
@@ -75,8 +65,7 @@ def check_measure(measure: str, expected: tuple[str, ...] = MEASURES) -> None:
 
 
 def check_classifier(estimator: Any) -> None:
-    """Raise an error unless the estimator is a fitted classifier."""
-    check_is_fitted(estimator)
+    """Raise an error unless the fitted estimator is a classifier."""
     if not hasattr(estimator, "classes_"):
         raise ValueError(
             f"Got {name_of(estimator)}, which has no classes_, but expected a fitted classifier."
@@ -108,8 +97,8 @@ def columns_of(X: Any) -> dict[Any, Any]:
 def find_feature(columns: dict[Any, Any], feature: Any) -> Any:
     """Return the key of a numeric column, given by its position or its name."""
     names = list(columns)
-    by_position = isinstance(feature, Integral) and -len(names) <= int(feature) < len(names)
-    key = names[int(feature)] if by_position else feature
+    by_position = dict(zip(range(-len(names), len(names)), names * 2, strict=True))
+    key = by_position.get(feature, feature)
     if key not in columns:
         raise ValueError(
             f"Got feature {feature!r}, but expected an index below {len(names)} or one of the "
@@ -135,6 +124,10 @@ def numbers(column: Any) -> Array:
 
 def grid_axis(column: Any, n_points: int, eps: float) -> Array:
     """Return the grid along a feature, `eps` standard deviations wider than its values."""
+    if n_points < 2:
+        raise ValueError(f"Got grid_resolution={n_points}, but expected an integer >= 2.")
+    if not eps >= 0:
+        raise ValueError(f"Got eps={eps}, but expected a number >= 0.")
     values = numbers(column)
     margin = eps * np.nanstd(values)
     return np.linspace(np.nanmin(values) - margin, np.nanmax(values) + margin, n_points)

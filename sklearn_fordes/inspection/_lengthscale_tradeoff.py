@@ -32,7 +32,6 @@ LINES = {
     "clean": {"color": BLUE, "linestyle": "-", "marker": "o"},
     "corrupted": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
 }
-SCORE_NAMES = {"neg_log_loss": "negative log loss (nats)"}
 
 
 @dataclass(eq=False, repr=False)
@@ -227,7 +226,7 @@ def parameter_name(estimator: Any, name: str) -> str:
     if isinstance(estimator, Pipeline):
         step, last = estimator.steps[-1]
         return f"{step}__{parameter_name(last, name)}"
-    if not hasattr(estimator, "get_params") or name not in estimator.get_params():
+    if name not in estimator.get_params():
         raise lacks(estimator, f"the parameter {name}")
     return name
 
@@ -235,4 +234,4 @@ def parameter_name(estimator: Any, name: str) -> str:
 def score_name_of(scoring: Any) -> str:
     """Return a readable name of a score."""
     name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
-    return SCORE_NAMES.get(name, name.replace("_", " "))
+    return "negative log loss (nats)" if name == "neg_log_loss" else name.replace("_", " ")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from sklearn_fordes.inspection._display import (
     GREY,
@@ -17,14 +17,9 @@ from sklearn_fordes.inspection._display import (
     Style,
     draw_line,
     hide_frame,
-    next_color,
+    model_label,
 )
-from sklearn_fordes.inspection._evaluation import (
-    check_classifier,
-    class_indices,
-    name_of,
-    respond,
-)
+from sklearn_fordes.inspection._evaluation import check_classifier, class_indices, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,14 +85,12 @@ class ReliabilityDisplay(Display):
         if REFERENCE not in ax.get_legend_handles_labels()[1]:
             ax.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":", label=REFERENCE)
         filled = self.share > 0
-        ece = f"ECE = {self.ece:.3f}"
         self.line_ = draw_line(
             ax,
             self.confidence[filled],
             self.accuracy[filled],
             style,
-            label=f"{name} ({ece})" if name else ece,
-            color=next_color(ax),
+            label=model_label(name, f"ECE = {self.ece:.3f}"),
             marker="o",
             markersize=4,
             clip_on=False,
@@ -157,11 +150,11 @@ class ReliabilityDisplay(Display):
         display : ReliabilityDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_classifier(estimator)
         return cls.from_predictions(
             y,
-            respond(estimator, "predict_proba", X),
+            estimator.predict_proba(X),
             classes=estimator.classes_,
             n_bins=n_bins,
             ax=ax,
@@ -213,15 +206,11 @@ class ReliabilityDisplay(Display):
 
 def check_probabilities(labels: NDArray[Any], y_proba: Array, classes: NDArray[Any]) -> None:
     """Raise an error unless there is a distribution over the classes for each label."""
-    if y_proba.ndim != 2:
+    if y_proba.shape != (len(labels), len(classes)):
         raise ValueError(
-            f"Got y_proba of shape {y_proba.shape}, but expected (n_samples, n_classes)."
-        )
-    check_consistent_length(labels, y_proba)
-    if y_proba.shape[1] != len(classes):
-        raise ValueError(
-            f"Got y_proba with {y_proba.shape[1]} columns for the classes {classes.tolist()}, but "
-            "expected a column for each; name them with classes=…."
+            f"Got y_proba of shape {y_proba.shape} for {len(labels)} labels and the classes "
+            f"{classes.tolist()}, but expected a row for each label and a column for each class; "
+            "name the classes with classes=…."
         )
     # The tolerance admits single precision and rounded tables.
     if not ((y_proba >= 0).all() and np.allclose(y_proba.sum(axis=1), 1, atol=1e-2)):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_fordes.inspection._display import (
     BLUE,
@@ -105,12 +104,11 @@ class TrainingHistoryDisplay(Display):
         self._draw_line(ax, "driving_loss", style)
         if self.valid_loss is not None:
             self._draw_line(ax, "valid_loss", style)
-            lowest, label = np.nanargmin(self.valid_loss), f"lowest at epoch {self.best_epoch}"
-            x, y = self.epoch[lowest], self.valid_loss[lowest]
-            ax.plot(x, y, "o", color=VERMILLION, label=label)
-        ax.set(
-            xlabel="epoch", ylabel=f"loss per row ({self.unit})" if self.unit else "loss per row"
-        )
+            best = np.nanargmin(self.valid_loss)
+            epoch, loss = self.epoch[best], self.valid_loss[best]
+            ax.plot(epoch, loss, "o", color=VERMILLION, label=f"lowest at epoch {epoch}")
+        unit = f" ({self.unit})" if self.unit else ""
+        ax.set(xlabel="epoch", ylabel=f"loss per row{unit}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         hide_frame(ax)
         upper, handles = ax, ax.get_legend_handles_labels()[0]
@@ -154,9 +152,8 @@ class TrainingHistoryDisplay(Display):
         display : TrainingHistoryDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
-        check_is_fitted(estimator)
-        model = final_step(estimator)
+        cls._check_estimator(estimator)
+        model, _ = final_step(estimator)
         if not hasattr(model, "history_"):
             raise lacks(estimator, "the attribute history_")
         # The losses of classifiers and of regressors are negative log likelihoods.

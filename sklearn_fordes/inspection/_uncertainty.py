@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes.inspection._display import COLORS, Array, Display, Style
 from sklearn_fordes.inspection._evaluation import (
@@ -20,7 +20,6 @@ from sklearn_fordes.inspection._evaluation import (
     grid_axis,
     grid_table,
     numbers,
-    respond,
     uncertainty_of,
 )
 
@@ -98,46 +97,51 @@ class UncertaintyDisplay(Display):
     ylabel: str | None = None
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        self.surface_: ScalarMappable
         self.scatter_: list[PathCollection] = []
         self.colorbar_: Colorbar | None = None
         if self.measure == "decision" and self.classes is not None:
-            self.surface_: ScalarMappable = self._draw_areas(ax, self.classes, style)
+            self._draw_areas(ax, self.classes, style)
         else:
-            self.surface_ = self._draw_contours(ax, style)
-            label = self._surface_label()
-            self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
+            self._draw_contours(ax, style)
         if self.points is not None and self.y is not None:
             self._draw_points(ax, self.points, self.y)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         if name:
             ax.set_title(name)
 
-    def _draw_contours(self, ax: Axes, style: Style) -> ScalarMappable:
+    def _draw_contours(self, ax: Axes, style: Style) -> None:
         # Light where the model is sure, so that rows drawn on top are seen.
         cmap = "viridis" if self.measure == "decision" else "Greys"
         merged: Style = {"levels": 10, "cmap": cmap, **style}
-        return ax.contourf(self.xx0, self.xx1, self.response, **merged)
-
-    def _surface_label(self) -> str:
+        self.surface_ = ax.contourf(self.xx0, self.xx1, self.response, **merged)
+        label = f"{self.measure} uncertainty (nats)"
         if self.measure == "decision":
-            return "predicted mean (units of the target)"
-        if self.classes is None:
-            return f"{self.measure} variance (squared units of the target)"
-        return f"{self.measure} uncertainty (nats)"
+            label = "predicted mean (units of the target)"
+        elif self.classes is None:
+            label = f"{self.measure} variance (squared units of the target)"
+        self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
 
-    def _draw_areas(self, ax: Axes, classes: NDArray[Any], style: Style) -> ScalarMappable:
+    def _draw_areas(self, ax: Axes, classes: NDArray[Any], style: Style) -> None:
         """Draw a patch for each grid point: contours between 0 and 2 would pass through 1."""
         from matplotlib.colors import ListedColormap
         from matplotlib.patches import Patch
 
         colors = class_colors(len(classes))
-        merged: Style = {"cmap": ListedColormap(colors), "alpha": 0.4, "rasterized": True}
-        merged |= {"vmin": -0.5, "vmax": len(classes) - 0.5, "shading": "nearest", **style}
         if self.y is None:
             pairs = zip(colors, classes, strict=True)
             patches = [Patch(color=c, alpha=0.4, label=str(label)) for c, label in pairs]
             ax.legend(handles=patches, title="predicted class", loc="upper right")
-        return ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
+        merged: Style = {
+            "cmap": ListedColormap(colors),
+            "vmin": -0.5,
+            "vmax": len(classes) - 0.5,
+            "alpha": 0.4,
+            "shading": "nearest",
+            "rasterized": True,
+            **style,
+        }
+        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
 
     def _draw_points(self, ax: Axes, points: Array, y: NDArray[Any]) -> None:
         style: Style = {"s": 18, "edgecolors": "white", "linewidths": 0.6}
@@ -201,14 +205,14 @@ class UncertaintyDisplay(Display):
         display : UncertaintyDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
+        cls._check_estimator(estimator)
         check_measure(measure, SURFACES)
-        check_grid(features, grid_resolution, eps)
-        check_is_fitted(estimator)
         columns = columns_of(X)
         keys = [find_feature(columns, feature) for feature in features]
-        if keys[0] == keys[1]:
-            raise ValueError(f"Got features={features!r}, which are one, but expected two.")
+        if isinstance(features, str) or len(keys) != 2 or keys[0] == keys[1]:
+            raise ValueError(
+                f"Got features={features!r}, but expected two features, by index or column name."
+            )
         xx0, xx1 = np.meshgrid(*(grid_axis(columns[key], grid_resolution, eps) for key in keys))
         table = grid_table(X, columns, {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
         response = response_of(estimator, table, measure).reshape(xx0.shape)
@@ -292,21 +296,11 @@ class UncertaintyDisplay(Display):
         ).plot(ax, **kwargs)
 
 
-def check_grid(features: Sequence[Any], grid_resolution: int, eps: float) -> None:
-    """Raise an error if a parameter of the grid isn't as expected."""
-    if isinstance(features, str) or len(features) != 2:
-        raise ValueError(f"Got features={features!r}, but expected two indices or column names.")
-    if grid_resolution < 2:
-        raise ValueError(f"Got grid_resolution={grid_resolution}, but expected an integer >= 2.")
-    if not eps >= 0:
-        raise ValueError(f"Got eps={eps}, but expected a number >= 0.")
-
-
 def response_of(estimator: Any, X: Any, measure: str) -> Array:
     """Return an uncertainty, the index of the predicted class or the mean, (n_samples,)."""
     if measure != "decision":
         return uncertainty_of(estimator, X, measure)
-    predicted = respond(estimator, "predict", X)
+    predicted = estimator.predict(X)
     if hasattr(estimator, "classes_"):
         predicted = class_indices(predicted, estimator.classes_)
     return np.asarray(predicted, dtype=np.float64)
@@ -314,8 +308,8 @@ def response_of(estimator: Any, X: Any, measure: str) -> Array:
 
 def class_colors(n_classes: int) -> list[Any]:
     """Return a colour for each class."""
-    import matplotlib as mpl
+    from matplotlib import colormaps
 
     if n_classes <= len(COLORS):
         return list(COLORS[:n_classes])
-    return list(mpl.colormaps["viridis"](np.linspace(0, 1, n_classes)))
+    return list(colormaps["viridis"](np.linspace(0, 1, n_classes)))
