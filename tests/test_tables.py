@@ -136,9 +136,11 @@ def test_predictions_encode_some_rows_at_a_time(make, target, monkeypatch):
     X = make(plain_columns())
     model = make_model().fit(X, target)
     at_once = model.predict_proba(X)
-    encode = create_autospec(TabularEncoder.encode, side_effect=TabularEncoder.encode)
+    encode = create_autospec(
+        TabularEncoder.transform_checked, side_effect=TabularEncoder.transform_checked
+    )
     monkeypatch.setattr("sklearn_fordes.inference._fitted._ROWS_ENCODED_AT_ONCE", 50)
-    monkeypatch.setattr(TabularEncoder, "encode", encode)
+    monkeypatch.setattr(TabularEncoder, "transform_checked", encode)
     np.testing.assert_allclose(model.predict_proba(X), at_once, atol=1e-6)
     assert [len(call.args[1]) for call in encode.call_args_list] == [50, 50, 20]
 
