@@ -78,7 +78,7 @@ def test_an_encoder_may_return_numbers_as_objects(small, binary):
     objects = small(encoder=FunctionTransformer()).fit(X.astype(object), y)
     numbers = small(encoder=FunctionTransformer()).fit(X, y)
     np.testing.assert_array_equal(objects.predict_proba(X), numbers.predict_proba(X))
-    with pytest.raises(ValueError, match="from the encoder .*but expected numbers"):
+    with pytest.raises(ValueError, match=r"from the encoder .*but expected numbers"):
         small(encoder=FunctionTransformer()).fit(np.full(X.shape, "a", object), y)
 
 
