@@ -209,13 +209,15 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 rows_per_chunk=rows_per_chunk,
             )
             inputs = fitted.as_inputs(encoded)
-            rows = training.Rows(inputs, data.y, data.sample_weight)
+            rows = training.EncodedRows(inputs, data.y, data.sample_weight)
             if X_repulsion is not None:
                 with naming_argument("X_repulsion"):
                     rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
             valid_rows = None
             if valid is not None:
-                valid_rows = training.Rows(fitted.encode(valid.X), valid.y, valid.sample_weight)
+                valid_rows = training.EncodedRows(
+                    fitted.encode(valid.X), valid.y, valid.sample_weight
+                )
             repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
             net = self._new_net(
                 fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds
@@ -242,7 +244,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
             )
             state.load_into(net)
-            training.train(net, training.Rows(inputs, data.y, data.sample_weight))
+            training.train(net, training.EncodedRows(inputs, data.y, data.sample_weight))
         return self._attributes(fitted, net)
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:

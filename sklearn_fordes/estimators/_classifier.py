@@ -180,7 +180,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
-        The optimizer's weight decay, applied to weights and not to biases or normalisation.
+        The optimizer's weight decay, applied to weights and to the embedding, and not to biases or
+        normalisation.
     ema_decay : float, default=0.995
         Decay, in [0, 1), of the exponential moving average of the weights over steps. The average
         is validated and kept. It covers the last tenth of the steps at most. 0 keeps the weights of

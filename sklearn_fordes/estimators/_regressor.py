@@ -131,7 +131,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     lr : float, default=0.004
         Learning rate.
     weight_decay : float, default=0.0001
-        The optimizer's weight decay, applied to weights and not to biases or normalisation.
+        The optimizer's weight decay, applied to weights and to the embedding, and not to biases or
+        normalisation.
     ema_decay : float, default=0.995
         Decay of the moving average of the weights, as in `FoRDEClassifier`.
     early_stopping : bool, default=True

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 Batch = tuple[dict[str, Tensor], Tensor | None]
 
 
-class Rows(NamedTuple):
+class EncodedRows(NamedTuple):
     """Encoded rows (N, ...) as a tensor, their targets and weights, and rows without a target."""
 
     X: Tensor

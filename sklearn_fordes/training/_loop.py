@@ -7,23 +7,23 @@ import sys
 
 import torch
 
-from sklearn_fordes.training._data import Rows
+from sklearn_fordes.training._data import EncodedRows
 from sklearn_fordes.training._net import ParticleNet
 
 # Numbers of the options in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def train(net: ParticleNet, rows: Rows, valid: Rows | None = None) -> bool:
+def train(net: ParticleNet, rows: EncodedRows, valid: EncodedRows | None = None) -> bool:
     """Train an initialised net for its `max_epochs` more.
 
     Parameters
     ----------
     net : ParticleNet
         Trained in place. It holds no data afterwards.
-    rows : Rows
+    rows : EncodedRows
         Training rows.
-    valid : Rows, optional
+    valid : EncodedRows, optional
         Rows on which the validation loss is computed.
 
     Returns
