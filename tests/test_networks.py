@@ -179,6 +179,12 @@ def tied():
     return network
 
 
+def hooked():
+    network = MLP(5, 3, hidden_layer_sizes=(7, 4))
+    network.register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+    return network
+
+
 AUTOGRAD = {
     "subclass": partial(Residual, 5, 3, hidden_layer_sizes=(7, 7)),
     "norm": with_norm,
@@ -188,6 +194,7 @@ AUTOGRAD = {
         lambda part: setattr(part, "approximate", "tanh") if isinstance(part, nn.GELU) else None
     ),
     "noise": with_homoscedastic_noise(partial(MLP, 5, 1)),
+    "hook": hooked,
 }
 
 

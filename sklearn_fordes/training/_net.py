@@ -365,8 +365,8 @@ class ParticleNet(NeuralNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         """Evaluate the members on a batch's inputs: outputs (B, M, C)."""
-        X = x["X"] if isinstance(x, dict) else x
-        outputs: Tensor = self.module_(to_tensor(X, device=self.device))
+        X = to_tensor(x["X"] if isinstance(x, dict) else x, device=self.device)
+        outputs: Tensor = self.module_(X.to(self.module_.dtype))
         return outputs.transpose(0, 1)
 
     def get_loss(

@@ -156,7 +156,13 @@ def _is_as_built(member: MLP) -> bool:
         and len(list(member.parameters())) == n_parameters
         # An activation of the same type may compute something else.
         and all(str(part) == str(activation()) for part in member if type(part) is activation)
+        and not any(_is_watched(part) for part in member.modules())
     )
+
+
+def _is_watched(part: nn.Module) -> bool:
+    """Whether a module calls more than its class says: a hook, or a method of its own."""
+    return "forward" in vars(part) or bool(part._forward_hooks or part._forward_pre_hooks)
 
 
 def _outputs(layers: Layers, X: Tensor) -> Tensor:
