@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sklearn_fordes.particles._members import Ensemble
 
 OutputFunction = Callable[[Tensor], Tensor]
 Hessian = Callable[[Tensor], Tensor]
@@ -36,36 +33,6 @@ class Evaluation(NamedTuple):
     outputs: Tensor
     representation: Tensor | None
     pullback: Callable[..., Gradients]
-
-
-def autograd_evaluation(
-    ensemble: Ensemble, outputs: Tensor, representation: Tensor | None = None
-) -> Evaluation:
-    """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
-
-    Parameters
-    ----------
-    ensemble : Ensemble
-        The ensemble whose parameters get gradients.
-    outputs : Tensor of shape (M, B, C)
-        Part of the autograd graph.
-    representation : Tensor of shape (M, n_rows, K), optional
-        Part of the autograd graph.
-
-    Returns
-    -------
-    Evaluation
-        The same tensors, detached.
-    """
-    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
-    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
-
-    def pullback(*cotangents: Tensor) -> Gradients:
-        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
-        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
-
-    detached = None if representation is None else representation.detach()
-    return Evaluation(outputs.detach(), detached, pullback)
 
 
 def autograd_derivatives(target: OutputFunction, outputs: Tensor) -> tuple[Tensor, Hessian | None]:

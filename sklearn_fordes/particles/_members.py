@@ -21,9 +21,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from sklearn_fordes.particles._arrays import to_arrays, to_tensors
 from sklearn_fordes.particles._evaluation import (
     Evaluation,
+    Gradients,
     OutputDerivatives,
     OutputFunction,
-    autograd_evaluation,
 )
 from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
 
@@ -294,6 +294,36 @@ class Ensemble(nn.Module):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = stacked[name][index].clone()
         return module
+
+
+def autograd_evaluation(
+    ensemble: Ensemble, outputs: Tensor, representation: Tensor | None = None
+) -> Evaluation:
+    """Make an evaluation of tensors that autograd has followed, with one joint backward pass.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The ensemble whose parameters get gradients.
+    outputs : Tensor of shape (M, B, C)
+        Part of the autograd graph.
+    representation : Tensor of shape (M, n_rows, K), optional
+        Part of the autograd graph.
+
+    Returns
+    -------
+    Evaluation
+        The same tensors, detached.
+    """
+    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
+    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
+
+    def pullback(*cotangents: Tensor) -> Gradients:
+        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
+        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
+
+    detached = None if representation is None else representation.detach()
+    return Evaluation(outputs.detach(), detached, pullback)
 
 
 def _call_member(

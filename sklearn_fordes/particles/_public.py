@@ -11,7 +11,6 @@ from sklearn_fordes.particles._evaluation import (
     OutputDerivatives,
     OutputFunction,
     autograd_derivatives,
-    autograd_evaluation,
 )
 from sklearn_fordes.particles._kernel import BANDWIDTHS, Kernel, KernelValues
 from sklearn_fordes.particles._lengthscales import (
@@ -26,6 +25,7 @@ from sklearn_fordes.particles._members import (
     Ensemble,
     MemberFactory,
     accepts_generator,
+    autograd_evaluation,
     derived_seed,
 )
 from sklearn_fordes.particles._random import seeded_generators

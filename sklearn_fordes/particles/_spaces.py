@@ -12,9 +12,8 @@ from sklearn_fordes.particles._evaluation import (
     Evaluation,
     Gradients,
     Hessian,
-    autograd_evaluation,
 )
-from sklearn_fordes.particles._members import Ensemble
+from sklearn_fordes.particles._members import Ensemble, autograd_evaluation
 from sklearn_fordes.particles.likelihoods import Likelihood
 
 Representation = Callable[[Ensemble, Tensor, Tensor], Tensor]
