@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -16,14 +17,23 @@ from sklearn_fordes.particles._lengthscales import Lengthscale
 BANDWIDTHS = ("reference", "paper")
 # Pairs of members, over rows, whose distances are held at a time.
 _PAIRS_AT_A_TIME = 1 << 22
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
-def exact(function: _Function) -> _Function:
+def exact(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Make a function compute without autograd, and in the inputs' precision under autocast."""
-    for device in ("cpu", "cuda"):
-        function = torch.autocast(device, enabled=False)(function)
-    return torch.no_grad()(function)
+
+    @wraps(function)
+    @torch.no_grad()
+    def compute(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        # Entering autocast takes longer than asking for it.
+        if not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return compute
 
 
 class KernelValues(NamedTuple):
