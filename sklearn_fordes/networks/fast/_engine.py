@@ -71,6 +71,7 @@ class MLPEnsemble(Ensemble):
         member = ensemble._templates.module
         if not (type(member) is MLP and _is_as_built(member)):
             return None
+        # The constructor would draw members anew; these have been drawn, with the same seeds.
         written_out = cls.__new__(cls)
         written_out.__dict__.update(vars(ensemble), _parts=_parts_of(member))
         return written_out
@@ -90,6 +91,7 @@ class MLPEnsemble(Ensemble):
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         layers = self._layers()
         n_rows = 0 if target is None else n_rows
+        # Only the first rows are differentiated by inputs: no others need second derivatives.
         forward = _passes.forward(layers, X, n_rows)
         tangent = hessian = None
         if n_rows and target is not None:
@@ -115,6 +117,7 @@ class MLPEnsemble(Ensemble):
         n_activations = n_activations or ACTIVATIONS_AT_ONCE[layers.affine[0][0].device.type]
         return max(1, n_activations // (self.n_members * max(widths)))
 
+    # An ensemble read from a pickle has no parts yet: they follow from its template.
     @cached_property
     def _parts(self) -> _Parts:
         return _parts_of(self._template)
@@ -187,6 +190,7 @@ def _components(embedding: Embedding, X: Tensor) -> Tensor:
     """Embed numbers of rows (M, B, n_features): (M, B, D · K)."""
     numbers = X[..., embedding.features].mT.unsqueeze(-2)
     angle = torch.addcmul(embedding.phase.unsqueeze(-1), embedding.frequency.unsqueeze(-1), numbers)
+    # In prediction the angle is not needed again, and its memory serves the cosine.
     cos = angle.cos() if torch.is_grad_enabled() else angle.cos_()
     value = embedding.weight.mT @ cos + embedding.bias.unsqueeze(-1)  # (M, D, K, B)
     return value.flatten(-3, -2).mT
