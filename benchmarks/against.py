@@ -66,10 +66,12 @@ def summarise(values: list[list[float]]) -> dict[str, float]:
 def main() -> None:
     parser = make_parser(__doc__, "against", rounds=6, blocks=6, threads=2)
     parser.add_argument("--base", type=Path, required=True, help="path of the other checkout")
+    parser.add_argument("--only", default="", help="how names of what to measure begin")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     checkouts, pairs = [arguments.base.resolve(), HERE], defaultdict(list)
-    for _, name in product(range(arguments.rounds), NAMES):
+    names = [name for name in NAMES if name.startswith(arguments.only)]
+    for _, name in product(range(arguments.rounds), names):
         measure(name, checkouts, arguments.threads, arguments.blocks, pairs)
     command = ["git", "describe", "--always", "--dirty"]
     base, this = (check_output(command, cwd=path, text=True).strip() for path in checkouts)
