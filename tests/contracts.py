@@ -12,7 +12,12 @@ SIZES = {"n_members": 3, "hidden_layer_sizes": (8,), "batch_size": 32, "max_epoc
 
 
 class EstimatorContract:
-    """What each estimator promises, in each recipe; a subclass names the estimator."""
+    """What each estimator promises, in each recipe.
+
+    A subclass names the estimator, with `ForClassifier` or `ForRegressor`: their `predict` returns
+    the prediction and its spread (n_rows, 2 or more), `predict_members` the members' predictions
+    (n_members, n_rows, …).
+    """
 
     kind: type
     X: np.ndarray
@@ -27,14 +32,6 @@ class EstimatorContract:
         """Make an estimator of a recipe, whose fit takes a moment."""
         settings = {**SIZES, **RECIPES[request.param], "random_state": 0}
         return lambda **parameters: self.kind(**{**settings, **parameters})
-
-    def predict(self, model, X):
-        """The prediction and its spread, (n_rows, 2 or more)."""
-        raise NotImplementedError
-
-    def predict_members(self, model, X):
-        """The members' predictions, (n_members, n_rows, …)."""
-        raise NotImplementedError
 
     def begin(self, model, X, y):
         """The first call of partial_fit."""
