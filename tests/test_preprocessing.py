@@ -66,7 +66,7 @@ def test_numbers_without_spread_in_the_middle_are_scaled_by_half_their_range(val
 
 def test_constant_columns_are_encoded_as_zero():
     encoder = TabularEncoder().fit(np.full((5, 2), [[1.0, np.nan]]))
-    assert encoder.transform([[1e9, 5.0]]).tolist() == [[0.0, 0.0, 0.0]]
+    assert encoder.transform([[1e9, 5.0]]).tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
@@ -120,17 +120,19 @@ def test_the_most_frequent_levels_are_kept():
     names = encoder.get_feature_names_out().tolist()
     assert names == ["c_l17", "c_l18", "c_l19", "c_infrequent"]
     ties = pd.DataFrame({"c": ["c", "b", "a"] * 5})
-    assert TabularEncoder(max_levels=2).fit(ties).levels_ == [["a", "b"]]
+    assert TabularEncoder(max_levels=2).fit(ties).known_levels_ == [["a", "b"]]
     many = pd.DataFrame({"c": [f"l{i:02}" for i in range(70) for _ in range(5)]})
     encoder = TabularEncoder().fit(many)
-    assert encoder.levels_ == [[f"l{i:02}" for i in range(64)]]
+    assert encoder.known_levels_ == [[f"l{i:02}" for i in range(64)]]
     assert encoder.other_levels_ == [["infrequent"]]
 
 
 def test_no_column_is_a_category_if_none_is_given():
     X = as_pandas(plain_columns())
     assert not TabularEncoder(None).fit(X[NUMBERS]).is_categorical_.any()
-    with pytest.raises(ValueError, match="Got column 'city' of type String, but expected numbers"):
+    with pytest.raises(
+        ValueError, match="Got column 'city' of text or objects, but expected numbers"
+    ):
         TabularEncoder(None).fit(X)
 
 
@@ -199,33 +201,95 @@ def test_a_long_label_takes_memory_once():
     assert encoder.level_shares_[0].tolist() == [20_000 / 20_005, 5 / 20_005]
 
 
-DATES = [datetime.date(2020, 1, 1 + i) for i in range(9)]
+DAYS = [datetime.date(2023 + i, 1 + 2 * i, 30 - i) for i in range(5)]
+HOURS = [datetime.datetime(2024, 1, 1, 3 * i, 30) for i in range(5)]
+OSLO = datetime.timezone(datetime.timedelta(hours=1))
 
 
-@pytest.mark.parametrize("given", ["from_dtype", None, ["when"]])
 @pytest.mark.parametrize(
     "dates",
     [
-        pd.Series(pd.to_datetime(DATES)),
-        pd.Series(pd.to_timedelta(range(9))),
-        pd.Series(DATES, dtype=object),
-        pl.Series(DATES),
+        pd.Series(pd.to_datetime(DAYS)),
+        pd.Series(DAYS, dtype=object),
+        pd.Series([str(day) for day in DAYS]),
+        pd.Series([f"{day}T00:00:00Z" for day in DAYS], dtype=object),
+        pd.Series(pd.PeriodIndex([str(day) for day in DAYS], freq="D")),
+        pl.Series(DAYS),
+        pl.Series(DAYS).cast(pl.Datetime("ns")),
+        np.array(DAYS, dtype="M8[D]"),
+        np.array(DAYS, dtype="M8[ns]"),
+        np.array(DAYS),
+        np.array([str(day).encode() for day in DAYS]),
     ],
-    ids=["timestamps", "durations", "objects", "polars"],
+    ids=lambda dates: f"{type(dates).__module__} {dates.dtype}",
 )
-def test_dates_are_neither_numbers_nor_categories(dates, given):
-    frame = pl.DataFrame if isinstance(dates, pl.Series) else pd.DataFrame
-    with pytest.raises(ValueError, match=r"Got (a date in )?column 'when'|Got a date in column"):
-        TabularEncoder(given).fit(frame({"when": dates}))
+def test_dates_become_years_months_weekdays_and_days(dates):
+    columns = {"when": dates, "size": range(5)}
+    if isinstance(dates, np.ndarray):
+        train = dates[:, None]
+    else:
+        train = (pl.DataFrame if isinstance(dates, pl.Series) else pd.DataFrame)(columns)
+    encoder = TabularEncoder().fit(train)
+    assert encoder.kinds_[0] == "date"
+    assert encoder.parts_[0] == ["year", "month", "weekday", "elapsed"]
+    days = [datetime.date.fromordinal(719163 + int(n)) for n in encoder.low_[[3]]]
+    assert days == [DAYS[0]]
+    assert encoder.low_[:3].tolist() == [2023, 1, 0]
+    assert encoder.high_[:3].tolist() == [2027, 9, 6]
+    # Later rows may come in another container.
+    later = pd.DataFrame({"when": DAYS, "size": range(5)})
+    table = as_table(later if train.shape[1] == 2 else later[["when"]])
+    np.testing.assert_array_equal(encoder.transform_checked(table), encoder.transform(train))
 
 
-def test_dates_in_place_of_numbers():
-    encoder = TabularEncoder().fit(pl.DataFrame({"a": range(9)}))
-    for wrong in (DATES, ["x"] * 9, np.arange(9).astype("M8[D]")):
-        with pytest.raises(ValueError, match=r"Got column 'a' of type"):
-            encoder.transform(pl.DataFrame({"a": wrong}))
-    with pytest.raises(ValueError, match=r"Got column 0 of type datetime64"):
-        TabularEncoder().fit(np.arange(9).astype("M8[D]")[:, None])
+def test_times_are_parts_of_a_day_in_utc():
+    encoder = TabularEncoder(min_frequency=1).fit(pd.DataFrame({"at": [*HOURS, None]}))
+    names = encoder.get_feature_names_out().tolist()
+    assert names == ["at_hour", "at_elapsed", "at_missing"]
+    assert (encoder.low_[0], encoder.high_[0]) == (0.5, 12.5)
+    in_oslo = [moment.replace(tzinfo=datetime.UTC).astimezone(OSLO) for moment in HOURS]
+    expected = encoder.transform(pd.DataFrame({"at": HOURS}))
+    for moments in (in_oslo, [f"{moment:%F %T%z}" for moment in in_oslo]):
+        np.testing.assert_array_equal(encoder.transform(pd.DataFrame({"at": moments})), expected)
+    zoned = pl.DataFrame({"at": pl.Series(HOURS).dt.replace_time_zone("UTC")})
+    zoned = zoned.with_columns(pl.col("at").dt.convert_time_zone("Europe/Oslo"))
+    np.testing.assert_array_equal(encoder.transform(zoned), expected)
+    gap = encoder.transform(pd.DataFrame({"at": [None]}))
+    assert gap.tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("unit", ["h", "ms"])
+@pytest.mark.parametrize("make", [pd.Series, pl.Series, np.array])
+def test_durations_are_numbers_of_seconds(make, unit):
+    seconds = np.arange(0, 36000, 3600)
+    durations = make((seconds * 1000).astype("m8[ms]").astype(f"m8[{unit}]").tolist())
+    is_array = isinstance(durations, np.ndarray)
+    X = durations[:, None] if is_array else durations.to_frame()
+    encoder = TabularEncoder().fit(X)
+    assert encoder.kinds_.tolist() == ["duration"]
+    assert encoder.high_.tolist() == [32400]
+    np.testing.assert_array_equal(
+        encoder.transform(X), TabularEncoder().fit_transform(seconds[:, None])
+    )
+    clock = [datetime.time(hour) for hour in range(10)]
+    at = TabularEncoder().fit(pd.DataFrame({"at": clock}))
+    assert (at.kinds_.tolist(), at.high_.tolist()) == (["duration"], [32400])
+
+
+def test_values_of_another_kind_than_in_training_are_refused_by_column_and_value():
+    day, hour = datetime.date(2024, 1, 1), datetime.timedelta(hours=1)
+    columns = {"number": [1.0, 2.0], "date": [day, None], "duration": [hour, None]}
+    encoder = TabularEncoder().fit(pd.DataFrame(columns))
+    plurals = {"number": "finite numbers", "date": "dates", "duration": "durations"}
+    for name, plural in plurals.items():
+        for value in ("x", 10**6000, 3.5, day, hour, 1j):
+            if type(value) is type(columns[name][0]):
+                continue
+            row = pd.DataFrame(
+                {**{other: [None] for other in columns}, name: [value]}, dtype=object
+            )
+            with pytest.raises(ValueError, match=f"in column '{name}'.* expected .*{plural[:6]}"):
+                encoder.transform(row)
 
 
 @pytest.mark.parametrize("gap", [None, np.nan, pd.NA, pd.NaT], ids=repr)
@@ -235,11 +299,221 @@ def test_objects_that_are_numbers(gap):
     np.testing.assert_array_equal(TabularEncoder().fit_transform(X), expected)
 
 
-def test_objects_that_are_neither_numbers_nor_strings():
-    with pytest.raises(ValueError, match=r"Got 1000.* in column 'a', but expected numbers"):
-        TabularEncoder().fit(pd.DataFrame({"a": [10**400, 1]}, dtype=object))
+def test_objects_that_are_neither_numbers_nor_text():
+    for value in (10**400, 10**6000):
+        with pytest.raises(ValueError, match=r"Got .* in column 'a', but expected finite numbers"):
+            TabularEncoder().fit(pd.DataFrame({"a": [value, 1]}, dtype=object))
     with pytest.raises(ValueError, match=r"Got values in column 'a' that can't be compared"):
         TabularEncoder().fit(pd.DataFrame({"a": [[1], [2]]}))
+    for value in (object(), 1j):
+        with pytest.raises(ValueError, match=r"in column 'a', but expected numbers, text, dates"):
+            TabularEncoder().fit(pd.DataFrame({"a": [value, "b"]}, dtype=object))
+
+
+GAPS = [None, np.nan, np.float32("nan"), Decimal("nan"), pd.NA, pd.NaT]
+GAPS += [np.datetime64("NaT"), np.timedelta64("NaT")]
+
+
+@pytest.mark.parametrize("gap", GAPS, ids=lambda gap: f"{type(gap).__name__} {gap}")
+def test_a_gap_is_missing_in_every_disguise(gap):
+    X = pd.DataFrame(
+        {
+            "number": [1.0, 2.0] * 5,
+            "date": pd.date_range("2020", periods=10),
+            "duration": pd.to_timedelta(range(10), unit="h"),
+            "category": ["a", "b"] * 5,
+        }
+    )
+    encoder = TabularEncoder().fit(X)
+    expected = encoder.transform(pd.DataFrame({name: [None] for name in X}))
+    assert not expected[0, :-2].any()
+    as_objects = pd.DataFrame({name: pd.Series([gap], dtype=object) for name in X})
+    np.testing.assert_array_equal(encoder.transform(as_objects), expected)
+    array = np.empty((1, 4), dtype=object)
+    array[:] = gap
+    np.testing.assert_array_equal(encoder.transform_checked(array), expected)
+
+
+def test_columns_of_gaps_of_any_type_are_missing():
+    X = pd.DataFrame({"number": [1.0, 2.0] * 5, "date": pd.date_range("2020", periods=10)})
+    encoder = TabularEncoder().fit(X)
+    for gaps in (
+        pd.DataFrame({name: pd.Series([pd.NaT]) for name in X}),
+        pd.DataFrame({name: pd.Series([None], dtype="string") for name in X}),
+        pd.DataFrame({name: pd.Series([None], dtype="Int8") for name in X}),
+        pl.DataFrame({name: [None] for name in X}),
+        pl.DataFrame({name: pl.Series([None], dtype=pl.Datetime) for name in X}),
+        np.ma.masked_all((1, 2)),
+        np.full((1, 2), np.nan),
+    ):
+        assert not encoder.transform_checked(as_table(gaps)).any()
+
+
+def test_masked_arrays_have_gaps():
+    values = np.arange(20).reshape(10, 2)
+    masked = np.ma.MaskedArray(values, mask=values % 3 == 0)
+    expected = TabularEncoder().fit_transform(np.where(values % 3, values, np.nan))
+    for dtype in (int, np.float32, object):
+        encoded = TabularEncoder().fit_transform(masked.astype(dtype))
+        np.testing.assert_array_equal(encoded, expected)
+
+
+@pytest.mark.parametrize("later", ["web", 7, datetime.date(2020, 1, 1), [1]], ids=repr)
+def test_a_column_without_values_in_training_says_nothing_later(later):
+    x = np.arange(10.0)
+    for empty in (
+        pd.Series([None] * 10, dtype=object),
+        pd.Series([np.nan] * 10),
+        pd.Series([pd.NaT] * 10),
+        pd.Series([None] * 10, dtype="category"),
+        pd.Series([None] * 10, dtype="boolean"),
+        pl.Series([None] * 10),
+        pl.Series([None] * 10, dtype=pl.String),
+    ):
+        frame = pl.DataFrame if isinstance(empty, pl.Series) else pd.DataFrame
+        encoder = TabularEncoder().fit(frame({"x": x, "empty": empty}))
+        assert encoder.kinds_.tolist() == ["number", "empty"]
+        assert encoder.get_feature_names_out().tolist() == ["x"]
+        encoded = encoder.transform(pd.DataFrame({"x": [4.5], "empty": [later]}))
+        assert encoded.tolist() == [[0]]
+
+
+def test_a_type_is_found_from_all_values():
+    numbers = pd.Series([None] * 200 + [1.0, 2.0] * 50, dtype=object)
+    encoder = TabularEncoder().fit(pd.DataFrame({"a": numbers}))
+    assert encoder.kinds_.tolist() == ["number"]
+    late = pd.Series([1.0, 2.0] * 200 + ["x"] * 5, dtype=object)
+    assert TabularEncoder().fit(pd.DataFrame({"a": late})).known_levels_ == [["1", "2", "x"]]
+
+
+def test_equal_values_are_one_level_whatever_the_rows_around_them():
+    values = [True, 1, 1.0, np.True_, np.int8(1), np.float32(1), Decimal(1), "1"]
+    rest = [False, 0, -0.0, np.False_, "0", "a"]
+    encoder = TabularEncoder(min_frequency=1).fit(
+        pd.DataFrame({"c": pd.Series(values + rest, dtype=object)})
+    )
+    assert encoder.known_levels_ == [["0", "1", "a"]]
+    for level, equal in ((0, rest[:-1]), (1, values)):
+        for value in equal:
+            row = pd.DataFrame({"c": pd.Series([value], dtype=object)})
+            assert encoder.transform(row)[0].argmax() == level
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.cut(pd.Series(range(20)), 2),
+        pd.Series(pd.arrays.IntervalArray.from_breaks(range(3))).repeat(10),
+        pd.Series(pd.Categorical([datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)] * 10)),
+        pd.Series(pd.Categorical(pd.to_datetime(["2024-01-01", "2024-01-02"] * 10))),
+        pd.Series(pd.Categorical([1, 2] * 10)),
+        pd.Series(["x", ("a", 1)] * 10),
+        pd.Series([b"x", b"y"] * 10),
+    ],
+    ids=lambda column: str(column.iloc[0]),
+)
+def test_categories_are_levels_by_their_text(column):
+    encoder = TabularEncoder().fit(column.to_frame("c"))
+    assert encoder.kinds_.tolist() == ["category"]
+    assert sorted(encoder.transform(column.to_frame("c")).sum(axis=0)) == [10, 10]
+
+
+def test_dates_that_are_categories_have_one_name_in_every_container():
+    days = [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)] * 5
+    encoder = TabularEncoder(["c"]).fit(pd.DataFrame({"c": days}))
+    expected = np.eye(2)[[0, 1] * 5]
+    for values in (days, pd.to_datetime(days), [str(day) for day in days], np.array(days, "M8[s]")):
+        np.testing.assert_array_equal(encoder.transform(pd.DataFrame({"c": values})), expected)
+    np.testing.assert_array_equal(encoder.transform(pl.DataFrame({"c": days})), expected)
+
+
+@pytest.mark.parametrize("kind", ["U", "S", "O", "T"])
+def test_text_that_is_numbers_is_read_as_numbers_with_a_warning(kind):
+    values = np.array([[1.5, -2e3], [0.0, np.nan], [3.0, 1e-3]])
+    text = np.array([["1.5", "-2e3"], ["0", ""], [" 3. ", ".001"]])
+    if kind == "T":
+        text = text.astype(np.dtypes.StringDType())
+    with pytest.warns(UserWarning, match=r"Columns \[0, 1\] hold text that is read as numbers"):
+        encoder = TabularEncoder().fit(text.astype(kind))
+    expected = TabularEncoder().fit_transform(values)
+    np.testing.assert_array_equal(encoder.transform(text.astype(kind)), expected)
+    np.testing.assert_array_equal(encoder.transform(values), expected)
+    for gap in ("", "NA", "nan", " None ", "NULL", "n/a", "?"):
+        np.testing.assert_array_equal(encoder.transform([[gap, gap]]), [[0, 0]])
+    with pytest.raises(ValueError, match="Got 'abc' in column 1, but expected finite numbers"):
+        encoder.transform([["1", "abc"]])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["0150", "5007"], ["1", "x"], ["", "NA"], ["1e999", "1"], ["1_000", "2_000"], ["٣", "٤"]],
+    ids=str,
+)
+def test_text_that_is_not_all_numbers_is_levels(values):
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": values * 5}))
+    assert encoder.known_levels_ == [sorted(values)]
+
+
+@pytest.mark.parametrize("values", [["2024-02-30", "2024-01-01"], ["2024", "x"], ["24-01-01"]])
+def test_text_that_is_not_all_dates_is_levels(values):
+    encoder = TabularEncoder().fit(pd.DataFrame({"c": values * 5}))
+    assert encoder.known_levels_ == [sorted(values)]
+
+
+def test_columns_that_are_hardly_encoded_are_named_in_a_warning():
+    n_rows = 60
+    X = pd.DataFrame(
+        {
+            "name": [f"row {i}" for i in range(n_rows)],
+            "code": [f"{i:05}" for i in range(n_rows)],
+            "town": ["Oslo", "Bergen"] * (n_rows // 2),
+            "seldom": ["a"] * 5 + [None] * (n_rows - 5),
+        }
+    )
+    message = r"Hardly any value of the columns \['name', 'code'\] .* skrub"
+    with pytest.warns(UserWarning, match=message) as caught:
+        TabularEncoder().fit(X)
+    assert len(caught) == 1
+
+
+def test_the_report_says_what_became_of_each_column():
+    days = pd.to_datetime(["2020-01-01", "2021-02-02"] * 10)
+    X = pd.DataFrame(
+        {
+            "size": [1.0, 2.0, 3.0, np.nan] * 5,
+            "when": days,
+            "town": ["Oslo"] * 12 + ["Bergen"] * 5 + ["x", None, None],
+            "empty": [None] * 20,
+        }
+    )
+    encoder = TabularEncoder().fit(X)
+    report = encoder.report()
+    assert report.index.tolist() == list(X)
+    assert report.columns.tolist() == ["kind", "encoded_as", "missing", "infrequent", "clipped"]
+    assert report["kind"].tolist() == encoder.kinds_.tolist()
+    assert report["encoded_as"].tolist() == [
+        *("number, missing", "year, month, weekday, elapsed", "2 levels", "nothing")
+    ]
+    assert report["missing"].tolist() == [0.25, 0, 0.1, 1]
+    assert report["infrequent"].tolist() == [0, 0, 0.05, 0]
+    assert report["clipped"].tolist() == [0, 0, 0, 0]
+    served = pd.DataFrame({"size": [9.0], "when": ["2030-01-01"], "town": ["Rome"], "empty": [1]})
+    shares = encoder.report(served)[["missing", "infrequent", "clipped"]].to_numpy()
+    np.testing.assert_array_equal(shares, [[0, 0, 1], [0, 0, 1], [0, 1, 0], [np.nan, 0, 0]])
+    assert TabularEncoder().fit([[1.0], [2.0]]).report().index.tolist() == ["x0"]
+
+
+@pytest.mark.parametrize("cell", [1e308, -1.7e308])
+def test_a_cell_of_any_size_is_clipped(cell):
+    X = np.random.default_rng(0).normal(size=(200, 2)) * 0.1
+    X[0, 1] = cell
+    X[1, 0] = -1.7e308
+    X[2, 0] = 1.7e308
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        encoded = TabularEncoder().fit_transform(X)
+    assert encoded[0, 1] == np.sign(cell) * 3
+    assert (encoded[1, 0], encoded[2, 0]) == (-3, 3)
+    assert np.abs(encoded[3:]).max() < 3
 
 
 @pytest.mark.parametrize("kind", ["U", "S", "O"])
@@ -255,7 +529,7 @@ def test_arrays_of_strings_and_lists_of_mixed_columns(kind):
 def test_large_codes_truth_values_and_fractions_are_levels_if_listed():
     for values in ([2**60, 2**60 + 1, 2**60 + 2], [False, True]):
         encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": values}))
-        assert encoder.get_feature_names_out().tolist() == [f"a_{value}" for value in values]
+        assert encoder.get_feature_names_out().tolist() == [f"a_{int(value)}" for value in values]
     fractions = pd.DataFrame({"a": [0.1, 0.2, 0.3]})
     encoder = TabularEncoder(["a"], min_frequency=1).fit(fractions)
     np.testing.assert_array_equal(encoder.transform(fractions.astype(np.float32)), np.eye(3))
@@ -265,12 +539,12 @@ def test_large_codes_truth_values_and_fractions_are_levels_if_listed():
     ("wrong", "message"),
     [
         (pd.DataFrame({"a": [1.0, np.inf]}), "Got infinity in column 'a'"),
-        (pd.DataFrame({"a": DATES}), "Got a date in column 'a'"),
+        (pd.DataFrame({"a": [object(), "b"]}), "Got <object .* in column 'a'"),
         (pd.DataFrame({"a": [1.0, 2.0], 0: [1.0, 2.0]}), "only supported if all"),
         (pd.DataFrame({"a": []}), "at least one row and column"),
         (np.array([[1.0, np.inf]]), "Got infinity in column 1"),
     ],
-    ids=["infinity", "dates", "names", "no rows", "array"],
+    ids=["infinity", "objects", "names", "no rows", "array"],
 )
 def test_a_failed_fit_leaves_the_encoder_as_it_was(wrong, message):
     encoder, X = TabularEncoder(), as_pandas(plain_columns())
@@ -317,6 +591,7 @@ def test_wrong_parameters(parameters, message):
         TabularEncoder(**parameters).fit(pd.DataFrame({"a": [1, 2], "b": [3, 4]}))
 
 
+@pytest.mark.filterwarnings("ignore:Hardly any value")
 def test_columns_that_yield_nothing_are_not_in_the_column_map():
     X = pd.DataFrame({"rare": list("abcd"), "size": [1.0, 2.0, 3.0, 4.0]})
     encoder = TabularEncoder().fit(X)
@@ -352,7 +627,7 @@ def test_a_column_changes_the_columns_that_the_map_gives_it_and_no_others(seed):
 def test_the_fitted_state_is_arrays_and_lists_of_strings():
     encoder = TabularEncoder().fit(as_pandas(plain_columns()))
     state = {name: value for name, value in vars(encoder).items() if name.endswith("_")}
-    lists = [state.pop(name) for name in ("levels_", "other_levels_")]
+    lists = [state.pop(name) for name in ("known_levels_", "other_levels_", "parts_")]
     assert all(type(name) is str for columns in lists for names in columns for name in names)
     assert [type(share) for share in state.pop("level_shares_")] == [np.ndarray] * 2
     assert type(state.pop("n_features_in_")) is int

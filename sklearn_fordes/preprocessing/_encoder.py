@@ -1,42 +1,51 @@
-"""A scikit-learn transformer of mixed tables, and the columns that it reads."""
+"""A scikit-learn transformer of mixed tables."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterator
-from decimal import Decimal
+from collections.abc import Iterator
 from itertools import compress
 from numbers import Integral, Real
 from typing import Any, NamedTuple, Self
 
-import narwhals as nw
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
 from sklearn_fordes.preprocessing._tables import as_table
+from sklearn_fordes.preprocessing._values import DATE, NUMBER
 
 _INFREQUENT, _MISSING = "infrequent", "missing"
-# By the kind of a numpy type: booleans, integers and floats; objects and strings.
-_KINDS = {**dict.fromkeys("biuf", "numbers"), **dict.fromkeys("OUS", "objects")}
+_DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
+# A column of categories with a smaller share of its values in levels of their own is named.
+_LEAST_KEPT_SHARE = 0.1
+_SHARES = ("missing", "infrequent", "clipped")
+# Scaled numbers beyond it are as good as infinite, which no bound could be computed of.
+_LARGEST = 1e150
 
 
 class TabularEncoder(TransformerMixin, BaseEstimator):
     """Encode a mixed table as numbers of about unit scale, without missing values.
 
+    What a column holds is decided in `fit`, from all of its values: numbers, dates, durations or
+    categories. Later rows are read by it, in whatever container they come.
+
     Numbers are clipped to their training range, centred by the median, divided by the
-    interquartile range and smoothly bounded. Each frequent level of a category becomes an
-    indicator column. Missing and unknown values get a neutral code: the median, or the mean of
-    the level columns. Clipping makes a network as cautious as a tree about numbers outside the
-    training range.
+    interquartile range and smoothly bounded. Dates become several numbers. Each frequent level of
+    a category becomes an indicator column. Missing and unknown values get a neutral code: the
+    median, or the mean of the level columns. Clipping makes a network as cautious as a tree about
+    numbers outside the training range.
 
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Names, indices or a boolean mask of the categorical columns; None if there are none. By
-        default, columns of strings, categories, enumerations, and of objects that are not all
-        numbers. Booleans are numbers.
+        default, columns of categories and enumerations, and those whose values are neither all
+        numbers nor all dates nor all durations. Booleans are numbers.
     min_frequency : int, default=5
         Levels in fewer training rows share one column. Columns that are missing in fewer training
         rows get no indicator: a weight learnt from a few rows does not transfer.
@@ -50,31 +59,40 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if all column names of the input are strings.
+    kinds_ : ndarray of str of shape (n_features_in_,)
+        What the columns hold: "number", "date", "duration", "category", or "empty" for columns
+        without any value in training, which are ignored.
     is_categorical_ : ndarray of bool of shape (n_features_in_,)
     low_, high_ : ndarray of shape (n_numbers,)
-        Smallest and largest training values of the numeric columns.
+        Smallest and largest training values of the numbers, parts of dates among them.
     center_, scale_ : ndarray of shape (n_numbers,)
-        Medians of the numeric columns, and the factors that multiply the centred numbers.
-    has_gaps_ : ndarray of bool of shape (n_numbers,)
-        Numeric columns with an indicator of missing values.
+        Medians of the numbers, and the factors that multiply the centred numbers.
+    has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
+        Columns of numbers, dates and durations with an indicator of missing values.
+    parts_ : list of n_numeric_columns lists of str
+        Numbers that are made of each of these columns: "" for a number or a duration (in
+        seconds). For a date "year", "month" (1 to 12), "weekday" (Monday is 0), "hour" (of the
+        day, with its fraction) and "elapsed" (days since 1970), without those that are the same
+        in all training rows.
     continuous_ : ndarray of int
         Encoded columns that are numbers with more than two values in training. The default
         network embeds these.
-    levels_ : list of n_categories lists of str
-        Levels of each categorical column that have an encoded column, sorted.
-    other_levels_ : list of n_categories lists of str
-        The encoded columns after these: "infrequent", "missing", both or neither.
-    level_shares_ : list of n_categories ndarrays
-        Share of the training rows in each of these columns. It encodes values that have none.
+    levels_ : list of n_categories Levels
+        The encoded columns of each categorical column.
     column_map_ : ndarray of int of shape (n_features_out,)
         Index of the input column from which each encoded column is computed. An input column may
-        have none: a category without any frequent level.
+        have none: a category without any frequent level, for example.
 
     Notes
     -----
     Scaling and bound are those of RealMLP (Holzmüller, Grinsztajn, Steinwart: Better by default,
     NeurIPS 2024): half the range replaces an interquartile range of zero. A constant column is
     encoded as zero, whatever its values are later.
+
+    Text is read as numbers, with a warning, or as dates in ISO 8601, if all of it can be. Then
+    "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits after a zero, such as
+    "0150", are categories. Times with a zone are converted to UTC. Times of day are durations
+    since midnight.
 
     Examples
     --------
@@ -119,9 +137,16 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a column is neither numbers nor categories, or holds infinite numbers.
+            If a column holds values that are neither numbers, text, dates nor categories, or
+            infinite numbers.
+
+        Warns
+        -----
+        UserWarning
+            If text is read as numbers, or hardly anything of a column is encoded.
         """
-        return self._learn(as_table(X))
+        table = as_table(X)
+        return self._learn(table, read_columns(table))
 
     def fit_transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
         """Learn ranges, scales and levels of rows, and encode them.
@@ -138,29 +163,38 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             As from `transform`.
         """
         table = as_table(X)
-        return self._learn(table).transform_checked(table)
+        columns = read_columns(table)
+        return self._learn(table, columns)._encode(columns)
 
-    def _learn(self, table: Any) -> Self:
+    def _learn(self, table: Any, columns: list[Column]) -> Self:
         self._check_parameters()
-        columns = _read_columns(table)
-        is_categorical = self._find_categories(columns)
-        numbers, categories = _split_columns(columns, is_categorical)
-        has_gaps = np.isnan(numbers).sum(axis=0) >= self.min_frequency
-        statistics = np.reshape([_statistics(column) for column in numbers.T], (-1, 5))
+        kinds = self._find_kinds(columns)
+        raw, categories = _read(columns, kinds)
+        parts = [
+            _varying_parts(values) if kind == DATE else [""]
+            for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
+        ]
+        low, high, center, scale, n_values = _statistics(_with_parts(raw, parts))
+        has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
         levels = [
             Levels.learn(*column.labels(), self.min_frequency, self.max_levels)
             for column in categories
         ]
+        shares = _shares(kinds, raw, levels, categories)
+        shares[0, kinds == EMPTY] = 1.0
+        self._warn_of_losses(columns, kinds, shares)
         # This raises, if at all, before it sets the number and names of the input columns.
         validate_data(self, table, skip_check_array=True)
-        self.is_categorical_ = is_categorical
-        self.low_, self.high_, self.center_, self.scale_, n_values = statistics.T
+        self.kinds_ = kinds
+        self.parts_ = parts
+        self.low_, self.high_, self.center_, self.scale_ = low, high, center, scale
         self.has_gaps_ = has_gaps
         self.continuous_ = np.flatnonzero(n_values > 2)
-        self.levels_ = [column.known for column in levels]
+        self.known_levels_ = [column.known for column in levels]
         self.other_levels_ = [column.other for column in levels]
         self.level_shares_ = [column.share for column in levels]
-        self.column_map_ = _column_map(is_categorical, has_gaps, levels)
+        self.column_map_ = _column_map(kinds, parts, has_gaps, levels)
+        self.training_shares_ = shares
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -179,12 +213,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the columns differ from those in `fit`, or a number is infinite.
+            If the columns differ from those in `fit`, a value cannot be read as what its column
+            held there, or a number is infinite.
         """
-        check_is_fitted(self)
-        table = as_table(X)
-        validate_data(self, table, reset=False, skip_check_array=True)
-        return self.transform_checked(table)
+        return self.transform_checked(self._checked(X))
 
     def transform_checked(self, table: Any) -> NDArray[np.float32]:
         """Encode rows whose columns were checked already: `transform` without its checks.
@@ -202,16 +234,40 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If values cannot be read, or a number is infinite.
+            If a value cannot be read as what its column held in `fit`, or a number is infinite.
         """
-        numbers, categories = _split_columns(_read_columns(table), self.is_categorical_)
-        is_missing = np.isnan(numbers)
-        clipped = np.where(is_missing, self.center_, numbers).clip(self.low_, self.high_)
-        z = (clipped - self.center_) * self.scale_
-        blocks = [z / np.hypot(1, z / self.clip), is_missing[:, self.has_gaps_]]
-        for levels, column in zip(self._levels(), categories, strict=True):
-            blocks.append(levels.encode(*column.labels()))
-        return np.concatenate(blocks, axis=1, dtype=np.float32)
+        return self._encode(read_columns(table))
+
+    def report(self, X: Any = None) -> pd.DataFrame:
+        """Say what became of each column, in the training rows or in others.
+
+        Parameters
+        ----------
+        X : data frame or array-like of shape (n_samples, n_features), optional
+            By default the training rows.
+
+        Returns
+        -------
+        DataFrame
+            A row for each input column, named by the index: its kind, the encoded columns that it
+            became, and the shares of the rows that are missing, infrequent (in training, or never
+            seen there) and clipped to the training range. Values of an empty column are not read,
+            so that nothing is known of them.
+        """
+        check_is_fitted(self)
+        shares = self.training_shares_
+        if X is not None:
+            raw, categories = _read(read_columns(self._checked(X)), self.kinds_)
+            shares = _shares(self.kinds_, raw, self.levels_, categories)
+            shares[2, _is_numeric(self.kinds_)] = self._is_clipped(raw).mean(axis=0)
+        suffixes = pd.Series(self._suffixes()).groupby(self.column_map_).agg(list)
+        became = [
+            _in_words(kind, suffixes.get(position, [])) for position, kind in enumerate(self.kinds_)
+        ]
+        return pd.DataFrame(
+            {"kind": self.kinds_, "encoded_as": became, **dict(zip(_SHARES, shares, strict=True))},
+            index=pd.Index(OneToOneFeatureMixin.get_feature_names_out(self), name="column"),
+        )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the encoded columns.
@@ -224,15 +280,25 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of str objects of shape (n_features_out,)
-            ``name`` for a number, ``name_missing`` for its indicator of missing values, and
-            ``name_level`` for a level. Underscores are appended to a name until it is unique.
+            ``name`` for a number, ``name_month`` for a part of a date, ``name_missing`` for the
+            indicator of missing values, and ``name_level`` for a level. Underscores are appended
+            to a name until it is unique.
         """
         # This method of scikit-learn checks the fit and the names of the input columns.
         names = OneToOneFeatureMixin.get_feature_names_out(self, input_features)
-        suffixes = [""] * len(self.has_gaps_) + [f"_{_MISSING}"] * int(self.has_gaps_.sum())
-        for levels in self._levels():
-            suffixes += [f"_{level}" for level in (*levels.known, *levels.other)]
+        suffixes = [f"_{suffix}" if suffix else "" for suffix in self._suffixes()]
         return np.array(list(_unique(names[self.column_map_] + suffixes)), dtype=object)
+
+    @property
+    def is_categorical_(self) -> NDArray[np.bool_]:
+        """Mask of the columns of categories, of shape (n_features_in_,)."""
+        return np.equal(self.kinds_, CATEGORY)
+
+    @property
+    def levels_(self) -> list[Levels]:
+        """The encoded columns of each categorical column."""
+        stored = zip(self.known_levels_, self.other_levels_, self.level_shares_, strict=True)
+        return [Levels(*column) for column in stored]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -250,13 +316,29 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         if not (isinstance(self.clip, Real) and 0 < self.clip < np.inf):
             raise ValueError(f"Got clip={self.clip!r}, but expected a finite number > 0.")
 
-    def _find_categories(self, columns: list[Column]) -> NDArray[np.bool_]:
-        """Return the mask of the categorical columns."""
+    def _checked(self, X: Any) -> Any:
+        check_is_fitted(self)
+        table = as_table(X)
+        validate_data(self, table, reset=False, skip_check_array=True)
+        return table
+
+    def _find_kinds(self, columns: list[Column]) -> NDArray[np.str_]:
+        """Return what each column holds, as its values or the user say."""
+        kinds = np.array([column.find_kind() for column in columns])
         given = self.categorical_features
-        if given is None:
-            return np.zeros(len(columns), dtype=bool)
         if isinstance(given, str) and given == "from_dtype":
-            return np.array([column.is_category() for column in columns])
+            return kinds
+        is_listed = np.zeros(len(columns), dtype=bool) if given is None else self._mask(columns)
+        for column in compress(columns, ~is_listed & (kinds == CATEGORY)):
+            raise ValueError(
+                f"Got column {column.name!r} of text or objects, but expected numbers, dates or "
+                "durations: it is not among the categorical_features."
+            )
+        return np.where(is_listed & (kinds != EMPTY), CATEGORY, kinds)
+
+    def _mask(self, columns: list[Column]) -> NDArray[np.bool_]:
+        """Return the mask of the columns that the user lists."""
+        given = self.categorical_features
         chosen = np.asarray(given if np.isscalar(given) else list(given))
         if chosen.dtype == bool and chosen.shape == (len(columns),):
             return chosen
@@ -269,33 +351,172 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             )
         return np.isin(known, chosen)
 
-    def _levels(self) -> Iterator[Levels]:
-        # The fitted attributes are lists and arrays, which any format can store.
-        return map(Levels, self.levels_, self.other_levels_, self.level_shares_)
+    def _warn_of_losses(
+        self, columns: list[Column], kinds: NDArray[np.str_], shares: NDArray[np.float64]
+    ) -> None:
+        texts = [column.name for column in compress(columns, kinds == NUMBER) if column.has_text()]
+        if texts:
+            warnings.warn(
+                f"Columns {texts} hold text that is read as numbers. If they are names, list them "
+                "in categorical_features; if they are numbers, convert them.",
+                stacklevel=4,
+            )
+        missing, infrequent, _ = shares
+        is_lost = infrequent > (1 - _LEAST_KEPT_SHARE) * (1 - missing)
+        lost = [column.name for column in compress(columns, is_lost)]
+        if lost:
+            warnings.warn(
+                f"Hardly any value of the columns {lost} occurs in min_frequency="
+                f"{self.min_frequency} training rows, so that they are encoded as little or "
+                "nothing. Leave identifiers out; encode free text before, in a pipeline, with "
+                "skrub's StringEncoder or TextEncoder for example.",
+                stacklevel=4,
+            )
+
+    def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
+        raw, categories = _read(columns, self.kinds_)
+        numbers = _with_parts(raw, self.parts_)
+        clipped = np.where(np.isnan(numbers), self.center_, numbers).clip(self.low_, self.high_)
+        # Halves, since the difference of two numbers may be beyond double precision.
+        with np.errstate(over="ignore"):
+            z = (clipped / 2 - self.center_ / 2) * self.scale_ * 2
+        z = z.clip(-_LARGEST, _LARGEST)
+        blocks = [z / np.hypot(1, z / self.clip), np.isnan(raw)[:, self.has_gaps_]]
+        for levels, column in zip(self.levels_, categories, strict=True):
+            blocks.append(levels.encode(*column.labels()))
+        return np.concatenate(blocks, axis=1, dtype=np.float32)
+
+    def _suffixes(self) -> list[str]:
+        """Return what is appended to the name of its input column, for each encoded column."""
+        suffixes = [part for parts in self.parts_ for part in parts]
+        suffixes += [_MISSING] * int(self.has_gaps_.sum())
+        return suffixes + [name for levels in self.levels_ for name in levels.columns]
+
+    def _is_clipped(self, raw: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether values, or parts of dates, are outside the training range."""
+        numbers = _with_parts(raw, self.parts_)
+        owner = np.repeat(np.arange(raw.shape[1]), [len(names) for names in self.parts_])
+        is_clipped = np.zeros(raw.shape, dtype=bool)
+        rows, columns = np.nonzero((numbers < self.low_) | (numbers > self.high_))
+        is_clipped[rows, owner[columns]] = True
+        return is_clipped
 
 
-def _statistics(column: NDArray[np.float64]) -> tuple[float, float, float, float, int]:
-    """Return the minimum, maximum, median, scale and number of values of a numeric column."""
-    known = column[~np.isnan(column)]
-    if not len(known):
-        known = np.zeros(1)
+def _statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
+    """Return the minimum, maximum, median, scale and number of values of columns of numbers.
+
+    Quantiles are those of `numpy.quantile`, of the values that are not missing.
+    """
     # In units of the largest value, no difference of two values overflows.
-    unit = np.abs(known).max() or 1.0
-    low, first, center, third, high = np.quantile(known / unit, (0.0, 0.25, 0.5, 0.75, 1.0))
-    spread = unit * (third - first if third > first else (high - low) / 2)
+    unit = np.nanmax(np.abs(numbers), axis=0, initial=0.0)
+    unit[unit == 0] = 1.0
+    ordered = np.sort(numbers / unit, axis=0)  # NaN comes last.
+    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
+
+    def quantile(level: float) -> NDArray[np.float64]:
+        position = level * last
+        below = position.astype(int)
+        part = position - below
+        columns = np.arange(len(last))
+        a, b = ordered[below, columns], ordered[np.minimum(below + 1, last), columns]
+        return np.where(part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part))
+
+    low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
+    half_spread = unit * (np.where(third > first, third - first, (high - low) / 2) / 2)
     # A column that hardly varies is constant: it carries no information.
-    scale = 1 / spread if spread > np.finfo(np.float64).tiny else 0.0
-    return unit * low, unit * high, unit * center, scale, len(np.unique(known))
+    scale = np.zeros_like(unit)
+    np.divide(0.5, half_spread, out=scale, where=half_spread > np.finfo(np.float64).tiny / 2)
+    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
+    return unit * low, unit * high, unit * center, scale, n_values
+
+
+def _is_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
+    return ~np.isin(kinds, [CATEGORY, EMPTY])
+
+
+def _read(
+    columns: list[Column], kinds: NDArray[np.str_]
+) -> tuple[NDArray[np.float64], list[Column]]:
+    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories."""
+    is_numeric = _is_numeric(kinds)
+    raw = np.empty((len(columns[0]), np.count_nonzero(is_numeric)))
+    numeric = zip(compress(columns, is_numeric), kinds[is_numeric], strict=True)
+    for index, (column, kind) in enumerate(numeric):
+        raw[:, index] = column.floats(kind)
+    return raw, list(compress(columns, kinds == CATEGORY))
+
+
+def _with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:
+    """Return the numbers that are made of columns of floats, of shape (n_samples, n_numbers)."""
+    if all(names == [""] for names in parts):
+        return raw
+    blocks = []
+    for column, names in zip(raw.T, parts, strict=True):
+        if names == [""]:
+            blocks.append(column[:, None])
+        else:
+            blocks.append(_date_parts(column)[:, [_DATE_PARTS.index(name) for name in names]])
+    return np.concatenate(blocks, axis=1)
+
+
+def _date_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return parts of dates of shape (n_samples, 5), NaN where missing."""
+    is_missing = np.isnan(seconds)
+    known = np.where(is_missing, 0, seconds)
+    day, seconds_of_day = np.divmod(known, 86400)
+    months = day.astype("M8[D]").astype("M8[M]").astype(np.int64)
+    parts = [months // 12 + 1970, months % 12 + 1, (day + 3) % 7]
+    parts += [seconds_of_day / 3600, known / 86400]
+    stacked = np.stack(parts, axis=1)
+    stacked[is_missing] = np.nan
+    return stacked
+
+
+def _varying_parts(seconds: NDArray[np.float64]) -> list[str]:
+    """Return the names of the parts of a date that have several values."""
+    parts = _date_parts(seconds[~np.isnan(seconds)])
+    return list(compress(_DATE_PARTS, (parts != parts[:1]).any(axis=0)))
+
+
+def _shares(
+    kinds: NDArray[np.str_],
+    raw: NDArray[np.float64],
+    levels: list[Levels],
+    categories: list[Column],
+) -> NDArray[np.float64]:
+    """Return shares of rows, of shape (3, n_features_in): missing, infrequent and zeros."""
+    shares = np.where(kinds == EMPTY, [[np.nan], [0.0], [0.0]], 0.0)
+    shares[0, _is_numeric(kinds)] = np.isnan(raw).mean(axis=0)
+    shares[:2, kinds == CATEGORY] = np.reshape(
+        [
+            level.shares_of(*column.labels())
+            for level, column in zip(levels, categories, strict=True)
+        ],
+        (-1, 2),
+    ).T
+    return shares
 
 
 def _column_map(
-    is_categorical: NDArray[np.bool_], has_gaps: NDArray[np.bool_], levels: list[Levels]
+    kinds: NDArray[np.str_],
+    parts: list[list[str]],
+    has_gaps: NDArray[np.bool_],
+    levels: list[Levels],
 ) -> NDArray[np.int64]:
     """Return the index of the input column of each encoded column."""
-    numeric = np.flatnonzero(~is_categorical)
-    n_columns = np.array([len(column.share) for column in levels], dtype=int)
-    of_levels = np.repeat(np.flatnonzero(is_categorical), n_columns)
-    return np.concatenate([numeric, numeric[has_gaps], of_levels])
+    numeric = np.flatnonzero(_is_numeric(kinds))
+    n_parts = np.array([len(names) for names in parts], dtype=int)
+    n_levels = np.array([len(column.share) for column in levels], dtype=int)
+    of_levels = np.repeat(np.flatnonzero(kinds == CATEGORY), n_levels)
+    return np.concatenate([np.repeat(numeric, n_parts), numeric[has_gaps], of_levels])
+
+
+def _in_words(kind: str, suffixes: list[str]) -> str:
+    """Describe the encoded columns of one input column."""
+    if kind != CATEGORY:
+        return ", ".join(suffix or kind for suffix in suffixes) or "nothing"
+    n_levels = sum(suffix not in (_INFREQUENT, _MISSING) for suffix in suffixes)
+    return ", ".join([f"{n_levels} levels", *suffixes[n_levels:]])
 
 
 def _unique(names: NDArray[np.object_]) -> Iterator[str]:
@@ -308,117 +529,6 @@ def _unique(names: NDArray[np.object_]) -> Iterator[str]:
             taken.add(name)
         seen.add(name)
         yield name
-
-
-def _read_columns(table: Any) -> list[Column]:
-    """Return the columns of a table, named by the frame or by their position in the array."""
-    if isinstance(table, np.ndarray):
-        return [Column(position, values) for position, values in enumerate(table.T)]
-    return [Column(values.name, values) for values in nw.from_native(table).iter_columns()]
-
-
-def _split_columns(
-    columns: list[Column], is_categorical: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], list[Column]]:
-    """Return numbers of shape (n_samples, n_numbers), NaN if missing, and categorical columns."""
-    numeric = list(compress(columns, ~is_categorical))
-    numbers = np.empty((len(columns[0].values), len(numeric)))
-    for index, column in enumerate(numeric):
-        numbers[:, index] = column.numbers()
-    return numbers, list(compress(columns, is_categorical))
-
-
-class Column:
-    """A column of a table, readable as numbers or as labels.
-
-    Parameters
-    ----------
-    name : str or int
-    values : narwhals series or ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If the type is neither numbers nor strings, categories or objects.
-    """
-
-    def __init__(self, name: Any, values: Any) -> None:
-        self.name = name
-        self.values = values
-        self.kind = _kind_of(values.dtype)
-        if self.kind is None:
-            raise ValueError(
-                f"Got column {name!r} of type {values.dtype}, but expected numbers, booleans, "
-                "strings or categories."
-            )
-
-    def is_category(self) -> bool:
-        """Whether the values are not numbers, judged by type or, for objects, one by one."""
-        if self.kind == "objects":
-            return any(isinstance(value, str | bytes) for value in self._distinct()[0])
-        return self.kind == "strings"
-
-    def numbers(self) -> NDArray[np.float64]:
-        """Return floats, NaN where missing.
-
-        Raises
-        ------
-        ValueError
-            If a value is neither missing nor a finite number.
-        """
-        if self.kind == "strings":
-            raise ValueError(
-                f"Got column {self.name!r} of type {self.values.dtype}, but expected numbers: it "
-                "is not among the columns of categories."
-            )
-        numbers: NDArray[np.float64]
-        if self.kind == "objects":
-            distinct, codes = self._distinct()
-            numbers = np.take([self._number(value) for value in distinct], codes)
-        elif isinstance(self.values, np.ndarray):
-            numbers = self.values.astype(np.float64)
-        else:
-            numbers = self.values.cast(nw.Float64).to_numpy()
-        if np.isinf(numbers).any():
-            raise ValueError(
-                f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
-            )
-        return numbers
-
-    def labels(self) -> tuple[list[str | None], NDArray[np.int64]]:
-        """Return labels, None for missing values, and the index of each row's label."""
-        distinct, codes = self._distinct()
-        # As an array of strings, every label would take the memory of the longest.
-        return [None if value is None else _label(value) for value in distinct], codes
-
-    def _distinct(self) -> tuple[list[Any], NDArray[np.int64]]:
-        """Return distinct values, None if missing, and the index of each row's value."""
-        is_array = isinstance(self.values, np.ndarray)
-        values = self.values.tolist() if is_array else self.values.to_list()
-        position: dict[Hashable, int] = {}
-        try:
-            codes = [position.setdefault(value, len(position)) for value in values]
-        except TypeError as error:
-            raise ValueError(
-                f"Got values in column {self.name!r} that can't be compared ({error}), but "
-                "expected numbers or strings."
-            ) from error
-        distinct = [None if _is_missing(value) else value for value in position]
-        for value in distinct:
-            if not isinstance(value, str | bytes | Real | Decimal | None):
-                raise ValueError(
-                    f"Got a {type(value).__name__} in column {self.name!r}, but expected numbers "
-                    "or strings."
-                )
-        return distinct, np.array(codes, dtype=np.int64)
-
-    def _number(self, value: Any) -> float:
-        try:
-            return np.nan if value is None else float(value)
-        except (OverflowError, ValueError) as error:
-            raise ValueError(
-                f"Got {value!r} in column {self.name!r}, but expected numbers."
-            ) from error
 
 
 class Levels(NamedTuple):
@@ -438,6 +548,11 @@ class Levels(NamedTuple):
     known: list[str]
     other: list[str]
     share: NDArray[np.float64]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the encoded columns."""
+        return [*self.known, *self.other]
 
     @classmethod
     def learn(
@@ -475,26 +590,9 @@ class Levels(NamedTuple):
         ]
         return rows.take(np.take(row_of_label, codes), axis=0)
 
-
-def _kind_of(dtype: Any) -> str | None:
-    """Return "numbers", "strings", "objects", or None for any other type."""
-    if isinstance(dtype, np.dtype):
-        return _KINDS.get(dtype.kind)
-    if dtype.is_numeric() or dtype == nw.Boolean:
-        return "numbers"
-    if dtype in (nw.Object, nw.Unknown):
-        return "objects"
-    return "strings" if dtype in (nw.String, nw.Categorical, nw.Enum) else None
-
-
-def _is_missing(value: Any) -> bool:
-    # pandas need not be installed, so its NA and NaT are recognised by the names of their types.
-    is_nan = isinstance(value, float) and np.isnan(value)
-    return is_nan or type(value).__name__ in ("NoneType", "NAType", "NaTType")
-
-
-def _label(value: Any) -> str:
-    """Name a level: 3 and 3.0 get one name, and so do 0.1 in single and double precision."""
-    if isinstance(value, str | bytes | Integral):
-        return str(value)
-    return str(int(value)) if float(value).is_integer() else format(float(value), ".7g")
+    def shares_of(self, labels: list[str | None], codes: NDArray[np.int64]) -> tuple[float, float]:
+        """Return the shares of rows that are missing, and that have no level of their own."""
+        known = {None, *self.known}
+        is_missing = np.array([label is None for label in labels])
+        is_infrequent = np.array([label not in known for label in labels])
+        return is_missing[codes].mean(), is_infrequent[codes].mean()

@@ -69,6 +69,9 @@ def as_rows(X: Any, n_axes: int | None = 2) -> NDArray[Any]:
     """
     if issparse(X):
         raise TypeError("Got a sparse X, but expected a dense array: call toarray().")
+    if isinstance(X, np.ma.MaskedArray):
+        # Whole numbers and text have no value that says missing.
+        X = np.ma.filled(X.astype(np.float64 if X.dtype.kind in "biuf" else object), np.nan)
     array = np.asarray(X)
     if array.ndim != n_axes and (n_axes or array.ndim < 2):
         raise ValueError(

@@ -1,0 +1,189 @@
+"""The columns of a table: what each holds, and its rows as numbers or as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_fordes.preprocessing._values import (
+    DATE,
+    DURATION,
+    NUMBER,
+    TEXT,
+    is_code,
+    is_missing,
+    kind_of,
+    label_of,
+    number_of,
+    seconds_of,
+    seconds_since_1970,
+    shown,
+)
+
+# A column may also hold categories; one without any value in training is empty.
+CATEGORY, EMPTY = "category", "empty"
+_READERS: dict[str, tuple[Callable[[Any], float], str]] = {
+    NUMBER: (number_of, "finite numbers or gaps"),
+    DATE: (seconds_since_1970, "dates of the years 1 to 9999"),
+    DURATION: (seconds_of, "durations"),
+}
+
+
+def read_columns(table: Any) -> list[Column]:
+    """Return the columns of a table, named by the frame or by their position in the array.
+
+    Parameters
+    ----------
+    table : data frame or ndarray of shape (n_samples, n_features)
+        As `as_table` returns it.
+    """
+    if isinstance(table, np.ndarray):
+        return [Column(position, values) for position, values in enumerate(table.T)]
+    return [Column(values.name, values) for values in nw.from_native(table).iter_columns()]
+
+
+class Column:
+    """A column of a table.
+
+    Its type in the container decides little: what it holds is found from all of its values, and
+    how later rows are read from what it held in training.
+
+    Parameters
+    ----------
+    name : str or int
+    values : narwhals series or ndarray of shape (n_samples,)
+    """
+
+    def __init__(self, name: Any, values: Any) -> None:
+        self.name = name
+        self._values = values
+        if isinstance(values, np.ndarray):
+            self._has_numeric_type, self._has_category_type = values.dtype.kind in "biuf", False
+        else:
+            dtype = values.dtype
+            self._has_numeric_type = dtype.is_numeric() or dtype == nw.Boolean
+            self._has_category_type = dtype in (nw.Categorical, nw.Enum)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def find_kind(self) -> str:
+        """Decide what the column holds: numbers, dates, durations, categories or nothing.
+
+        Text is numbers or dates if all of it reads so. Digits after a zero are names.
+        """
+        if self._has_numeric_type:
+            return EMPTY if np.isnan(self.floats(NUMBER)).all() else NUMBER
+        kinds = {kind_of(value) for value in self._present}
+        if not kinds:
+            return EMPTY
+        if self._has_category_type:
+            return CATEGORY
+        for kind in _READERS:
+            if kinds == {kind} or (kinds <= {kind, TEXT} and self._text_reads_as(kind)):
+                return kind
+        return CATEGORY
+
+    def has_text(self) -> bool:
+        """Whether some values are text, of numbers perhaps."""
+        return not self._has_numeric_type and any(kind_of(v) == TEXT for v in self._present)
+
+    def floats(self, kind: str) -> NDArray[np.float64]:
+        """Return numbers, seconds since 1970 (UTC) or seconds, NaN where missing.
+
+        Parameters
+        ----------
+        kind : str
+            What the column held in training.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If a value is of another kind, or infinite.
+        """
+        if not (kind == NUMBER and self._has_numeric_type):
+            distinct, codes = self._distinct
+            return np.array([self._read(value, kind) for value in distinct])[codes]
+        if isinstance(self._values, np.ndarray):
+            numbers: NDArray[np.float64] = self._values.astype(np.float64)
+        else:
+            numbers = self._values.cast(nw.Float64).to_numpy()
+        if np.isinf(numbers).any():
+            raise ValueError(
+                f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
+            )
+        return numbers
+
+    def labels(self) -> tuple[list[str | None], NDArray[np.int64]]:
+        """Return labels, None for missing values, and the index of each row's label.
+
+        Raises
+        ------
+        ValueError
+            If a value has no text of its own.
+        """
+        distinct, codes = self._distinct
+        # As an array of strings, every label would take the memory of the longest.
+        return [None if value is None else self._label(value) for value in distinct], codes
+
+    @property
+    def _present(self) -> list[Any]:
+        return [value for value in self._distinct[0] if value is not None]
+
+    @cached_property
+    def _distinct(self) -> tuple[list[Any], NDArray[np.int64]]:
+        """Return distinct values, None if missing, and the index of each row's value."""
+        values = self._values
+        if isinstance(values, np.ndarray):
+            # Finer units than microseconds would come as integers.
+            is_time = values.dtype.kind in "mM"
+            values = (values.astype(f"{values.dtype.kind}8[us]") if is_time else values).tolist()
+        else:
+            values = values.to_list()
+        position: dict[Hashable, int] = {}
+        try:
+            codes = [position.setdefault(value, len(position)) for value in values]
+        except TypeError as error:
+            raise ValueError(
+                f"Got values in column {self.name!r} that can't be compared ({error}), but "
+                "expected numbers, text, dates or categories."
+            ) from error
+        distinct = [None if is_missing(value) else value for value in position]
+        return distinct, np.array(codes, dtype=np.int64)
+
+    def _text_reads_as(self, kind: str) -> bool:
+        texts = [value for value in self._present if kind_of(value) == TEXT]
+        if kind == NUMBER and any(map(is_code, texts)):
+            return False
+        try:
+            # Text that only stands for gaps says nothing of the kind.
+            return not np.isnan([_READERS[kind][0](text) for text in texts]).all()
+        except (ValueError, TypeError, OverflowError):
+            return False
+
+    def _read(self, value: Any, kind: str) -> float:
+        read, expected = _READERS[kind]
+        try:
+            return np.nan if value is None else read(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"Got {shown(value)} in column {self.name!r}, but expected {expected}."
+            ) from error
+
+    def _label(self, value: Any) -> str:
+        try:
+            return label_of(value)
+        except ValueError as error:
+            raise ValueError(
+                f"Got {shown(value)} in column {self.name!r}, but expected numbers, text, dates "
+                "or categories."
+            ) from error
