@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from itertools import compress
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,11 +15,11 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
+from sklearn_fordes.preprocessing._levels import INFREQUENT, MISSING, Levels
+from sklearn_fordes.preprocessing._numbers import statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE, NUMBER
 
-_INFREQUENT, _MISSING = "infrequent", "missing"
-_DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
 # A column of categories with a smaller share of its values in levels of their own is named.
 _LEAST_KEPT_SHARE = 0.1
 _SHARES = ("missing", "infrequent", "clipped")
@@ -171,10 +170,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         kinds = self._find_kinds(columns)
         raw, categories = _read(columns, kinds)
         parts = [
-            _varying_parts(values) if kind == DATE else [""]
+            varying_parts(values) if kind == DATE else [""]
             for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
         ]
-        low, high, center, scale, n_values = _statistics(_with_parts(raw, parts))
+        low, high, center, scale, n_values = statistics(with_parts(raw, parts))
         has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
         levels = [
             Levels.learn(*column.labels(), self.min_frequency, self.max_levels)
@@ -375,7 +374,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
 
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
         raw, categories = _read(columns, self.kinds_)
-        numbers = _with_parts(raw, self.parts_)
+        numbers = with_parts(raw, self.parts_)
         clipped = np.where(np.isnan(numbers), self.center_, numbers).clip(self.low_, self.high_)
         # Halves, since the difference of two numbers may be beyond double precision.
         with np.errstate(over="ignore"):
@@ -389,45 +388,17 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     def _suffixes(self) -> list[str]:
         """Return what is appended to the name of its input column, for each encoded column."""
         suffixes = [part for parts in self.parts_ for part in parts]
-        suffixes += [_MISSING] * int(self.has_gaps_.sum())
+        suffixes += [MISSING] * int(self.has_gaps_.sum())
         return suffixes + [name for levels in self.levels_ for name in levels.columns]
 
     def _is_clipped(self, raw: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether values, or parts of dates, are outside the training range."""
-        numbers = _with_parts(raw, self.parts_)
+        numbers = with_parts(raw, self.parts_)
         owner = np.repeat(np.arange(raw.shape[1]), [len(names) for names in self.parts_])
         is_clipped = np.zeros(raw.shape, dtype=bool)
         rows, columns = np.nonzero((numbers < self.low_) | (numbers > self.high_))
         is_clipped[rows, owner[columns]] = True
         return is_clipped
-
-
-def _statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
-    """Return the minimum, maximum, median, scale and number of values of columns of numbers.
-
-    Quantiles are those of `numpy.quantile`, of the values that are not missing.
-    """
-    # In units of the largest value, no difference of two values overflows.
-    unit = np.nanmax(np.abs(numbers), axis=0, initial=0.0)
-    unit[unit == 0] = 1.0
-    ordered = np.sort(numbers / unit, axis=0)  # NaN comes last.
-    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
-
-    def quantile(level: float) -> NDArray[np.float64]:
-        position = level * last
-        below = position.astype(int)
-        part = position - below
-        columns = np.arange(len(last))
-        a, b = ordered[below, columns], ordered[np.minimum(below + 1, last), columns]
-        return np.where(part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part))
-
-    low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
-    half_spread = unit * (np.where(third > first, third - first, (high - low) / 2) / 2)
-    # A column that hardly varies is constant: it carries no information.
-    scale = np.zeros_like(unit)
-    np.divide(0.5, half_spread, out=scale, where=half_spread > np.finfo(np.float64).tiny / 2)
-    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
-    return unit * low, unit * high, unit * center, scale, n_values
 
 
 def _is_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -444,38 +415,6 @@ def _read(
     for index, (column, kind) in enumerate(numeric):
         raw[:, index] = column.floats(kind)
     return raw, list(compress(columns, kinds == CATEGORY))
-
-
-def _with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:
-    """Return the numbers that are made of columns of floats, of shape (n_samples, n_numbers)."""
-    if all(names == [""] for names in parts):
-        return raw
-    blocks = []
-    for column, names in zip(raw.T, parts, strict=True):
-        if names == [""]:
-            blocks.append(column[:, None])
-        else:
-            blocks.append(_date_parts(column)[:, [_DATE_PARTS.index(name) for name in names]])
-    return np.concatenate(blocks, axis=1)
-
-
-def _date_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return parts of dates of shape (n_samples, 5), NaN where missing."""
-    is_missing = np.isnan(seconds)
-    known = np.where(is_missing, 0, seconds)
-    day, seconds_of_day = np.divmod(known, 86400)
-    months = day.astype("M8[D]").astype("M8[M]").astype(np.int64)
-    parts = [months // 12 + 1970, months % 12 + 1, (day + 3) % 7]
-    parts += [seconds_of_day / 3600, known / 86400]
-    stacked = np.stack(parts, axis=1)
-    stacked[is_missing] = np.nan
-    return stacked
-
-
-def _varying_parts(seconds: NDArray[np.float64]) -> list[str]:
-    """Return the names of the parts of a date that have several values."""
-    parts = _date_parts(seconds[~np.isnan(seconds)])
-    return list(compress(_DATE_PARTS, (parts != parts[:1]).any(axis=0)))
 
 
 def _shares(
@@ -515,7 +454,7 @@ def _in_words(kind: str, suffixes: list[str]) -> str:
     """Describe the encoded columns of one input column."""
     if kind != CATEGORY:
         return ", ".join(suffix or kind for suffix in suffixes) or "nothing"
-    n_levels = sum(suffix not in (_INFREQUENT, _MISSING) for suffix in suffixes)
+    n_levels = sum(suffix not in (INFREQUENT, MISSING) for suffix in suffixes)
     return ", ".join([f"{n_levels} levels", *suffixes[n_levels:]])
 
 
@@ -529,70 +468,3 @@ def _unique(names: NDArray[np.object_]) -> Iterator[str]:
             taken.add(name)
         seen.add(name)
         yield name
-
-
-class Levels(NamedTuple):
-    """The encoded columns of one categorical column.
-
-    Parameters
-    ----------
-    known : list of str
-        Levels with an encoded column each, sorted.
-    other : list of str
-        The encoded columns after these: "infrequent", "missing", both or neither.
-    share : ndarray of shape (n_columns,)
-        Share of the training rows in each encoded column. It encodes values for which there is
-        no column.
-    """
-
-    known: list[str]
-    other: list[str]
-    share: NDArray[np.float64]
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the encoded columns."""
-        return [*self.known, *self.other]
-
-    @classmethod
-    def learn(
-        cls,
-        labels: list[str | None],
-        codes: NDArray[np.int64],
-        min_frequency: int,
-        max_levels: int,
-    ) -> Levels:
-        """Choose the levels of training rows, given as labels and the index of each row's label."""
-        count = Counter[str]()
-        n_missing = 0
-        for label, n in zip(labels, np.bincount(codes).tolist(), strict=True):
-            if label is None:
-                n_missing += n
-            else:
-                count[label] += n
-        most_frequent = sorted(count, key=lambda label: (-count[label], label))[:max_levels]
-        known = sorted(label for label in most_frequent if count[label] >= min_frequency)
-        counts = [count[label] for label in known]
-        rest = {_INFREQUENT: count.total() - sum(counts), _MISSING: n_missing}
-        other = {name: n for name, n in rest.items() if n >= min_frequency}
-        return cls(known, list(other), np.array([*counts, *other.values()]) / len(codes))
-
-    def encode(self, labels: list[str | None], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return rows of shape (n_samples, n_columns): indicators, or the shares."""
-        n_columns = len(self.share)
-        rows = np.eye(n_columns + 1, n_columns, dtype=np.float32)
-        rows[-1] = self.share
-        column_of = {label: column for column, label in enumerate(self.known)}
-        other = {name: column for column, name in enumerate(self.other, len(self.known))}
-        unknown, missing = other.get(_INFREQUENT, -1), other.get(_MISSING, -1)
-        row_of_label = [
-            missing if label is None else column_of.get(label, unknown) for label in labels
-        ]
-        return rows.take(np.take(row_of_label, codes), axis=0)
-
-    def shares_of(self, labels: list[str | None], codes: NDArray[np.int64]) -> tuple[float, float]:
-        """Return the shares of rows that are missing, and that have no level of their own."""
-        known = {None, *self.known}
-        is_missing = np.array([label is None for label in labels])
-        is_infrequent = np.array([label not in known for label in labels])
-        return is_missing[codes].mean(), is_infrequent[codes].mean()

@@ -1,0 +1,71 @@
+"""Numbers that are made of columns of numbers, dates and durations, and their statistics."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
+
+
+def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
+    """Return the minimum, maximum, median, scale and number of values of columns of numbers.
+
+    Quantiles are those of `numpy.quantile`, of the values that are not missing.
+    """
+    # In units of the largest value, no difference of two values overflows.
+    unit = np.nanmax(np.abs(numbers), axis=0, initial=0.0)
+    unit[unit == 0] = 1.0
+    ordered = np.sort(numbers / unit, axis=0)  # NaN comes last.
+    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
+
+    def quantile(level: float) -> NDArray[np.float64]:
+        position = level * last
+        below = position.astype(int)
+        part = position - below
+        columns = np.arange(len(last))
+        a, b = ordered[below, columns], ordered[np.minimum(below + 1, last), columns]
+        return np.where(part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part))
+
+    low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
+    half_spread = unit * (np.where(third > first, third - first, (high - low) / 2) / 2)
+    # A column that hardly varies is constant: it carries no information.
+    scale = np.zeros_like(unit)
+    np.divide(0.5, half_spread, out=scale, where=half_spread > np.finfo(np.float64).tiny / 2)
+    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
+    return unit * low, unit * high, unit * center, scale, n_values
+
+
+def with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:
+    """Return the numbers that are made of columns of floats, of shape (n_samples, n_numbers)."""
+    if all(names == [""] for names in parts):
+        return raw
+    blocks = []
+    for column, names in zip(raw.T, parts, strict=True):
+        if names == [""]:
+            blocks.append(column[:, None])
+        else:
+            blocks.append(_date_parts(column)[:, [_DATE_PARTS.index(name) for name in names]])
+    return np.concatenate(blocks, axis=1)
+
+
+def _date_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return parts of dates of shape (n_samples, 5), NaN where missing."""
+    is_missing = np.isnan(seconds)
+    known = np.where(is_missing, 0, seconds)
+    day, seconds_of_day = np.divmod(known, 86400)
+    months = day.astype("M8[D]").astype("M8[M]").astype(np.int64)
+    parts = [months // 12 + 1970, months % 12 + 1, (day + 3) % 7]
+    parts += [seconds_of_day / 3600, known / 86400]
+    stacked: NDArray[np.float64] = np.stack(parts, axis=1)
+    stacked[is_missing] = np.nan
+    return stacked
+
+
+def varying_parts(seconds: NDArray[np.float64]) -> list[str]:
+    """Return the names of the parts of a date that have several values."""
+    parts = _date_parts(seconds[~np.isnan(seconds)])
+    return list(compress(_DATE_PARTS, (parts != parts[:1]).any(axis=0)))
