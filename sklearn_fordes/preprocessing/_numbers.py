@@ -28,7 +28,10 @@ def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
         part = position - below
         columns = np.arange(len(last))
         a, b = ordered[below, columns], ordered[np.minimum(below + 1, last), columns]
-        return np.where(part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part))
+        between: NDArray[np.float64] = np.where(
+            part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part)
+        )
+        return between
 
     low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
     half_spread = unit * (np.where(third > first, third - first, (high - low) / 2) / 2)
