@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-oldest lint typecheck bench bench-peers clean
+.PHONY: demo test test-slow test-oldest lint typecheck dist test-dist bench bench-peers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m benchmarks.demo
@@ -26,6 +26,18 @@ lint: .venv/test.stamp
 
 typecheck: .venv/test.stamp
 	.venv/bin/mypy
+
+# What is uploaded: the package alone, and all that its tests need.
+dist: .venv/dist.stamp
+	rm -rf build/dist
+	.venv/bin/python -m build --outdir build/dist .
+	.venv/bin/twine check --strict build/dist/*
+
+# The tests, from the unpacked source distribution.
+test-dist: dist .venv/test.stamp
+	rm -rf build/unpacked && mkdir -p build/unpacked
+	tar xzf build/dist/*.tar.gz -C build/unpacked --strip-components 1
+	cd build/unpacked && ../../.venv/bin/python -m pytest
 
 bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.recipe

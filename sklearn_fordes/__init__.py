@@ -8,7 +8,7 @@ from sklearn_fordes.estimators import FoRDEClassifier, FoRDERegressor, search_sp
 if TYPE_CHECKING:
     from sklearn_fordes.particles import Repulsion as Repulsion
 
-__version__ = "0.1.0"
+__version__ = "0.2.0a1"
 
 __all__ = ["FoRDEClassifier", "FoRDERegressor", "Repulsion", "__version__", "search_space"]
 
