@@ -135,7 +135,7 @@ DRAW = {
     "reliability": partial(reliability, [0, 1, 1], THREE),
     "diversity": partial(diversity, RNG.dirichlet(np.ones(3), size=(4, 10))),
     "two heat maps": partial(diversity, RNG.normal(size=(4, 10)), RNG.normal(size=(4, 10, 3))),
-    "history": partial(history, HISTORY, unit="nats"),
+    "history": partial(history, HISTORY),
     "uncertainty": partial(uncertainty, XX0 * XX1),
     "decision": partial(uncertainty, XX0 > 0.5, measure="decision", classes=["no", "yes"]),
     "rejection": partial(rejection, [0, 1, 1], [0, 1, 0], [0.1, 0.3, 0.2]),
@@ -622,6 +622,7 @@ BAD = [
     (surface, (LOGISTIC, X), {"eps": -1}, r"Got eps=-1, but expected a number >= 0"),
     (surface, (LOGISTIC, np.ones((2, 3, 3))), {}, r"Got X of shape \(2, 3, 3\), but expected"),
     (rejection, ([0, 1], [0, 1], [0.1, np.nan]), {}, r"Input uncertainty contains NaN"),
+    (rejection, ([0.1, 0.2], [0.1, 0.3], [1, 2]), {}, r"Unknown label type: continuous"),
     (rejection_of, (LOGISTIC, X, Y), {"measure": "decision"}, r"'decision', but .*, epistemic\."),
     (tradeoff, ([0, 2], [1, 2], [1, 2]), {}, r"Got alphas=\[0.0, 2.0\], but expected numbers"),
     (tradeoff, ([0, 1], [1, 2, 3], [1, 2]), {}, r"Got clean of shape \(3,\) for 2 alphas, but"),
@@ -638,13 +639,13 @@ def test_bad_input_raises_before_a_figure_is_made(method, arguments, options, me
 @pytest.mark.parametrize(
     ("display", "model", "error", "message"),
     [
-        (ReliabilityDisplay, LINEAR, ValueError, r"Got LinearRegression, which has no classes_"),
-        (AccuracyRejectionDisplay, LINEAR, ValueError, r"Got LinearRegression, .* no classes_"),
-        (DiversityDisplay, LOGISTIC, TypeError, r"predict_proba_members or predict_members"),
-        (TrainingHistoryDisplay, LOGISTIC, TypeError, r"the attribute history_"),
-        (UncertaintyDisplay, LOGISTIC, TypeError, r"Got measure='epistemic' .*'total'"),
-        (UncertaintyDisplay, LINEAR, TypeError, r"the method predict_uncertainty"),
-        (LengthscaleTradeoffDisplay, LOGISTIC, TypeError, r"the parameter lengthscale"),
+        (ReliabilityDisplay, LINEAR, AttributeError, r"has no attribute 'predict_proba'"),
+        (AccuracyRejectionDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_proba'"),
+        (DiversityDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_proba_members'"),
+        (TrainingHistoryDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'history_'"),
+        (UncertaintyDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_uncertainty'"),
+        (UncertaintyDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_uncertainty'"),
+        (LengthscaleTradeoffDisplay, LOGISTIC, ValueError, r"'lengthscale' for .* Logistic"),
     ],
 )
 def test_an_estimator_without_what_a_display_needs_raises(display, model, error, message):

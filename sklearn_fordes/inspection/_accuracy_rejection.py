@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from sklearn_fordes.inspection._display import (
     Array,
     Display,
     Style,
-    draw_line,
-    hide_frame,
-    model_label,
-)
-from sklearn_fordes.inspection._evaluation import (
-    check_classifier,
     check_measure,
+    draw_line,
+    model_label,
     name_of,
     uncertainty_of,
 )
@@ -85,10 +82,9 @@ class AccuracyRejectionDisplay(Display):
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         label = model_label(name, f"area = {self.area:.3f}")
         self.line_ = draw_line(ax, self.rejected, self.accuracy, style, label=label)
-        ax.set(xlim=(0, 1), xlabel="share of rows rejected, most uncertain first")
+        ax.set(xlabel="share of rows rejected, most uncertain first", xlim=(0, 1))
         ax.set_ylabel("accuracy of the rows kept")
-        ax.legend(loc="lower right", frameon=False)
-        hide_frame(ax)
+        ax.legend(loc="lower right")
 
     @classmethod
     def from_estimator(
@@ -125,7 +121,6 @@ class AccuracyRejectionDisplay(Display):
         """
         cls._check_estimator(estimator)
         check_measure(measure)
-        check_classifier(estimator)
         uncertainty = uncertainty_of(estimator, X, measure)
         name = name_of(estimator) if name is None else name
         return cls.from_predictions(
@@ -163,6 +158,7 @@ class AccuracyRejectionDisplay(Display):
         """
         labels, predicted, values = map(column_or_1d, (y_true, y_pred, uncertainty))
         check_consistent_length(labels, predicted, values)
+        check_classification_targets(predicted)
         assert_all_finite(values, input_name="uncertainty")
         return cls(*rejection_curve(labels == predicted, values), name=name).plot(ax, **kwargs)
 

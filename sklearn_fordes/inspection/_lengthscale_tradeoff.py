@@ -7,31 +7,15 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.pipeline import Pipeline
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from sklearn_fordes.inspection._display import (
-    BLUE,
-    VERMILLION,
-    Array,
-    Display,
-    Style,
-    draw_line,
-    hide_frame,
-)
-from sklearn_fordes.inspection._evaluation import lacks
+from sklearn_fordes.inspection._display import Array, Display, Style, draw_line, final_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import PolyCollection
-    from matplotlib.lines import Line2D
-
-LINES = {
-    "clean": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "corrupted": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
-}
 
 
 @dataclass(eq=False, repr=False)
@@ -86,27 +70,20 @@ class LengthscaleTradeoffDisplay(Display):
     score_name: str | None = None
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        self.lines_: dict[str, Line2D] = {}
-        self.bands_: dict[str, PolyCollection] = {}
-        for key in LINES:
-            self._draw_scores(ax, key, style)
+        self.lines_, self.bands_ = {}, {}
+        for key, linestyle in {"clean": "-", "corrupted": "--"}.items():
+            scores = getattr(self, key).reshape(len(self.alphas), -1)
+            mean = scores.mean(axis=1)
+            defaults = {"label": key, "marker": "o", "linestyle": linestyle}
+            line = self.lines_[key] = draw_line(ax, self.alphas, mean, style, **defaults)
+            if scores.shape[1] > 1:
+                std = scores.std(axis=1, ddof=1)
+                low, high, color = mean - std, mean + std, line.get_color()
+                self.bands_[key] = ax.fill_between(self.alphas, low, high, color=color, alpha=0.2)
         ax.set(xlabel="lengthscale α (0: identity, 1: pca)", ylabel=self.score_name or "score")
-        ax.legend(frameon=False)
-        hide_frame(ax)
+        ax.legend()
         if name:
             ax.set_title(name)
-
-    def _draw_scores(self, ax: Axes, key: str, style: Style) -> None:
-        """Draw the mean over seeds, and one standard deviation around it."""
-        scores = getattr(self, key).reshape(len(self.alphas), -1)
-        mean = scores.mean(axis=1)
-        line = draw_line(ax, self.alphas, mean, style, label=key, markersize=5, **LINES[key])
-        self.lines_[key] = line
-        if scores.shape[1] > 1:
-            std = scores.std(axis=1, ddof=1)
-            self.bands_[key] = ax.fill_between(
-                self.alphas, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0
-            )
 
     @classmethod
     def from_estimator(
@@ -154,21 +131,23 @@ class LengthscaleTradeoffDisplay(Display):
         display : LengthscaleTradeoffDisplay
             The display, drawn.
         """
-        cls._require_matplotlib("from_estimator")
-        check_alphas(np.asarray(alphas))
-        parameter = parameter_name(estimator, "lengthscale")
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         if scoring is None:
             scoring = "neg_log_loss" if is_classifier(estimator) else "r2"
         scorer = check_scoring(estimator, scoring)
         copies = X_corrupted if isinstance(X_corrupted, list | tuple) else [X_corrupted]
-        scores = []
+        clean, corrupted = [], []
         for alpha in alphas:
-            model = clone(estimator).set_params(**{parameter: float(alpha)}).fit(X, y)
-            clean, *corrupted = [scorer(model, rows, y_test) for rows in (X_test, *copies)]
-            scores.append((clean, np.mean(corrupted)))
-        clean, corrupted = np.array(scores).T
+            model = clone(estimator)
+            final_step(model)[0].set_params(lengthscale=float(alpha))
+            model.fit(X, y)
+            clean.append(scorer(model, X_test, y_test))
+            corrupted.append(np.mean([scorer(model, rows, y_test) for rows in copies]))
+        score_name = str(getattr(scoring, "__name__", scoring)).replace("_", " ")
+        if scoring == "neg_log_loss":
+            score_name = "negative log loss (nats)"
         return cls.from_predictions(
-            alphas, clean, corrupted, score_name=score_name_of(scoring), ax=ax, name=name, **kwargs
+            alphas, clean, corrupted, score_name=score_name, ax=ax, name=name, **kwargs
         )
 
     @classmethod
@@ -204,7 +183,8 @@ class LengthscaleTradeoffDisplay(Display):
             The display, drawn.
         """
         grid = np.asarray(alphas, dtype=np.float64)
-        check_alphas(grid)
+        if grid.ndim != 1 or not grid.size or not ((grid >= 0) & (grid <= 1)).all():
+            raise ValueError(f"Got alphas={grid.tolist()}, but expected numbers between 0 and 1.")
         scores = {"clean": np.asarray(clean), "corrupted": np.asarray(corrupted)}
         for key, values in scores.items():
             if values.ndim not in (1, 2) or len(values) != len(grid):
@@ -213,25 +193,3 @@ class LengthscaleTradeoffDisplay(Display):
                     "(n_alphas,) or (n_alphas, n_seeds)."
                 )
         return cls(grid, **scores, score_name=score_name, name=name).plot(ax, **kwargs)
-
-
-def check_alphas(alphas: NDArray[Any]) -> None:
-    """Raise an error unless there are lengthscales between 0 and 1."""
-    if alphas.ndim != 1 or not alphas.size or not ((alphas >= 0) & (alphas <= 1)).all():
-        raise ValueError(f"Got alphas={alphas.tolist()}, but expected numbers between 0 and 1.")
-
-
-def parameter_name(estimator: Any, name: str) -> str:
-    """Return how a parameter of the last step is named from outside the pipeline."""
-    if isinstance(estimator, Pipeline):
-        step, last = estimator.steps[-1]
-        return f"{step}__{parameter_name(last, name)}"
-    if name not in estimator.get_params():
-        raise lacks(estimator, f"the parameter {name}")
-    return name
-
-
-def score_name_of(scoring: Any) -> str:
-    """Return a readable name of a score."""
-    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
-    return "negative log loss (nats)" if name == "neg_log_loss" else name.replace("_", " ")

@@ -11,15 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import column_or_1d
 
 from sklearn_fordes.inspection._display import (
-    GREY,
     Array,
     Display,
     Style,
     draw_line,
-    hide_frame,
     model_label,
+    name_of,
 )
-from sklearn_fordes.inspection._evaluation import check_classifier, class_indices, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,41 +80,29 @@ class ReliabilityDisplay(Display):
         return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        if REFERENCE not in ax.get_legend_handles_labels()[1]:
-            ax.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=":", label=REFERENCE)
-        filled = self.share > 0
-        self.line_ = draw_line(
-            ax,
-            self.confidence[filled],
-            self.accuracy[filled],
-            style,
-            label=model_label(name, f"ECE = {self.ece:.3f}"),
-            marker="o",
-            markersize=4,
-            clip_on=False,
-        )
-        self._draw_histogram(ax, filled)
-        ax.set(xlim=(0, 1.02), xlabel="confidence (probability of the predicted class)")
-        ax.set(ylim=(0, 1.02), ylabel="accuracy (points), share of rows (bars)")
-        ax.legend(loc="upper left", frameon=False)
-        hide_frame(ax)
-
-    def _draw_histogram(self, ax: Axes, filled: NDArray[np.bool_]) -> None:
-        """Draw the share of rows on the same scale as the accuracy: both run from 0 to 1."""
         from matplotlib.colors import to_rgba
 
-        n_bins, color = len(self.share), self.line_.get_color()
+        filled = self.share > 0
+        x, y = self.confidence[filled], self.accuracy[filled]
+        label = model_label(name, f"ECE = {self.ece:.3f}")
+        self.line_ = draw_line(ax, x, y, style, label=label, marker="o", clip_on=False)
+        n_bins, color = len(filled), self.line_.get_color()
+        # The share of rows, on the same scale as the accuracy: both run from 0 to 1.
         self.bars_ = ax.bar(
-            np.arange(n_bins)[filled] / n_bins,
+            np.flatnonzero(filled) / n_bins,
             self.share[filled],
             1 / n_bins,
             align="edge",
             # Faint within, so that the outlines of several models are seen one behind the other.
             facecolor=to_rgba(color, 0.12),
             edgecolor=color,
-            linewidth=0.8,
             zorder=0,
         )
+        if REFERENCE not in ax.get_legend_handles_labels()[1]:
+            ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
+        ax.set(xlim=(0, 1.02), xlabel="confidence (probability of the predicted class)")
+        ax.set(ylim=(0, 1.02), ylabel="accuracy (points), share of rows (bars)")
+        ax.legend(loc="upper left")
 
     @classmethod
     def from_estimator(
@@ -151,7 +137,6 @@ class ReliabilityDisplay(Display):
             The display, drawn.
         """
         cls._check_estimator(estimator)
-        check_classifier(estimator)
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
@@ -196,27 +181,29 @@ class ReliabilityDisplay(Display):
         """
         labels, probabilities = column_or_1d(y_true), np.asarray(y_proba, dtype=np.float64)
         known = np.unique(labels) if classes is None else np.asarray(classes)
-        check_probabilities(labels, probabilities, known)
+        if probabilities.shape != (len(labels), len(known)):
+            raise ValueError(
+                f"Got y_proba of shape {probabilities.shape} for {len(labels)} labels and the "
+                f"classes {known.tolist()}, but expected a row for each label and a column for "
+                "each class; name the classes with classes=…."
+            )
+        # The tolerance admits single precision and rounded tables.
+        if not (
+            (probabilities >= 0).all() and np.allclose(probabilities.sum(axis=1), 1, atol=1e-2)
+        ):
+            raise ValueError(
+                "Got y_proba whose rows don't, but expected rows of probabilities that sum to 1."
+            )
+        unseen = np.setdiff1d(labels, known)
+        if unseen.size:
+            raise ValueError(
+                f"Got labels {unseen.tolist()}, but expected some of the classes {known.tolist()}."
+            )
         if not (isinstance(n_bins, Integral) and n_bins >= 1):
             raise ValueError(f"Got n_bins={n_bins!r}, but expected an integer >= 1.")
-        correct = probabilities.argmax(axis=1) == class_indices(labels, known)
+        correct = known[probabilities.argmax(axis=1)] == labels
         bins = reliability_bins(probabilities.max(axis=1), correct, n_bins)
         return cls(*bins, name=name).plot(ax, **kwargs)
-
-
-def check_probabilities(labels: NDArray[Any], y_proba: Array, classes: NDArray[Any]) -> None:
-    """Raise an error unless there is a distribution over the classes for each label."""
-    if y_proba.shape != (len(labels), len(classes)):
-        raise ValueError(
-            f"Got y_proba of shape {y_proba.shape} for {len(labels)} labels and the classes "
-            f"{classes.tolist()}, but expected a row for each label and a column for each class; "
-            "name the classes with classes=…."
-        )
-    # The tolerance admits single precision and rounded tables.
-    if not ((y_proba >= 0).all() and np.allclose(y_proba.sum(axis=1), 1, atol=1e-2)):
-        raise ValueError(
-            "Got y_proba whose rows don't, but expected rows of probabilities that sum to 1."
-        )
 
 
 def reliability_bins(

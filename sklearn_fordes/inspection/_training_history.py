@@ -10,26 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_fordes.inspection._display import (
-    BLUE,
-    GREEN,
-    VERMILLION,
+    COLORS,
     Array,
     Display,
     Style,
     draw_line,
-    hide_frame,
+    final_step,
 )
-from sklearn_fordes.inspection._evaluation import final_step, lacks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
-
 
 LINES = {
-    "driving_loss": {"color": BLUE, "linestyle": "-", "label": "driving loss (mean of members)"},
-    "valid_loss": {"color": VERMILLION, "linestyle": "--", "label": "validation loss (ensemble)"},
-    "repulsion": {"color": GREEN, "linestyle": ":", "label": "repulsion (mean of members)"},
+    "driving_loss": {"linestyle": "-", "label": "driving loss (mean of members)"},
+    "valid_loss": {"linestyle": "--", "label": "validation loss (ensemble)"},
+    "repulsion": {"linestyle": ":", "label": "repulsion (mean of members)", "color": COLORS[2]},
 }
 
 
@@ -53,8 +48,6 @@ class TrainingHistoryDisplay(Display):
         Repulsion, mean over members.
     valid_loss : ndarray of shape (n_epochs,), default=None
         Loss of the ensemble on validation rows. NaN where an epoch has none.
-    unit : str, default=None
-        Unit of the losses, for the label.
 
     Attributes
     ----------
@@ -78,7 +71,7 @@ class TrainingHistoryDisplay(Display):
     ...     {"epoch": 1, "driving_loss": 0.7, "repulsion": 0.3, "valid_loss": 0.6},
     ...     {"epoch": 2, "driving_loss": 0.5, "repulsion": 0.2, "valid_loss": 0.4},
     ... ]
-    >>> TrainingHistoryDisplay.from_history(history, unit="nats").best_epoch
+    >>> TrainingHistoryDisplay.from_history(history).best_epoch
     2
     """
 
@@ -87,7 +80,6 @@ class TrainingHistoryDisplay(Display):
     _: KW_ONLY
     repulsion: Array | None = None
     valid_loss: Array | None = None
-    unit: str | None = None
 
     @property
     def best_epoch(self) -> int | None:
@@ -99,40 +91,31 @@ class TrainingHistoryDisplay(Display):
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        self.lines_: dict[str, Line2D] = {}
-        self.repulsion_ax_: Axes | None = None
-        self._draw_line(ax, "driving_loss", style)
-        if self.valid_loss is not None:
-            self._draw_line(ax, "valid_loss", style)
-            best = np.nanargmin(self.valid_loss)
-            epoch, loss = self.epoch[best], self.valid_loss[best]
-            ax.plot(epoch, loss, "o", color=VERMILLION, label=f"lowest at epoch {epoch}")
-        unit = f" ({self.unit})" if self.unit else ""
-        ax.set(xlabel="epoch", ylabel=f"loss per row{unit}")
+        # The losses of classifiers and of regressors are negative log likelihoods.
+        ax.set(xlabel="epoch", ylabel="loss per row (nats)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        hide_frame(ax)
-        upper, handles = ax, ax.get_legend_handles_labels()[0]
-        if self.repulsion is not None and self.repulsion.any():
-            upper = self.repulsion_ax_ = self._draw_repulsion(ax, style)
-            handles.append(self.lines_["repulsion"])
-        # One legend for both axes, on the upper one, where no line crosses it.
-        upper.legend(handles=handles, edgecolor="none", loc="upper right")
         if name:
             ax.set_title(name)
-
-    def _draw_repulsion(self, ax: Axes, style: Style) -> Axes:
-        """Draw on a second axis, because loss and repulsion differ in unit and origin."""
-        twin = ax.twinx()
-        self._draw_line(twin, "repulsion", style)
-        twin.set_ylabel("repulsion")
-        twin.spines["top"].set_visible(False)
-        return twin
-
-    def _draw_line(self, ax: Axes, key: str, style: Style) -> None:
+        axes = {"driving_loss": ax}
+        if self.valid_loss is not None:
+            axes["valid_loss"] = ax
+        self.repulsion_ax_: Axes | None = None
+        if self.repulsion is not None and self.repulsion.any():
+            # On a second axis, because loss and repulsion differ in unit and origin.
+            axes["repulsion"] = self.repulsion_ax_ = ax.twinx()
+            self.repulsion_ax_.set_ylabel("repulsion")
         # A line through one epoch is invisible.
         marker = "o" if len(self.epoch) == 1 else ""
-        values = getattr(self, key)
-        self.lines_[key] = draw_line(ax, self.epoch, values, style, marker=marker, **LINES[key])
+        self.lines_ = {
+            key: draw_line(on, self.epoch, getattr(self, key), style, marker=marker, **LINES[key])
+            for key, on in axes.items()
+        }
+        handles = list(self.lines_.values())
+        if self.valid_loss is not None:
+            best, loss = self.epoch[np.nanargmin(self.valid_loss)], np.nanmin(self.valid_loss)
+            handles += ax.plot(best, loss, "o", color=COLORS[1], label=f"lowest at epoch {best}")
+        # One legend for both axes, on the upper one, where no line crosses it.
+        (self.repulsion_ax_ or ax).legend(handles=handles, loc="upper right")
 
     @classmethod
     def from_estimator(
@@ -153,18 +136,14 @@ class TrainingHistoryDisplay(Display):
             The display, drawn.
         """
         cls._check_estimator(estimator)
-        model, _ = final_step(estimator)
-        if not hasattr(model, "history_"):
-            raise lacks(estimator, "the attribute history_")
-        # The losses of classifiers and of regressors are negative log likelihoods.
-        return cls.from_history(model.history_, unit="nats", ax=ax, name=name, **kwargs)
+        history = final_step(estimator)[0].history_
+        return cls.from_history(history, ax=ax, name=name, **kwargs)
 
     @classmethod
     def from_history(
         cls,
         history: Sequence[Mapping[str, Any]],
         *,
-        unit: str | None = None,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -176,8 +155,6 @@ class TrainingHistoryDisplay(Display):
         history : sequence of dict
             An entry per epoch: ``driving_loss`` and, where there are, ``epoch``, ``repulsion`` and
             ``valid_loss``.
-        unit : str, default=None
-            Unit of the losses, for the label.
         ax, name, **kwargs : optional
             As in `plot`.
 
@@ -198,7 +175,6 @@ class TrainingHistoryDisplay(Display):
             driving_loss,
             repulsion=column(history, "repulsion"),
             valid_loss=column(history, "valid_loss"),
-            unit=unit,
             name=name,
         ).plot(ax, **kwargs)
 
