@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 
 from sklearn_fordes.inspection._display import Array, Display, Style, final_step
@@ -66,6 +67,10 @@ class DiversityDisplay(Display):
 
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
+        from matplotlib import pyplot
+
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(10, 4), layout="constrained")
         axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
         n_panels = 1 if self.cosine is None else 2
         if (len(axes), n_panels) == (1, 2):
@@ -168,17 +173,14 @@ class DiversityDisplay(Display):
                 f"Got input_gradients of shape {gradients.shape}, but expected (n_members, "
                 f"n_samples, n_features) with n_members, n_samples = {members.shape[:2]}."
             )
+        if members.ndim == 3:
+            classes = members.argmax(axis=-1)
+            disagreement = cdist(classes, classes, "hamming")
+        else:
+            disagreement = cdist(members, members, "cityblock") / members.shape[1]
         cosine = None if gradients is None else mean_cosine(gradients)
-        display = cls(mean_difference(members), cosine, regression=members.ndim == 2, name=name)
+        display = cls(disagreement, cosine, regression=members.ndim == 2, name=name)
         return display.plot(ax, **kwargs)
-
-
-def mean_difference(members: NDArray[Any]) -> Array:
-    """Return the share of rows with other classes, or the mean |difference| of numbers, (M, M)."""
-    if members.ndim == 3:
-        classes = members.argmax(axis=-1)
-        return np.stack([(classes != member).mean(axis=1) for member in classes])
-    return np.stack([np.abs(members - member).mean(axis=1) for member in members])
 
 
 def mean_cosine(gradients: Array) -> Array:
@@ -212,8 +214,8 @@ def split(ax: Axes) -> list[Axes]:
 def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> AxesImage:
     """Draw a matrix over pairs of members, with its mean over different members in the title."""
     image = ax.imshow(matrix, **style)
-    others = matrix[~np.eye(len(matrix), dtype=bool)]
-    ax.set(title=f"{title}, mean {others.mean():.2g}", xlabel="member", ylabel="member")
-    ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
+    mean, ticks = matrix[np.triu_indices_from(matrix, 1)].mean(), range(len(matrix))
+    ax.set(title=f"{title}, mean {mean:.2g}", xticks=ticks, yticks=ticks)
+    ax.set(xlabel="member", ylabel="member")
     ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.04)
     return image

@@ -133,7 +133,7 @@ class UncertaintyDisplay(Display):
             ax.legend(handles=patches, title="predicted class", loc="upper right")
 
     def _draw_points(self, ax: Axes, points: Array) -> None:
-        style: Style = {"s": 18, "edgecolors": "white", "linewidths": 0.6}
+        style: Style = {"s": 18, "edgecolors": "black", "linewidths": 0.6}
         if self.classes is None:
             # A row in the colour of the surface around it is predicted well.
             norm: Any = self.surface_.norm if self.measure == "decision" else None
