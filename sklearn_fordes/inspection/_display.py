@@ -14,15 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
 Array = NDArray[np.float64]
 Style = dict[str, Any]
 
 MEASURES = ("total", "aleatoric", "epistemic")
-
-# Okabe and Ito's colours, which any kind of colour vision tells apart.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 @dataclass(eq=False, repr=False)
@@ -88,20 +84,6 @@ class Display:
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         """Draw on axes; `style` holds the user's keyword arguments, which override defaults."""
-
-
-def draw_line(ax: Axes, x: NDArray[Any], y: Array, style: Style, **defaults: Any) -> Line2D:
-    """Draw a line; the user's style, short names like `lw` included, overrides the defaults.
-
-    The default colour depends on the number of lines on the axes, so that curves can be compared.
-    """
-    from matplotlib.cbook import normalize_kwargs
-    from matplotlib.lines import Line2D
-
-    color = COLORS[len(ax.lines) % len(COLORS)]
-    merged = {"color": color, **defaults, **normalize_kwargs(style, Line2D)}
-    (line,) = ax.plot(x, y, **merged)
-    return line
 
 
 def model_label(name: str | None, summary: str) -> str:

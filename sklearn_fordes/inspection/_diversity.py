@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 
@@ -74,7 +74,14 @@ class DiversityDisplay(Display):
         axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
         n_panels = 1 if self.cosine is None else 2
         if (len(axes), n_panels) == (1, 2):
-            axes = split(axes[0])
+            place = axes[0].get_subplotspec()
+            if place is None or not axes[0].axison:
+                raise ValueError(
+                    "Got axes that are not part of a grid or were split before, but expected fresh "
+                    "ones of plt.subplots, or two axes."
+                )
+            axes[0].set_axis_off()
+            axes = list(place.subgridspec(1, 2, wspace=0.6).subplots(squeeze=False)[0])
         if len(axes) != n_panels:
             raise ValueError(f"Got {len(axes)} axes, but expected {n_panels} or one to be split.")
         self.axes_ = np.array(axes)
@@ -189,26 +196,12 @@ def mean_cosine(gradients: Array) -> Array:
     Rows at which one of the two has no gradient, and so no direction, are left out of their mean;
     NaN if no row remains.
     """
-    n_members, n_rows, *_ = gradients.shape
-    flat = gradients.reshape(n_members * n_rows, -1).astype(np.float64)
-    unit = normalize(flat).reshape(n_members, n_rows, -1)
-    rows = unit.any(axis=-1).astype(np.float64)
+    flat = np.concatenate(gradients)
+    unit: Array = normalize(flat.reshape(len(flat), -1).astype(np.float64))
+    rows = unit.any(axis=1).reshape(len(gradients), -1).astype(np.float64)
+    unit = unit.reshape(len(gradients), -1)
     with np.errstate(invalid="ignore"):
-        cosine = np.einsum("ind,jnd->ij", unit, unit, optimize=True) / (rows @ rows.T)
-    return np.asarray(cosine)
-
-
-def split(ax: Axes) -> list[Axes]:
-    """Put two axes into the place of one, which is switched off."""
-    spec = ax.get_subplotspec()
-    if spec is None or not ax.axison:
-        raise ValueError(
-            "Got axes that are not part of a grid or were split before, but expected fresh ones of "
-            "plt.subplots, or two axes."
-        )
-    ax.set_axis_off()
-    places = spec.subgridspec(1, 2, wspace=0.6)
-    return [ax.figure.add_subplot(places[0, i]) for i in range(2)]
+        return unit @ unit.T / (rows @ rows.T)
 
 
 def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> AxesImage:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
@@ -16,7 +17,6 @@ from sklearn_fordes.inspection._display import (
     Display,
     Style,
     check_measure,
-    draw_line,
     model_label,
     name_of,
     uncertainty_of,
@@ -86,7 +86,8 @@ class ReliabilityDisplay(Display):
         filled = self.share > 0
         x, y = self.confidence[filled], self.accuracy[filled]
         label = model_label(name, f"ECE = {self.ece:.3f}")
-        self.line_ = draw_line(ax, x, y, style, label=label, marker="o", clip_on=False)
+        defaults: Style = {"label": label, "marker": "o", "clip_on": False}
+        (self.line_,) = ax.plot(x, y, **{**defaults, **style})
         n_bins, color = len(filled), self.line_.get_color()
         # The share of rows, on the same scale as the accuracy: both run from 0 to 1.
         self.bars_ = ax.bar(
@@ -199,8 +200,7 @@ class ReliabilityDisplay(Display):
             raise ValueError(
                 f"Got labels {unseen.tolist()}, but expected some of the classes {known.tolist()}."
             )
-        if not (isinstance(n_bins, Integral) and n_bins >= 1):
-            raise ValueError(f"Got n_bins={n_bins!r}, but expected an integer >= 1.")
+        check_scalar(n_bins, "n_bins", Integral, min_val=1)
         correct = known[probabilities.argmax(axis=1)] == labels
         bins = reliability_bins(probabilities.max(axis=1), correct, n_bins)
         return cls(*bins, name=name).plot(ax, **kwargs)
@@ -262,7 +262,7 @@ class AccuracyRejectionDisplay(Display):
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         label = model_label(name, f"area = {self.area:.3f}")
-        self.line_ = draw_line(ax, self.rejected, self.accuracy, style, label=label)
+        (self.line_,) = ax.plot(self.rejected, self.accuracy, **{"label": label, **style})
         ax.set(xlabel="share of rows rejected, most uncertain first", xlim=(0, 1))
         ax.set_ylabel("accuracy of the rows kept")
         ax.legend(loc="lower right")

@@ -13,11 +13,9 @@ from sklearn.metrics import check_scoring
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from sklearn_fordes.inspection._display import (
-    COLORS,
     Array,
     Display,
     Style,
-    draw_line,
     final_step,
 )
 
@@ -86,40 +84,32 @@ class TrainingHistoryDisplay(Display):
         return int(self.epoch[np.nanargmin(self.valid_loss)])
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        from matplotlib.ticker import MaxNLocator
-
         # The losses of classifiers and of regressors are negative log likelihoods.
         ax.set(xlabel="epoch", ylabel="loss per row (nats)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.locator_params(axis="x", integer=True)
         if name:
             ax.set_title(name)
         # A line through one epoch is invisible.
         style = {"marker": "o", **style} if len(self.epoch) == 1 else style
-        label = "driving loss (mean of members)"
-        line = draw_line(ax, self.epoch, self.driving_loss, style, label=label)
+        defaults: Style = {"label": "driving loss (mean of members)"}
+        (line,) = ax.plot(self.epoch, self.driving_loss, **{**defaults, **style})
         self.lines_ = {"driving_loss": line}
         if self.valid_loss is not None:
-            label = "validation loss (ensemble)"
-            line = draw_line(ax, self.epoch, self.valid_loss, style, label=label, linestyle="--")
+            best = np.nanargmin(self.valid_loss)
+            label = f"validation loss (ensemble), lowest at epoch {self.epoch[best]}"
+            defaults = {"label": label, "linestyle": "--", "marker": "o", "markevery": [best]}
+            (line,) = ax.plot(self.epoch, self.valid_loss, **{**defaults, **style})
             self.lines_["valid_loss"] = line
-            best, loss = self.epoch[np.nanargmin(self.valid_loss)], np.nanmin(self.valid_loss)
-            ax.plot(best, loss, "o", color=line.get_color(), label=f"lowest at epoch {best}")
-        upper, handles = ax, ax.get_legend_handles_labels()[0]
-        self.repulsion_ax_: Axes | None = None
+        upper, self.repulsion_ax_ = ax, None
         if self.repulsion is not None and self.repulsion.any():
             # On a second axis, because loss and repulsion differ in unit and origin.
             upper = self.repulsion_ax_ = ax.twinx()
             upper.set_ylabel("repulsion")
-            defaults = {
-                "label": "repulsion (mean of members)",
-                "linestyle": ":",
-                "color": COLORS[2],
-            }
-            line = draw_line(upper, self.epoch, self.repulsion, style, **defaults)
+            defaults = {"label": "repulsion (mean of members)", "linestyle": ":", "color": "C2"}
+            (line,) = upper.plot(self.epoch, self.repulsion, **{**defaults, **style})
             self.lines_["repulsion"] = line
-            handles.append(line)
         # One legend for both axes, on the upper one, where no line crosses it.
-        upper.legend(handles=handles, loc="upper right")
+        upper.legend(handles=list(self.lines_.values()), loc="upper right")
 
     @classmethod
     def from_estimator(
@@ -167,20 +157,18 @@ class TrainingHistoryDisplay(Display):
         display : TrainingHistoryDisplay
             The display, drawn.
         """
-        driving_loss = column(history, "driving_loss")
-        if driving_loss is None:
+        columns = {}
+        for key in ("driving_loss", "repulsion", "valid_loss"):
+            values = np.array([entry.get(key, np.nan) for entry in history], dtype=np.float64)
+            if not np.isnan(values).all():
+                columns[key] = values
+        if "driving_loss" not in columns:
             raise ValueError(
                 f"Got a history of {len(history)} epochs without driving_loss, but expected a dict "
                 "with driving_loss for each epoch, one at least."
             )
         epochs = [entry.get("epoch", number) for number, entry in enumerate(history, start=1)]
-        return cls(
-            np.array(epochs),
-            driving_loss,
-            repulsion=column(history, "repulsion"),
-            valid_loss=column(history, "valid_loss"),
-            name=name,
-        ).plot(ax, **kwargs)
+        return cls(np.array(epochs), **columns, name=name).plot(ax, **kwargs)
 
 
 @dataclass(eq=False, repr=False)
@@ -239,8 +227,9 @@ class LengthscaleTradeoffDisplay(Display):
         for key, linestyle in {"clean": "-", "corrupted": "--"}.items():
             scores = getattr(self, key).reshape(len(self.alphas), -1)
             mean = scores.mean(axis=1)
-            defaults = {"label": key, "marker": "o", "linestyle": linestyle}
-            line = self.lines_[key] = draw_line(ax, self.alphas, mean, style, **defaults)
+            defaults: Style = {"label": key, "marker": "o", "linestyle": linestyle}
+            (line,) = ax.plot(self.alphas, mean, **{**defaults, **style})
+            self.lines_[key] = line
             if scores.shape[1] > 1:
                 std = scores.std(axis=1, ddof=1)
                 low, high, color = mean - std, mean + std, line.get_color()
@@ -358,9 +347,3 @@ class LengthscaleTradeoffDisplay(Display):
                     "(n_alphas,) or (n_alphas, n_seeds)."
                 )
         return cls(grid, **scores, score_name=score_name, name=name).plot(ax, **kwargs)
-
-
-def column(history: Sequence[Mapping[str, Any]], key: str) -> Array | None:
-    """Return a value over epochs, NaN where one has none; None if no epoch has one."""
-    values = np.array([entry.get(key, np.nan) for entry in history], dtype=np.float64)
-    return None if np.isnan(values).all() else values

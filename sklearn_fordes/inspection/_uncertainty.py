@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
 from statistics import mode
 from typing import TYPE_CHECKING, Any, Self
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes.inspection._display import (
@@ -23,12 +25,9 @@ from sklearn_fordes.inspection._display import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import PathCollection
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.colors import Colormap
 
 SURFACES = (*MEASURES, "decision")
+POINTS: Style = {"s": 18, "edgecolors": "black", "linewidths": 0.6}
 
 
 @dataclass(eq=False, repr=False)
@@ -63,7 +62,7 @@ class UncertaintyDisplay(Display):
     surface_ : matplotlib QuadContourSet or QuadMesh
         The filled contours, or the areas of a classifier's decision.
     scatter_ : list of matplotlib PathCollection
-        The rows drawn, one entry per class.
+        The rows drawn, one entry per class. Without rows, those of a decision are empty.
     colorbar_ : matplotlib Colorbar or None
         The scale of the surface. None for a classifier's decision, which has a legend.
     ax_, figure_ : matplotlib Axes and Figure
@@ -96,15 +95,14 @@ class UncertaintyDisplay(Display):
     ylabel: str | None = None
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        self.surface_: ScalarMappable
-        self.scatter_: list[PathCollection] = []
-        self.colorbar_: Colorbar | None = None
-        if self.measure == "decision" and self.classes is not None:
-            self._draw_areas(ax, self.classes, style)
-        else:
+        self.scatter_: list[Any] = []
+        self.colorbar_: Any = None
+        if self.classes is None or self.measure != "decision":
             self._draw_contours(ax, style)
-        if self.points is not None:
-            self._draw_points(ax, self.points)
+        if self.classes is not None:
+            self._draw_classes(ax, self.classes, style)
+        elif self.points is not None:
+            self._draw_targets(ax, self.points)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         if name:
             ax.set_title(name)
@@ -117,37 +115,34 @@ class UncertaintyDisplay(Display):
         elif self.classes is None:
             label = f"{self.measure} variance (squared units of the target)"
         merged: Style = {"levels": 10, "cmap": cmap, **style}
-        self.surface_ = ax.contourf(self.xx0, self.xx1, self.response, **merged)
+        self.surface_: Any = ax.contourf(self.xx0, self.xx1, self.response, **merged)
         self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
 
-    def _draw_areas(self, ax: Axes, classes: NDArray[Any], style: Style) -> None:
-        """Draw a patch for each grid point: contours between 0 and 2 would pass through 1."""
-        from matplotlib.patches import Patch
+    def _draw_classes(self, ax: Axes, classes: NDArray[Any], style: Style) -> None:
+        from matplotlib import colormaps
 
-        colors, last = class_colors(classes), len(classes) - 1
-        merged: Style = {"cmap": colors, "vmin": 0, "vmax": last, "alpha": 0.4, **style}
-        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
-        if self.points is None:
-            pairs = enumerate(classes)
-            patches = [Patch(color=colors(i), alpha=0.4, label=str(label)) for i, label in pairs]
-            ax.legend(handles=patches, title="predicted class", loc="upper right")
-
-    def _draw_points(self, ax: Axes, points: Array) -> None:
-        style: Style = {"s": 18, "edgecolors": "black", "linewidths": 0.6}
-        if self.classes is None:
-            # A row in the colour of the surface around it is predicted well.
-            norm: Any = self.surface_.norm if self.measure == "decision" else None
-            style |= {"c": self.y, "cmap": "viridis", "norm": norm}
-            scatter = ax.scatter(points[:, 0], points[:, 1], **style)
-            self.scatter_ = [scatter]
-            if norm is None:
-                ax.figure.colorbar(scatter, ax=ax, label="y")
+        colors, points = colormaps["viridis"].resampled(len(classes)), self.points
+        if self.measure == "decision":
+            # Each grid point has a patch: contours between 0 and 2 would pass through 1.
+            limits = {"vmin": 0, "vmax": len(classes) - 1}
+            merged: Style = {"cmap": colors, "alpha": 0.4, **limits, **style}
+            self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
+        elif points is None:
             return
-        colors = class_colors(self.classes)
-        for index, label in enumerate(self.classes):
-            rows = points[self.y == label].T
-            self.scatter_.append(ax.scatter(*rows, color=colors(index), label=str(label), **style))
+        for index, label in enumerate(classes):
+            # Without rows, the classes are in the legend alone.
+            rows = ([], []) if points is None else points[self.y == label].T
+            scatter = ax.scatter(*rows, color=colors(index), label=str(label), **POINTS)
+            self.scatter_.append(scatter)
         ax.legend(title="class", loc="upper right")
+
+    def _draw_targets(self, ax: Axes, points: Array) -> None:
+        # A row in the colour of the surface around it is predicted well.
+        norm = self.surface_.norm if self.measure == "decision" else None
+        style: Style = {"c": self.y, "cmap": "viridis", "norm": norm, **POINTS}
+        self.scatter_ = [ax.scatter(points[:, 0], points[:, 1], **style)]
+        if norm is None:
+            ax.figure.colorbar(self.scatter_[0], ax=ax, label="y")
 
     @classmethod
     def from_estimator(
@@ -275,8 +270,8 @@ class UncertaintyDisplay(Display):
         shapes = [xx.shape for xx in grid]
         if len(set(shapes)) > 1 or grid[0].ndim != 2:
             raise ValueError(
-                f"Got xx0, xx1 and response of shapes {', '.join(map(str, shapes))}, but expected "
-                "one shape (n_rows, n_columns)."
+                f"Got xx0, xx1 and response of shapes {shapes}, but expected one shape "
+                "(n_rows, n_columns)."
             )
         if (points is None) != (y is None):
             raise ValueError("Got one of points and y, but expected both or neither.")
@@ -293,21 +288,14 @@ class UncertaintyDisplay(Display):
         ).plot(ax, **kwargs)
 
 
-def class_colors(classes: NDArray[Any]) -> Colormap:
-    """Return a map from the index of a class to its colour."""
-    from matplotlib import colormaps
-
-    return colormaps["viridis"].resampled(len(classes))
-
-
 def as_frame(X: Any) -> Any:
     """Return a data frame unchanged, and an array as one whose columns are named by position."""
+    import pandas as pd
+
     if hasattr(X, "columns"):
         return X
     if np.ndim(X) != 2:
         raise ValueError(f"Got X of shape {np.shape(X)}, but expected (n_samples, n_features).")
-    import pandas as pd
-
     # Each column of an array of objects gets the type of its own values.
     return pd.DataFrame(X).infer_objects()
 
@@ -333,10 +321,8 @@ def is_numeric(column: Any) -> bool:
 
 def grid_axis(column: Any, n_points: int, eps: float) -> Array:
     """Return the grid along a feature, `eps` standard deviations wider than its values."""
-    if n_points < 2:
-        raise ValueError(f"Got grid_resolution={n_points}, but expected an integer >= 2.")
-    if not eps >= 0:
-        raise ValueError(f"Got eps={eps}, but expected a number >= 0.")
+    check_scalar(n_points, "grid_resolution", Integral, min_val=2)
+    check_scalar(eps, "eps", Real, min_val=0)
     values = np.asarray(column, dtype=np.float64)
     margin = eps * np.nanstd(values)
     return np.linspace(np.nanmin(values) - margin, np.nanmax(values) + margin, n_points)
