@@ -69,10 +69,10 @@ class DiversityDisplay(Display):
         """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
         from matplotlib import pyplot
 
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(10, 4), layout="constrained")
-        axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
         n_panels = 1 if self.cosine is None else 2
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(5 * n_panels, 4), layout="constrained")
+        axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
         if (len(axes), n_panels) == (1, 2):
             place = axes[0].get_subplotspec()
             if place is None or not axes[0].axison:
@@ -208,7 +208,7 @@ def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> A
     """Draw a matrix over pairs of members, with its mean over different members in the title."""
     image = ax.imshow(matrix, **style)
     mean, ticks = matrix[np.triu_indices_from(matrix, 1)].mean(), range(len(matrix))
-    ax.set(title=f"{title}, mean {mean:.2g}", xticks=ticks, yticks=ticks)
-    ax.set(xlabel="member", ylabel="member")
+    ax.set(xticks=ticks, yticks=ticks, xlabel="member", ylabel="member")
+    ax.set_title(f"{title}, mean {mean:.2g}")
     ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.04)
     return image

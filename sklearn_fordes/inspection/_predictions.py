@@ -86,8 +86,7 @@ class ReliabilityDisplay(Display):
         filled = self.share > 0
         x, y = self.confidence[filled], self.accuracy[filled]
         label = model_label(name, f"ECE = {self.ece:.3f}")
-        defaults: Style = {"label": label, "marker": "o", "clip_on": False}
-        (self.line_,) = ax.plot(x, y, **{**defaults, **style})
+        (self.line_,) = ax.plot(x, y, **{"label": label, "marker": "o", **style})
         n_bins, color = len(filled), self.line_.get_color()
         # The share of rows, on the same scale as the accuracy: both run from 0 to 1.
         self.bars_ = ax.bar(
@@ -101,8 +100,12 @@ class ReliabilityDisplay(Display):
         )
         if REFERENCE not in ax.get_legend_handles_labels()[1]:
             ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
-        ax.set(xlim=(0, 1.02), xlabel="confidence (probability of the predicted class)")
-        ax.set(ylim=(0, 1.02), ylabel="accuracy (points), share of rows (bars)")
+        ax.set(
+            xlim=(0, 1.02),
+            ylim=(0, 1.02),
+            xlabel="confidence (probability of the predicted class)",
+            ylabel="accuracy (points), share of rows (bars)",
+        )
         ax.legend(loc="upper left")
 
     @classmethod
@@ -263,8 +266,11 @@ class AccuracyRejectionDisplay(Display):
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         label = model_label(name, f"area = {self.area:.3f}")
         (self.line_,) = ax.plot(self.rejected, self.accuracy, **{"label": label, **style})
-        ax.set(xlabel="share of rows rejected, most uncertain first", xlim=(0, 1))
-        ax.set_ylabel("accuracy of the rows kept")
+        ax.set(
+            xlim=(0, 1),
+            xlabel="share of rows rejected, most uncertain first",
+            ylabel="accuracy of the rows kept",
+        )
         ax.legend(loc="lower right")
 
     @classmethod

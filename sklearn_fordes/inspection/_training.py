@@ -96,7 +96,7 @@ class TrainingHistoryDisplay(Display):
         self.lines_ = {"driving_loss": line}
         if self.valid_loss is not None:
             best = np.nanargmin(self.valid_loss)
-            label = f"validation loss (ensemble), lowest at epoch {self.epoch[best]}"
+            label = f"validation loss, lowest at epoch {self.epoch[best]}"
             defaults = {"label": label, "linestyle": "--", "marker": "o", "markevery": [best]}
             (line,) = ax.plot(self.epoch, self.valid_loss, **{**defaults, **style})
             self.lines_["valid_loss"] = line
