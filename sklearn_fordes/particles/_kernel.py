@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,23 +18,17 @@ from sklearn_fordes.particles._lengthscales import Lengthscale
 BANDWIDTHS = ("reference", "paper")
 # Pairs of members, over rows, whose distances are held at a time.
 _PAIRS_AT_A_TIME = 1 << 22
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 
-def exact(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Make a function compute without autograd, and in the inputs' precision under autocast."""
-
-    @wraps(function)
-    @torch.no_grad()
-    def compute(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        # Entering autocast takes longer than asking for it.
-        if not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
-            return function(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*args, **kwargs)
-
-    return compute
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute without autograd, and in the inputs' precision under autocast."""
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
 
 
 class KernelValues(NamedTuple):
@@ -87,16 +82,21 @@ class Kernel:
     unit_sphere: bool = True
     eps: float = 1e-24
 
-    def to(self, like: Tensor) -> Kernel:
-        """Return the kernel with its lengthscale on the device and in the dtype of `like`."""
-        return replace(self, lengthscale=self.lengthscale.to(like))
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.bandwidth, Real) and 0 < self.bandwidth < math.inf
+        is_rule = isinstance(self.bandwidth, str) and self.bandwidth in BANDWIDTHS
+        if not (is_number or is_rule):
+            raise ValueError(
+                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
+                "> 0."
+            )
 
     def base_kernel(self, sq_dist: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
         """Return κ(d²) and its slope −∂κ/∂d² (both like `sq_dist`, which may be overwritten)."""
         value = sq_dist.div_(bandwidth).neg_().exp_()
         return value, value / bandwidth
 
-    @exact
+    @exact()
     def compare(
         self, representation: Tensor, everyone: Tensor | None = None, first: int = 0
     ) -> KernelValues:
@@ -118,7 +118,7 @@ class Kernel:
         Raises
         ------
         ValueError
-            If a shape does not fit, or the bandwidth is neither a rule nor a positive number.
+            If a shape does not fit.
 
         Notes
         -----
@@ -134,8 +134,8 @@ class Kernel:
         here).
         """
         everyone = representation if everyone is None else everyone
+        self._check_shapes(everyone)
         rotation, precision = self.lengthscale
-        _check_shapes(everyone, rotation, precision)
         own = slice(first, first + len(representation))
         scale = None if precision is None else self._scale(precision)
         # Rows come first, so that each row is one small matrix problem.
@@ -193,15 +193,25 @@ class Kernel:
             medians = _median(sq_dist).unsqueeze(1)
         elif self.bandwidth == "paper":
             medians = _median(sq_dist.flatten(1)).view(-1, 1, 1)
-        elif isinstance(self.bandwidth, int | float) and self.bandwidth > 0:
-            return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
         else:
-            raise ValueError(
-                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
-                "> 0."
-            )
+            return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
         # log 1 = 0, but a single member is at distance zero from itself, whatever the bandwidth.
         return medians / math.log(max(sq_dist.shape[-1], 2)) + 1e-12
+
+    def _check_shapes(self, representation: Tensor) -> None:
+        if representation.ndim != 3 or 0 in representation.shape:
+            raise ValueError(
+                f"Got representation of shape {tuple(representation.shape)}, but expected "
+                "(n_members, n_rows, n_features), none of them zero."
+            )
+        width = representation.shape[-1]
+        for name, expected in (("rotation", (width, width)), ("precision", (width,))):
+            part = getattr(self.lengthscale, name)
+            if part is not None and part.shape != expected:
+                raise ValueError(
+                    f"Got a lengthscale whose {name} has shape {tuple(part.shape)}, but expected "
+                    f"{expected} in this space."
+                )
 
 
 def _sq_distances(point: Tensor) -> Tensor:
@@ -229,24 +239,3 @@ def _median(values: Tensor) -> Tensor:
     else:
         in_order = values.topk(upper + 1, largest=False).values
     return (in_order[..., lower] + in_order[..., upper]) / 2
-
-
-def _check_shapes(
-    representation: Tensor, rotation: Tensor | None, precision: Tensor | None
-) -> None:
-    if representation.ndim != 3 or 0 in representation.shape:
-        raise ValueError(
-            f"Got representation of shape {tuple(representation.shape)}, but expected "
-            "(n_members, n_rows, n_features), none of them zero."
-        )
-    width = representation.shape[-1]
-    if rotation is not None and rotation.shape != (width, width):
-        raise ValueError(
-            f"Got a lengthscale whose rotation has shape {tuple(rotation.shape)}, but expected "
-            f"{(width, width)} in this space."
-        )
-    if precision is not None and precision.shape != (width,):
-        raise ValueError(
-            f"Got a lengthscale whose precision has shape {tuple(precision.shape)}, but expected "
-            f"{(width,)} in this space."
-        )

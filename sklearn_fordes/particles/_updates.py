@@ -38,7 +38,6 @@ class Forces(NamedTuple):
 Update = Callable[..., Forces]
 
 
-@torch.no_grad()
 def wasserstein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
@@ -78,7 +77,6 @@ def wasserstein_update(
     return Forces(density.log(), force)
 
 
-@torch.no_grad()
 def stein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
@@ -118,7 +116,7 @@ def stein_update(
     return Forces(values.kernel.mean(1), force, values.kernel / n_members)
 
 
-@exact
+@exact()
 def independence_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
