@@ -150,7 +150,7 @@ class Kernel:
         n_rows, n_members, _ = point.shape
         chunks = point.split(max(1, _PAIRS_AT_A_TIME // n_members**2))
         sums, grads = zip(*(self._compare_at(rows, own) for rows in chunks), strict=True)
-        grad = torch.cat(grads) if len(grads) > 1 else grads[0]
+        grad = torch.cat(grads)
         if scale is not None:
             grad = grad * scale
         if inverse_norm is not None:

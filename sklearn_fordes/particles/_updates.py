@@ -108,7 +108,7 @@ def stein_update(
     if kernel.bandwidth == "reference":
         raise ValueError(
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
-            "expected 'paper' or a number."
+            "expected 'auto', 'paper' or a number."
         )
     values = kernel.compare(representation, *_everyone(representation, communicator))
     n_members, n_rows = values.kernel.shape[1], representation.shape[1]
