@@ -141,7 +141,7 @@ class Kernel:
         # Rows come first, so that each row is one small matrix problem.
         axes = everyone.transpose(0, 1)
         axes = axes.contiguous() if rotation is None else axes @ rotation
-        direction, inverse_norm = self._normalised(axes) if self.unit_sphere else (axes, None)
+        direction, inverse_norm = on_sphere(axes, self.eps) if self.unit_sphere else (axes, None)
         point = direction if scale is None else direction * scale
         # Only differences matter; taking them from the first member makes those between identical
         # members cancel exactly.
@@ -160,14 +160,6 @@ class Kernel:
         if rotation is not None:
             grad = grad @ rotation.T
         return KernelValues(sum(sums[1:], sums[0]) / n_rows, grad.transpose(0, 1))
-
-    def _normalised(self, axes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return points on the unit sphere, and the inverse norms that pull gradients back."""
-        sq_norm = torch.linalg.vecdot(axes, axes).unsqueeze(-1)
-        inverse_norm = (sq_norm + self.eps).rsqrt_()
-        direction = axes * inverse_norm
-        # A zero vector has no direction: its gradient is zero instead of up to 1/sqrt(eps).
-        return direction, inverse_norm.masked_fill_(sq_norm <= self.eps, 0.0)
 
     def _compare_at(self, point: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (m, M) and the gradients with respect to points (B, m, K)."""
@@ -212,6 +204,15 @@ class Kernel:
                     f"Got a lengthscale whose {name} has shape {tuple(part.shape)}, but expected "
                     f"{expected} in this space."
                 )
+
+
+def on_sphere(vectors: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return points on the unit sphere, and the inverse norms that pull gradients back."""
+    sq_norm = torch.linalg.vecdot(vectors, vectors).unsqueeze(-1)
+    inverse_norm = (sq_norm + eps).rsqrt_()
+    direction = vectors * inverse_norm
+    # A zero vector has no direction: its gradient is zero instead of up to 1/sqrt(eps).
+    return direction, inverse_norm.masked_fill_(sq_norm <= eps, 0.0)
 
 
 def _sq_distances(point: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _tuned(X: Tensor, *, alpha: float, mix: str) -> Lengthscale:
     if alpha == 0 or (features == features[:1]).all():
         return Lengthscale()  # Rows that are all alike have no variance.
     features = features / features.abs().max()  # Units cancel, and no square overflows.
-    rotation, variance = _axes(torch.atleast_2d(torch.cov(features.T)))
+    variance, rotation = torch.linalg.eigh(torch.atleast_2d(torch.cov(features.T)))
     variance = variance.clamp(min=0)  # Rounding leaves some slightly below zero.
     variance = variance / variance.mean()
     if mix == "precision":
@@ -134,7 +134,7 @@ def from_precision_matrix(matrix: Tensor) -> Lengthscale:
         If the matrix is something else.
     """
     matrix = matrix.double()
-    rotation, precision = _axes(matrix)
+    precision, rotation = torch.linalg.eigh(matrix)
     # Rounding leaves eigenvalues of a singular matrix slightly below zero.
     rounding = 1e-8 * precision.abs().max()
     if not torch.allclose(matrix, matrix.mT) or (precision < -rounding).any() or not matrix.any():
@@ -201,12 +201,6 @@ def _from_array(value: Any) -> Lengthscale:
         return make(torch.tensor(array, device="cpu"))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"Got a lengthscale that is not usable: {error}") from error
-
-
-def _axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvectors, as columns, and eigenvalues of a symmetric matrix."""
-    eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
-    return eigenvectors, eigenvalues
 
 
 # Every direction of the input space counts alike; or in proportion to the variance of the training

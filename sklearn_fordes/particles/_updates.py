@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_fordes.particles._communication import Communicator
-from sklearn_fordes.particles._kernel import Kernel, exact
+from sklearn_fordes.particles._kernel import Kernel, exact, on_sphere
 from sklearn_fordes.particles._lengthscales import Lengthscale
 
 _DEFAULT_KERNEL = Kernel()
@@ -144,17 +144,15 @@ def independence_update(
     everyone, first = _everyone(representation, communicator)
     n_rows = representation.shape[1]
     own = slice(first, first + len(representation))
-    sq_norm = everyone.square().sum(-1, keepdim=True)
-    inverse_norm = (sq_norm + kernel.eps).rsqrt()
-    directions = (everyone * inverse_norm).transpose(0, 1)  # (B, M, K)
+    directions, inverse_norm = on_sphere(everyone.transpose(0, 1), kernel.eps)  # (B, M, K)
     direction = directions[:, own]
-    others = 1 - torch.eye(len(everyone), dtype=direction.dtype, device=direction.device)[own]
+    others = 1 - torch.eye(len(everyone), dtype=everyone.dtype, device=everyone.device)[own]
     cosine = (direction @ directions.mT) * others  # (B, m, M)
     grad = (2 / n_rows) * (cosine @ directions)
     grad = grad - direction * (direction * grad).sum(-1, keepdim=True)
-    inverse_norm = torch.where(sq_norm > kernel.eps, inverse_norm, 0.0)[own]
+    force = grad * inverse_norm[:, own]
     potential = cosine.square().sum(-1).mean(0) / 2
-    return Forces(potential, inverse_norm * grad.transpose(0, 1))
+    return Forces(potential, force.transpose(0, 1))
 
 
 def repulsion_force(
