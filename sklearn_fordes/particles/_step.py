@@ -173,16 +173,13 @@ def differentiate(
         return step, pullback(cotangent)
 
     n_rows = max(1, round(repulsion.fraction * len(X)))
-    n_extra = 0
+    rows = X
     if extra_inputs is not None:  # As many as of the batch's rows, and before these.
-        extra_inputs = extra_inputs[:n_rows]
-        n_extra = len(extra_inputs)
-    rows = X if extra_inputs is None else torch.cat([extra_inputs, X])
+        rows = torch.cat([extra_inputs[:n_rows], X])
+    n_extra = len(rows) - len(X)
     outputs, representation, pullback = repulsion.space.evaluate(
         ensemble, rows, y, n_extra + n_rows, likelihood
     )
-    if representation is None:
-        raise TypeError("Got no representation from the space, but expected one to compare.")
     driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
     if n_extra:  # The loss does not depend on outputs at rows without a target.
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_extra, 0))

@@ -105,6 +105,8 @@ class Likelihood(ABC):
         Tensor of shape (n_extra + B,)
         """
         n_extra = outputs.shape[1] - len(y)
+        if not n_extra:
+            return y
         return torch.cat([self.guess(outputs[:, :n_extra].detach()), y])
 
 

@@ -80,13 +80,11 @@ class QuantileLikelihood(RealLikelihood):
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return levels and quantiles with those at 0 and 1, on the lines through the outer two."""
-        levels, knots = _levels(outputs), self.knots(outputs)
-        slope = knots.diff(dim=-1) / levels.diff()
-        lowest = knots[..., :1] - slope[..., :1] * levels[0]
-        highest = knots[..., -1:] + slope[..., -1:] * (1 - levels[-1])
-        ends = levels.new_tensor([0.0, 1.0])
-        all_levels = torch.cat([ends[:1], levels, ends[1:]])
-        return all_levels, torch.cat([lowest, knots, highest], dim=-1)
+        levels, knots = outputs.new_tensor((0.0, *LEVELS, 1.0)), self.knots(outputs)
+        slope = knots.diff(dim=-1) / levels[1:-1].diff()
+        lowest = knots[..., :1] - slope[..., :1] * levels[1]
+        highest = knots[..., -1:] + slope[..., -1:] * (1 - levels[-2])
+        return levels, torch.cat([lowest, knots, highest], dim=-1)
 
 
 def _levels(like: Tensor) -> Tensor:
