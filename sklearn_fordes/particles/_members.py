@@ -115,22 +115,27 @@ class Ensemble(nn.Module):
             template.train(self.training)
         return template
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _state(self, index: Any) -> dict[str, Any]:
+        """Return all that makes an ensemble of the members at an index."""
         parameters = dict(self.stacked.named_parameters())
         return {
             "make_member": self._make_member,
             "training": self.training,
             "trainable": [name for name, p in parameters.items() if p.requires_grad],
-            "parameters": to_arrays(parameters),
-            "buffers": to_arrays(dict(self.stacked.named_buffers())),
+            "parameters": {name: p.detach()[index] for name, p in parameters.items()},
+            "buffers": {name: buffer[index] for name, buffer in self.stacked.named_buffers()},
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = to_arrays(self._state(slice(None)))
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         with torch.inference_mode(False):
-            parameters = to_tensors(state["parameters"])
+            state = to_tensors(state)
             for name in state["trainable"]:
-                parameters[name].requires_grad_()
-            self._assemble(state["make_member"], parameters, to_tensors(state["buffers"]))
+                state["parameters"][name].requires_grad_()
+            self._assemble(state["make_member"], state["parameters"], state["buffers"])
         self.train(state["training"])
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
@@ -260,16 +265,10 @@ class Ensemble(nn.Module):
         Ensemble
             Of the same class.
         """
-        index = list(members)
         selected = type(self).__new__(type(self))
         with torch.inference_mode(False):
-            parameters = {
-                name: parameter.detach()[index].requires_grad_(parameter.requires_grad)
-                for name, parameter in self.stacked.named_parameters()
-            }
-            buffers = {name: buffer[index] for name, buffer in self.stacked.named_buffers()}
-            selected._assemble(self._make_member, parameters, buffers)
-        return selected.train(self.training)
+            selected.__setstate__(self._state(list(members)))
+        return selected
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
@@ -299,7 +298,7 @@ def autograd_evaluation(
     Evaluation
         The same tensors, detached.
     """
-    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
+    followed = [outputs] if representation is None else [outputs, representation]
     trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
 
     def pullback(*cotangents: Tensor) -> Gradients:
@@ -360,8 +359,8 @@ def derived_seed(*entropy: int) -> int:
     int
         Below 2**63.
     """
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return int(state) >> 1
 
 
 def accepts_generator(make: Callable[..., object]) -> bool:
