@@ -331,8 +331,11 @@ def _call_noting_features(
         if isinstance(value, Tensor) and value.is_floating_point():  # Indices are no features.
             entering.append(value)
 
-    layers = _layers_with_matrices(member)
-    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(note, with_kwargs=True)
+        for name, layer in member.named_modules()
+        if _has_matrix(layer) and "parametrizations" not in name.split(".")
+    ]
     try:
         output = _call_member(member, parameters, buffers, X)
     finally:
@@ -408,14 +411,9 @@ def _draw_member(make_member: MemberFactory, seed: int) -> nn.Module:
     return member
 
 
-def _layers_with_matrices(module: nn.Module) -> list[nn.Module]:
-    """Layers that hold a weight matrix themselves, or its parametrization (a weight norm, say)."""
-    return [
-        layer
-        for name, layer in module.named_modules()
-        if "parametrizations" not in name.split(".")
-        and any(p.ndim > 1 for p in layer.parameters(recurse=is_parametrized(layer)))
-    ]
+def _has_matrix(layer: nn.Module) -> bool:
+    """Whether a layer holds a weight matrix, or its parametrization (a weight norm, say)."""
+    return any(p.ndim > 1 for p in layer.parameters(recurse=is_parametrized(layer)))
 
 
 def _reset_copy(module: nn.Module) -> nn.Module:
@@ -425,7 +423,7 @@ def _reset_copy(module: nn.Module) -> nn.Module:
         reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
         if reset is not None:
             reset()
-        elif any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False)):
+        elif _has_matrix(layer):
             raise ValueError(
                 f"Got a module instance whose part {name or 'itself'!r} "
                 f"({type(layer).__name__}) holds weights but has no reset_parameters(), so that "

@@ -185,21 +185,20 @@ class FunctionOfEnsemble(Space):
         if ensemble.couples_rows:  # A part of the batch alone would give other values.
             n_rows = len(X)
         targets = likelihood.completed(outputs, y)[:n_rows]
-        values = self.function(ensemble, X[:n_rows], targets)
-        _check_representation(values, ensemble.n_members)
+        values: object = self.function(ensemble, X[:n_rows], targets)
+        n_members = ensemble.n_members
+        expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"Got a {type(values).__name__} from the space, but expected {expected}."
+            )
+        if values.ndim != 3 or len(values) != n_members or not values.requires_grad:
+            detached = "" if values.requires_grad else " that autograd did not follow"
+            raise ValueError(
+                f"Got a tensor of shape {tuple(values.shape)}{detached} from the space, but "
+                f"expected {expected}."
+            )
         return autograd_evaluation(ensemble, outputs, values)
-
-
-def _check_representation(values: object, n_members: int) -> None:
-    expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
-    if not isinstance(values, Tensor):
-        raise TypeError(f"Got a {type(values).__name__} from the space, but expected {expected}.")
-    if values.ndim != 3 or len(values) != n_members or not values.requires_grad:
-        detached = "" if values.requires_grad else " that autograd did not follow"
-        raise ValueError(
-            f"Got a tensor of shape {tuple(values.shape)}{detached} from the space, but expected "
-            f"{expected}."
-        )
 
 
 SPACES: dict[str, Space] = {

@@ -193,8 +193,7 @@ def repulsion_force(
     tensor([1.2500, 1.2500])
     """
     kernel = Kernel(Lengthscale(rotation, precision), eps=eps)
-    log_density, force, _ = wasserstein_update(representation, kernel)
-    return log_density, force
+    return wasserstein_update(representation, kernel)[:2]
 
 
 def _everyone(representation: Tensor, communicator: Communicator | None) -> tuple[Tensor, int]:
