@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import Communicator
+from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._evaluation import Gradients
 from sklearn_fordes.particles._members import Ensemble
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion
@@ -46,7 +46,7 @@ def accumulate_gradients(
     strength: float | Tensor = 1.0,
     likelihood: Likelihood | None = None,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -73,8 +73,8 @@ def accumulate_gradients(
         Rows without a target, at which members are compared too: the first ones, as many as of the
         batch's rows. Where a target is needed (for the gradient of the true class), the ensemble's
         own guess takes its place.
-    communicator : Communicator, optional
-        Reaches other processes that hold members or rows. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members or rows.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def differentiate(
     strength: float | Tensor,
     likelihood: Likelihood,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> tuple[StepResult, Gradients]:
     """Return a step and the gradients of its objective.
 
@@ -156,7 +156,7 @@ def differentiate(
     strength : float or Tensor
     likelihood : Likelihood
     extra_inputs : Tensor of shape (n_extra, ...), optional
-    communicator : Communicator, optional
+    communicator : Communicator, default=ALONE
         As in `accumulate_gradients`.
 
     Returns

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import Communicator
+from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._kernel import Kernel, exact, on_sphere
 from sklearn_fordes.particles._lengthscales import Lengthscale
 
@@ -41,7 +41,7 @@ Update = Callable[..., Forces]
 def wasserstein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Wasserstein gradient descent: away from where the members' density is high.
 
@@ -54,8 +54,8 @@ def wasserstein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         How they are compared.
-    communicator : Communicator, optional
-        Reaches other processes that hold members or rows. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members or rows.
 
     Returns
     -------
@@ -68,11 +68,12 @@ def wasserstein_update(
     ValueError
         If a shape does not fit.
     """
-    values = kernel.compare(representation, *_everyone(representation, communicator))
-    density, n_rows = values.kernel.sum(1), representation.shape[1]
-    if communicator is not None:  # Each process has the same number of rows.
-        n_shares = communicator.sum(1)
-        density, n_rows = communicator.sum(density) / n_shares, n_rows * n_shares
+    everyone = communicator.gather(representation)
+    values = kernel.compare(representation, everyone, communicator.first_member)
+    # Each process has the same number of rows.
+    n_shares = communicator.sum(1)
+    density = communicator.sum(values.kernel.sum(1)) / n_shares
+    n_rows = representation.shape[1] * n_shares
     force = values.gradient / (n_rows * density.view(-1, 1, 1))
     return Forces(density.log(), force)
 
@@ -80,7 +81,7 @@ def wasserstein_update(
 def stein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Stein variational gradient descent, which also smooths the driving force.
 
@@ -92,8 +93,8 @@ def stein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
-    communicator : Communicator, optional
-        Reaches other processes that hold members. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members.
 
     Returns
     -------
@@ -110,7 +111,8 @@ def stein_update(
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
             "expected 'auto', 'paper' or a number."
         )
-    values = kernel.compare(representation, *_everyone(representation, communicator))
+    everyone = communicator.gather(representation)
+    values = kernel.compare(representation, everyone, communicator.first_member)
     n_members, n_rows = values.kernel.shape[1], representation.shape[1]
     force = values.gradient / (n_rows * n_members)
     return Forces(values.kernel.mean(1), force, values.kernel / n_members)
@@ -120,7 +122,7 @@ def stein_update(
 def independence_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Local independence training: makes the members' directions orthogonal.
 
@@ -133,15 +135,15 @@ def independence_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         Only its `eps` counts: norms are as there.
-    communicator : Communicator, optional
-        Reaches other processes that hold members. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members.
 
     Returns
     -------
     Forces
         Each member has half of its pairs as potential; the force is the whole sum's gradient.
     """
-    everyone, first = _everyone(representation, communicator)
+    everyone, first = communicator.gather(representation), communicator.first_member
     n_rows = representation.shape[1]
     own = slice(first, first + len(representation))
     directions, inverse_norm = on_sphere(everyone.transpose(0, 1), kernel.eps)  # (B, M, K)
@@ -194,13 +196,6 @@ def repulsion_force(
     """
     kernel = Kernel(Lengthscale(rotation, precision), eps=eps)
     return wasserstein_update(representation, kernel)[:2]
-
-
-def _everyone(representation: Tensor, communicator: Communicator | None) -> tuple[Tensor, int]:
-    """Return the representation of all members (M, B, K), and the index of the first one here."""
-    if communicator is None:
-        return representation, 0
-    return communicator.gather(representation), communicator.first_member
 
 
 UPDATES: dict[str, Update] = {
