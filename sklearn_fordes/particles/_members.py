@@ -226,6 +226,11 @@ class Ensemble(nn.Module):
         return outputs, features
 
     @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The stacked parameters that are not frozen."""
+        return [parameter for parameter in self.stacked.parameters() if parameter.requires_grad]
+
+    @property
     def couples_rows(self) -> bool:
         """Whether a row's output depends on the other rows of its batch.
 
@@ -299,11 +304,10 @@ def autograd_evaluation(
         The same tensors, detached.
     """
     followed = [outputs] if representation is None else [outputs, representation]
-    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
 
     def pullback(*cotangents: Tensor) -> Gradients:
-        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
-        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
+        trainable = ensemble.trainable
+        return list(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
 
     detached = None if representation is None else representation.detach()
     return Evaluation(outputs.detach(), detached, pullback)

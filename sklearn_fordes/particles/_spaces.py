@@ -94,21 +94,17 @@ class WeightSpace(Space):
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, 1, P)."""
         outputs, _, pullback = ensemble.evaluate(X)
-        parameters = list(ensemble.stacked.parameters())
-        flat = [p.detach().reshape(len(p), -1) for p in parameters if p.requires_grad]
+        trainable = ensemble.trainable
+        flat = [parameter.detach().reshape(len(parameter), -1) for parameter in trainable]
 
         def weights_pullback(
             cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
         ) -> Gradients:
-            forces = iter(force.squeeze(1).split([part.shape[1] for part in flat], dim=1))
-
-            def total(parameter: Tensor, driving: Tensor | None) -> Tensor:
-                repelling: Tensor = next(forces).reshape(parameter.shape)
-                return repelling if driving is None else repelling + _mixed(driving, mixing)
-
+            forces = force.squeeze(1).split([part.shape[1] for part in flat], dim=1)
+            gradients = [f.reshape(p.shape) for f, p in zip(forces, trainable, strict=True)]
             return [
-                total(parameter, driving) if parameter.requires_grad else None
-                for parameter, driving in zip(parameters, pullback(cotangent), strict=True)
+                repelling if driving is None else repelling + _mixed(driving, mixing)
+                for repelling, driving in zip(gradients, pullback(cotangent), strict=True)
             ]
 
         return Evaluation(outputs, torch.cat(flat, dim=1).unsqueeze(1), weights_pullback)

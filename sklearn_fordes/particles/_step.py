@@ -121,8 +121,8 @@ def mean_loss(
 def add_gradients(ensemble: Ensemble, gradients: Gradients) -> None:
     """Add gradients to the ``grad`` of the ensemble's trainable parameters, in their order."""
     taken = set()
-    for parameter, gradient in zip(ensemble.stacked.parameters(), gradients, strict=True):
-        if gradient is None or not parameter.requires_grad:
+    for parameter, gradient in zip(ensemble.trainable, gradients, strict=True):
+        if gradient is None:
             continue
         if parameter.grad is not None:
             parameter.grad.add_(gradient)
@@ -164,7 +164,7 @@ def differentiate(
     step : StepResult
         Outputs at X, driving loss and repulsion.
     gradients : list of Tensor or None
-        One for each parameter, None where the objective does not depend on it.
+        One for each of ``ensemble.trainable``, None where the objective does not depend on it.
     """
     if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X)

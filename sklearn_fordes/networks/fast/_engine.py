@@ -101,9 +101,11 @@ class MLPEnsemble(Ensemble):
         def pullback(
             outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
         ) -> Gradients:
-            return _passes.backward(
+            gradients = _passes.backward(
                 layers, forward, outputs_cotangent, tangent, gradients_cotangent, hessian
             )
+            parameters = self.stacked.parameters()
+            return [g for g, p in zip(gradients, parameters, strict=True) if p.requires_grad]
 
         return Evaluation(forward.outputs, None if tangent is None else tangent.gradients, pullback)
 
