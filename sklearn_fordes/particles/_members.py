@@ -79,9 +79,6 @@ class Ensemble(nn.Module):
     torch.Size([5, 3, 4])
     """
 
-    _make_member: MemberFactory
-    _templates: local  # One for each thread: a functional call writes into the module.
-
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
     ) -> None:
@@ -103,7 +100,7 @@ class Ensemble(nn.Module):
         self.stacked = _tree(parameters, buffers)
         self.draws_globally = not accepts_generator(make_member)
         self._make_member = make_member
-        self._templates = local()
+        self._templates = local()  # One for each thread: a functional call writes into the module.
 
     @property
     def _template(self) -> nn.Module:

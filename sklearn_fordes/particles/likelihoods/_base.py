@@ -170,7 +170,7 @@ class RealLikelihood(Likelihood):
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the variance of the mixture."""
-        return variance_decomposition(*(part.numpy() for part in self.moments(outputs.double())))
+        return variance_decomposition(*self.moments(outputs.double()))
 
     def quantiles(self, outputs: Tensor, levels: Any) -> Tensor:
         """Return quantiles of the members' equal mixture.

@@ -161,7 +161,7 @@ class CategoricalLikelihood(Likelihood):
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the entropy of the mean probability."""
-        return entropy_decomposition(self.member_probabilities(outputs).numpy())
+        return entropy_decomposition(self.member_probabilities(outputs))
 
 
 def _log_of_mean(outputs: Tensor) -> Tensor:
