@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class DeviceDataset(Dataset[Any]):
         return inputs, None if self.y is None else self.y[index]
 
 
+@dataclass
 class BatchIterator:
     """Iterate over batches of a `DeviceDataset`, each made by one slice or one gather.
 
@@ -91,19 +93,14 @@ class BatchIterator:
         Draws the order of an epoch if `shuffle`, and the extra inputs of each batch.
     """
 
-    def __init__(
-        self,
-        dataset: DeviceDataset,
-        batch_size: int,
-        shuffle: bool = False,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-            raise ValueError(f"Got batch_size={batch_size!r}, but expected an integer >= 1.")
-        self.dataset = dataset
-        self.batch_size = int(batch_size)
-        self.shuffle = shuffle
-        self.rng = np.random.default_rng(rng)
+    dataset: DeviceDataset
+    batch_size: int
+    shuffle: bool = False
+    rng: np.random.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.batch_size, int | np.integer) and self.batch_size >= 1):
+            raise ValueError(f"Got batch_size={self.batch_size!r}, but expected an integer >= 1.")
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -111,15 +108,16 @@ class BatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         n_rows, n_batches = len(self.dataset), len(self)
         size = -(-n_rows // n_batches)
+        rng = np.random.default_rng(self.rng)  # It is the given one, if there is one.
         parts: list[Any] = [slice(i * size, (i + 1) * size) for i in range(n_batches)]
         if self.shuffle:
-            order = np.resize(self.rng.permutation(n_rows), n_batches * size)
+            order = np.resize(rng.permutation(n_rows), n_batches * size)
             parts = list(torch.from_numpy(order).to(self.dataset.X.device).split(size))
         extra = self.dataset.extra_inputs
         for part in parts:
             inputs, y = self.dataset[part]
             if extra is not None:
-                drawn = self.rng.integers(len(extra), size=len(inputs["X"]))
+                drawn = rng.integers(len(extra), size=len(inputs["X"]))
                 inputs["extra_inputs"] = extra[torch.from_numpy(drawn)]
             yield inputs, y
 

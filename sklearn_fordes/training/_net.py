@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PassthroughScoring
+from skorch.callbacks import PassthroughScoring
 from torch import Tensor
 
 from sklearn_fordes.particles import (
@@ -69,7 +69,8 @@ class ParticleNet(NeuralNet):
         Decay of the moving average of the weights, which the module holds outside of training
         epochs: in validation and afterwards. It begins anew with each run. 0 averages nothing.
     seed : int, default=0
-        Determines the draws of modules and functions that use torch's global generator.
+        Determines the draws of modules and functions that use torch's global generator, and those
+        of batches, unless ``iterator_train__rng`` does.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -88,7 +89,8 @@ class ParticleNet(NeuralNet):
         self.likelihood = likelihood
         self.repulsion = repulsion
         self.strength = strength
-        self.space_is_users = bool(repulsion) and isinstance(repulsion.space, FunctionOfEnsemble)
+        space = repulsion and repulsion.space
+        self.space_is_users = isinstance(space, FunctionOfEnsemble)
         self.ema_decay = ema_decay
         self.seed = seed
         self.n_steps = self.n_epochs = 0  # Those completed.
@@ -99,6 +101,7 @@ class ParticleNet(NeuralNet):
             "criterion__likelihood": likelihood,
             "dataset": DeviceDataset,
             "iterator_train": BatchIterator,
+            "iterator_train__rng": np.random.default_rng(seed),
             "iterator_valid": BatchIterator,
             "train_split": DeviceDataset.split,
             "verbose": 0,
@@ -106,7 +109,7 @@ class ParticleNet(NeuralNet):
         super().__init__(module, **{**defaults, **kwargs})
 
     @property
-    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+    def _default_callbacks(self) -> list[Any]:
         # skorch's own, but for the last, which prints.
         figures = [(name, PassthroughScoring(name, on_train=True)) for name in _FIGURES]
         return [*super()._default_callbacks[:-1], *figures]
@@ -227,11 +230,13 @@ class ParticleNet(NeuralNet):
         self._set_training(True)
         inputs, y = batch
         X, weight = inputs["X"], inputs.get("sample_weight")
-        repulsion, strength = self.repulsion, 0.0
+        repulsion = self.repulsion
+        strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
             epoch = len(self.history) - 1
-            unit = unit_of_strength(repulsion, epoch, len(X), self.relative_loss)
-            strength = self.strength * unit
+            strength = self.strength * unit_of_strength(
+                repulsion, epoch, len(X), self.relative_loss
+            )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
         try:
@@ -327,9 +332,7 @@ class ParticleNet(NeuralNet):
             outputs: Tensor = self.module_(x["X"].to(self.device, self.module_.dtype))
         return outputs.transpose(0, 1)
 
-    def get_loss(
-        self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False
-    ) -> Tensor:
+    def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.
 
         Raises

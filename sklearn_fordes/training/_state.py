@@ -41,7 +41,7 @@ class TrainingState(NamedTuple):
     n_steps: int
     relative_loss: float
     seed: int
-    batches: dict[str, Any] | None
+    batches: dict[str, Any]
     history: list[dict[str, Any]]
     batch_size: int
     lengthscale: tuple[Any, ...] | None
@@ -49,14 +49,13 @@ class TrainingState(NamedTuple):
     @classmethod
     def of(cls, net: ParticleNet) -> Self:
         """Read the state of a net, which goes on sharing its tensors."""
-        rng = getattr(net, "iterator_train__rng", None)
         return cls(
             members=dict(net.module_.state_dict()),
             optimizer=_optimizer_state(net),
             n_steps=net.n_steps,
             relative_loss=float(net.relative_loss),
             seed=net.seed,
-            batches=rng.bit_generator.state if rng else None,
+            batches=net.iterator_train__rng.bit_generator.state,
             # What was noted of each batch grows with every call of partial_fit.
             history=[{**epoch, "batches": []} for epoch in net.history],
             batch_size=net.batch_size,
@@ -97,8 +96,7 @@ class TrainingState(NamedTuple):
                 "anew."
             ) from error
         net.n_steps, net.relative_loss, net.seed = self.n_steps, self.relative_loss, self.seed
-        if self.batches is not None:
-            net.iterator_train__rng.bit_generator.state = self.batches
+        net.iterator_train__rng.bit_generator.state = self.batches
         net.history_, net.n_epochs = History(self.history), len(self.history)
         if type(net.optimizer_).__qualname__ == self.optimizer.get("type"):
             _load_optimizer(net, self.optimizer)
