@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 
 import torch
 
@@ -76,6 +75,6 @@ def keep_freed_memory() -> None:
 
 def _call_c_library(function: str, *arguments: int) -> None:
     """Call a function of glibc, if this process has it."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, function):
-        getattr(library, function)(*arguments)
+    process = ctypes.pythonapi  # It finds the C library's functions where they can be called.
+    if hasattr(process, function):
+        getattr(process, function)(*arguments)

@@ -19,7 +19,7 @@ class TrainingState(NamedTuple):
     members : dict
         Weights and buffers by name, stacked over members.
     optimizer : dict
-        Name of the optimizer's class, and moments and settings of each parameter by its name.
+        Name of the optimizer's class, and settings and moments of each parameter by its name.
     n_steps : int
         Number of training steps.
     relative_loss : float
@@ -98,8 +98,22 @@ class TrainingState(NamedTuple):
         net.n_steps, net.relative_loss, net.seed = self.n_steps, self.relative_loss, self.seed
         net.iterator_train__rng.bit_generator.state = self.batches
         net.history_, net.n_epochs = History(self.history), len(self.history)
-        if type(net.optimizer_).__qualname__ == self.optimizer.get("type"):
-            _load_optimizer(net, self.optimizer)
+        optimizer, names = net.optimizer_, _names(net)
+        if type(optimizer).__qualname__ != self.optimizer.get("type"):
+            return
+        # By name, since groups depend on the device and on the optimizer's settings. New settings
+        # replace the old ones, but for what a scheduler has left there.
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                old, optimizer.state[p] = self.optimizer["parameters"][names[p]]
+            rate = group["lr"]
+            group.update({**old, **group})
+            if old.get("initial_lr") == rate:
+                group["lr"] = old["lr"]
+            elif "initial_lr" in old:
+                group["initial_lr"] = rate
+        # The copies of the moments go to the device of the weights.
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
 def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
@@ -114,27 +128,8 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
         settings = {key: value for key, value in group.items() if key != "params"}
         settings["lr"] = settings.pop("lr_of_epoch", settings["lr"])
         for p in group["params"]:
-            parameters[names[p]] = {"settings": settings, "moments": optimizer.state.get(p, {})}
+            parameters[names[p]] = settings, optimizer.state.get(p, {})
     return {"type": type(optimizer).__qualname__, "parameters": parameters}
-
-
-def _load_optimizer(net: ParticleNet, saved: dict[str, Any]) -> None:
-    """Load moments by name: groups depend on the device and on the optimizer's settings.
-
-    New settings replace the old ones, but for what a scheduler has left there.
-    """
-    optimizer, names = net.optimizer_, _names(net)
-    for group in optimizer.param_groups:
-        before = [saved["parameters"][names[p]] for p in group["params"]]
-        old, rate = before[0]["settings"], group["lr"]
-        group.update({**old, **group})
-        if old.get("initial_lr") == rate:
-            group["lr"] = old["lr"]
-        elif "initial_lr" in old:
-            group["initial_lr"] = rate
-        moments = [copy.deepcopy(parameter["moments"]) for parameter in before]
-        optimizer.state.update(zip(group["params"], moments, strict=True))
-    optimizer.load_state_dict(optimizer.state_dict())  # To the device of the weights.
 
 
 def _names(net: ParticleNet) -> dict[Any, str]:
