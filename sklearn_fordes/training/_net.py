@@ -159,14 +159,12 @@ class ParticleNet(NeuralNet):
             self.optimizer_.add_param_group(part)
         return self
 
-    def fit_loop(self, *args: Any, **kwargs: Any) -> ParticleNet:
-        """Train, drop the weights of the last step, which the average replaces, and evaluate."""
-        try:
-            super().fit_loop(*args, **kwargs)
-        finally:
-            self.average = None
-            self.module_.eval()
-        return self
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
+        self.average = None
+        self.module_.eval()
+
+    on_train_begin = on_train_end  # An earlier run may have failed.
 
     def run_single_epoch(self, iterator: Any, training: bool, **kwargs: Any) -> None:
         """Run an epoch: train the weights of the last step, and validate their average.
@@ -201,9 +199,9 @@ class ParticleNet(NeuralNet):
                 raise ValueError(self.divergence_message("training loss"))
         self.history.record("train_batch_count", len(figures))
 
-    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+    def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
-        step = super().train_step(batch, **fit_params)
+        step = super().train_step(batch)
         latest = step["figures"][-1]
         latest = latest if latest.device.type == "mps" else latest.double()
         mean = _RELATIVE_LOSS_DECAY * self.relative_loss + (1 - _RELATIVE_LOSS_DECAY) * latest
@@ -213,7 +211,7 @@ class ParticleNet(NeuralNet):
             self.average.update()
         return step
 
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+    def train_step_single(self, batch: Any) -> dict[str, Tensor]:
         """Leave the direction of one particle step in the gradients.
 
         Returns
@@ -323,14 +321,14 @@ class ParticleNet(NeuralNet):
             "or scale the input to unit variance."
         )
 
-    def infer(self, x: Any, **fit_params: Any) -> Tensor:
+    def infer(self, x: Any) -> Tensor:
         """Evaluate the members on a batch's inputs: outputs (B, M, C).
 
         A module that draws when it is evaluated gets a seed of this step.
         """
         with self._own_draws():
-            outputs: Tensor = self.module_(x["X"].to(self.device, self.module_.dtype))
-        return outputs.transpose(0, 1)
+            outputs = self.module_(x["X"].to(self.device, self.module_.dtype))
+        return torch.transpose(outputs, 0, 1)
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.

@@ -64,8 +64,7 @@ class TrainingState(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as nested dicts and lists of arrays, numbers and strings."""
-        arrays: dict[str, Any] = to_arrays(self._asdict())
-        return arrays
+        return dict(to_arrays(self._asdict()))
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
