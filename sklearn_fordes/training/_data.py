@@ -109,10 +109,10 @@ class BatchIterator:
         n_rows, n_batches = len(self.dataset), len(self)
         size = -(-n_rows // n_batches)
         rng = np.random.default_rng(self.rng)  # It is the given one, if there is one.
-        parts: list[Any] = [slice(i * size, (i + 1) * size) for i in range(n_batches)]
+        parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
         if self.shuffle:
             order = np.resize(rng.permutation(n_rows), n_batches * size)
-            parts = list(torch.from_numpy(order).to(self.dataset.X.device).split(size))
+            parts = torch.from_numpy(order).to(self.dataset.X.device).split(size)
         extra = self.dataset.extra_inputs
         for part in parts:
             inputs, y = self.dataset[part]

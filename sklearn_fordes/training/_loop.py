@@ -56,8 +56,8 @@ def train(net: ParticleNet, rows: DeviceDataset) -> bool:
         if net.n_epochs == done_before:
             raise KeyboardInterrupt
     # The damage of the last step shows in no loss.
-    if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
-        raise ValueError(net.divergence_message("weight"))
+    are_finite = all(torch.isfinite(parameter).all() for parameter in net.module_.parameters())
+    net.expect_finite(are_finite, "weight")
     return not interrupted
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -195,8 +194,7 @@ class ParticleNet(NeuralNet):
         for notes, step in zip(self.history[-1]["batches"], values, strict=True):
             notes.update(zip(_FIGURES, step, strict=True))
             notes["train_loss"] = self.module_.n_members * (step[0] + step[1])
-            if not math.isfinite(notes["train_loss"]):
-                raise ValueError(self.divergence_message("training loss"))
+            self.expect_finite(np.isfinite(notes["train_loss"]), "training loss")
         self.history.record("train_batch_count", len(figures))
 
     def train_step(self, batch: Any) -> Any:
@@ -251,8 +249,7 @@ class ParticleNet(NeuralNet):
                 )
         except RuntimeError as error:
             is_first = len(self.history[-1]["batches"]) == 1
-            is_memory = isinstance(error, torch.OutOfMemoryError)
-            if is_memory or not is_first or self.space_is_users:
+            if self.space_is_users or not is_first or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ValueError(
                 f"Got a module that can't be trained ({error}), but expected one that "
@@ -311,11 +308,13 @@ class ParticleNet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr_of_epoch"] = group["lr"]
 
-    def divergence_message(self, what: str) -> str:
-        """Say when `what` stopped being finite and what to lower."""
+    def expect_finite(self, is_finite: Any, what: str) -> None:
+        """Raise an error that says when `what` stopped being finite and what to lower."""
+        if is_finite:
+            return
         rate = self.optimizer_.param_groups[0]["lr"]
         repelled = " or repulsion_strength" if self.repulsion and self.strength else ""
-        return (
+        raise ValueError(
             f"Got a {what} that is not finite (NaN or infinite) in epoch "
             f"{len(self.history)}, but expected finite numbers. Lower lr (now {rate:g}){repelled}, "
             "or scale the input to unit variance."
@@ -339,8 +338,7 @@ class ParticleNet(NeuralNet):
             If it is not finite.
         """
         loss: Tensor = self.criterion_(y_pred, y_true, X.get("sample_weight"))
-        if not math.isfinite(loss.item()):
-            raise ValueError(self.divergence_message("validation loss"))
+        self.expect_finite(loss.isfinite(), "validation loss")
         return loss
 
     def _get_predict_nonlinearity(self) -> Any:

@@ -124,7 +124,8 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
     optimizer, names = net.optimizer_, _names(net)
     parameters = {}
     for group in optimizer.param_groups:
-        settings = {key: value for key, value in group.items() if key != "params"}
+        settings = dict(group)
+        del settings["params"]
         settings["lr"] = settings.pop("lr_of_epoch", settings["lr"])
         for p in group["params"]:
             parameters[names[p]] = settings, optimizer.state.get(p, {})
