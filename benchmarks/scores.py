@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from sklearn_fordes.inspection import ReliabilityDisplay
-from sklearn_fordes.inspection._reliability import reliability_bins
+from sklearn_fordes.inspection._predictions import reliability_bins
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

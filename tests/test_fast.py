@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from by_hand import make_batch, make_ensemble
+from sklearn_fordes import particles
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
 from sklearn_fordes.networks.fast import _passes
@@ -161,11 +162,12 @@ def test_derivatives_of_activations(activation, n_rows):
         assert part is None or torch.isfinite(part).all()
 
 
-def test_rows_at_a_time_follow_the_widest_layer():
+def test_rows_at_a_time_follow_the_widest_layer(monkeypatch):
     for layers, width in [({}, 6), ({"embedded_features": [0, 3]}, 32)]:
         ensemble = make_ensemble(stack_members, **layers)
-        assert ensemble.rows_at_a_time(4 * width * 10) == 10
-        assert ensemble.rows_at_a_time(4 * width * 10 - 1) == 9
+        for n_activations, n_rows in [(4 * width * 10, 10), (4 * width * 10 - 1, 9)]:
+            monkeypatch.setitem(particles.ACTIVATIONS_AT_ONCE, "cpu", n_activations)
+            assert ensemble.rows_at_a_time() == n_rows
 
 
 def test_interleaved_evaluations_are_those_of_one_after_another():

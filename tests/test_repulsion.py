@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from by_hand import random_tensor
+from by_hand import make_batch, make_ensemble, random_tensor
 from sklearn_fordes import Repulsion, particles
 from sklearn_fordes.particles import BANDWIDTHS, SPACES, UPDATES, BuiltRepulsion, Lengthscale
 from sklearn_fordes.training import unit_of_strength
@@ -89,8 +89,9 @@ def test_names_of_lengthscales_are_checked_even_where_they_do_not_matter(space):
 )
 def test_updates_that_a_bandwidth_does_not_fit(space, update, bandwidth):
     repulsion = Repulsion(space, update=update, bandwidth=bandwidth)
+    ensemble, batch = make_ensemble(), make_batch()
     with pytest.raises(ValueError, match=f"Got bandwidth={bandwidth!r} with update='{update}'"):
-        repulsion.build(X)
+        particles.accumulate_gradients(ensemble, *batch, repulsion=repulsion)
 
 
 @pytest.mark.parametrize("space", [*SPACES, slopes], ids=str)

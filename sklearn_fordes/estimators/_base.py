@@ -209,20 +209,28 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 rows_per_chunk=rows_per_chunk,
             )
             inputs = fitted.as_inputs(encoded)
-            rows = training.EncodedRows(inputs, data.y, data.sample_weight)
             if X_repulsion is not None:
                 with naming_argument("X_repulsion"):
-                    rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
+                    X_repulsion = fitted.encode(X_repulsion)
             valid_rows = None
             if valid is not None:
-                valid_rows = training.EncodedRows(
-                    fitted.encode(valid.X), valid.y, valid.sample_weight
+                encoded_valid = fitted.encode(valid.X)
+                valid_rows = training.DeviceDataset(
+                    encoded_valid, valid.y, valid.sample_weight, dtype=inputs.dtype
                 )
+            rows = training.DeviceDataset(
+                inputs,
+                data.y,
+                data.sample_weight,
+                X_repulsion,
+                valid=valid_rows,
+                dtype=inputs.dtype,
+            )
             repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
             net = self._new_net(
                 fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds
             )
-            ended = training.train(net, rows, valid_rows)
+            ended = training.train(net, rows)
         return {**target.attributes(), **self._attributes(fitted, net)}, ended
 
     def _trained_further(self, data: TrainingData) -> dict[str, Any]:
@@ -244,7 +252,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
             )
             state.load_into(net)
-            training.train(net, training.EncodedRows(inputs, data.y, data.sample_weight))
+            rows = training.DeviceDataset(inputs, data.y, data.sample_weight, dtype=inputs.dtype)
+            training.train(net, rows)
         return self._attributes(fitted, net)
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
@@ -278,8 +287,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         return state.known_lengthscale(now) if is_same else now
 
     def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
-        notes = ("batches", "completed")
-        history = [{k: v for k, v in epoch.items() if k not in notes} for epoch in net.history]
+        history = [{k: v for k, v in epoch.items() if k != "batches"} for epoch in net.history]
         return {
             "encoder_": fitted.encoder,
             "fitted_": fitted,
@@ -371,7 +379,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         Made anew at each access, with copies of the weights.
         """
         now = self._as_fitted()
-        state = training.TrainingState.of(now.net_).of_weights_only().to_dict()
+        # Not the moments, which belong to all members.
+        state = training.TrainingState.of(now.net_)._replace(members={}, optimizer={}).to_dict()
         learnt = {name: value for name, value in now._learnt().items() if name != "_net_"}
         learnt |= {"_parameters_": {**now._parameters_, "n_members": 1}, "_training_state_": state}
         members = []
@@ -403,7 +412,9 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         state = dict(super().__getstate__())
         net = state.pop("_net_", None)
         if net is not None:
-            state["_training_state_"] = training.TrainingState.of(net).without_members().to_dict()
+            state["_training_state_"] = (
+                training.TrainingState.of(net)._replace(members={}).to_dict()
+            )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

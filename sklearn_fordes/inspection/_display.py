@@ -1,31 +1,28 @@
-"""The base of the displays, and the colours and lines that they share."""
+"""The base of the displays: what they share in drawing, and what they ask of an estimator."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
+from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
 Array = NDArray[np.float64]
 Style = dict[str, Any]
 
-# Okabe and Ito's colours, which any kind of colour vision tells apart.
-BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
-COLORS = (BLUE, VERMILLION, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-GREY = "#7f7f7f"
+MEASURES = ("total", "aleatoric", "epistemic")
 
 
 @dataclass(eq=False, repr=False)
-class Display(ABC):
+class Display:
     """Values to draw: `plot` prepares the axes, and a subclass draws on them.
 
     A subclass declares its values as fields of a dataclass and draws them in `_draw`.
@@ -63,21 +60,16 @@ class Display(ABC):
         self : Display
             The display itself.
         """
-        self._require_matplotlib("plot")
+        check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_ = self._prepare_axes(ax)
         self.figure_ = self.ax_.figure
         self._draw(self.ax_, self.name if name is None else name, kwargs)
         return self
 
     @classmethod
-    def _require_matplotlib(cls, method: str) -> None:
-        """Raise an error that names the method if matplotlib is not installed."""
-        check_matplotlib_support(f"{cls.__name__}.{method}")
-
-    @classmethod
     def _check_estimator(cls, estimator: Any) -> None:
         """Raise an error unless matplotlib is installed and the estimator is fitted."""
-        cls._require_matplotlib("from_estimator")
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
 
     def _prepare_axes(self, ax: Any) -> Axes:
@@ -90,23 +82,8 @@ class Display(ABC):
             raise TypeError(f"Got ax of type {type(ax).__name__}, but expected matplotlib axes.")
         return ax
 
-    @abstractmethod
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         """Draw on axes; `style` holds the user's keyword arguments, which override defaults."""
-
-
-def draw_line(ax: Axes, x: NDArray[Any], y: Array, style: Style, **defaults: Any) -> Line2D:
-    """Draw a line; the user's style, short names like `lw` included, overrides the defaults.
-
-    The default colour is the next one that the axes lack.
-    """
-    from matplotlib.cbook import normalize_kwargs
-    from matplotlib.lines import Line2D
-
-    defaults = {"linewidth": 1.5, "color": next_color(ax), **defaults}
-    merged = {**defaults, **normalize_kwargs(style, Line2D)}
-    (line,) = ax.plot(x, y, **merged)
-    return line
 
 
 def model_label(name: str | None, summary: str) -> str:
@@ -114,15 +91,34 @@ def model_label(name: str | None, summary: str) -> str:
     return f"{name} ({summary})" if name else summary
 
 
-def next_color(ax: Axes) -> str:
-    """Return the first colour that no line on the axes has yet, so that curves can be compared."""
-    from matplotlib.colors import to_hex
+def final_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
+    """Return the estimator at the end of a pipeline or of a search, and rows as it gets them."""
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    if not isinstance(estimator, Pipeline):
+        return estimator, X
+    # An empty pipeline, which precedes a single step, can't transform.
+    if X is not None and len(estimator) > 1:
+        X = estimator[:-1].transform(X)
+    return final_step(estimator[-1], X)
 
-    used = [to_hex(line.get_color()) for line in ax.lines]
-    unused = [color for color in COLORS if color not in used]
-    return unused[0] if unused else COLORS[len(used) % len(COLORS)]
+
+def name_of(estimator: Any) -> str:
+    """Return the class name that a legend shows."""
+    return type(final_step(estimator)[0]).__name__
 
 
-def hide_frame(ax: Axes) -> None:
-    """Hide the two sides of the frame that carry no ticks."""
-    ax.spines[["top", "right"]].set_visible(False)
+def uncertainty_of(estimator: Any, X: Any, measure: str) -> Array:
+    """Return a measure of `predict_uncertainty`, (n_samples,).
+
+    The total of a classifier that has only probabilities is their entropy, in nats.
+    """
+    model, rows = final_step(estimator, X)
+    if measure == "total" and not hasattr(model, "predict_uncertainty"):
+        return np.asarray(entr(model.predict_proba(rows)).sum(axis=-1))
+    return np.asarray(getattr(model.predict_uncertainty(rows), measure))
+
+
+def check_measure(measure: str, expected: tuple[str, ...] = MEASURES) -> None:
+    """Raise an error if the measure isn't one of those expected."""
+    if measure not in expected:
+        raise ValueError(f"Got measure={measure!r}, but expected one of {', '.join(expected)}.")

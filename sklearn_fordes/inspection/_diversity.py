@@ -6,10 +6,11 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
+from sklearn.preprocessing import normalize
 
-from sklearn_fordes.inspection._display import Array, Display, Style
-from sklearn_fordes.inspection._evaluation import final_step, lacks
+from sklearn_fordes.inspection._display import Array, Display, Style, final_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,38 +67,39 @@ class DiversityDisplay(Display):
 
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
-        import matplotlib.pyplot as plt
+        from matplotlib import pyplot
 
         n_panels = 1 if self.cosine is None else 2
         if ax is None:
-            _, ax = plt.subplots(1, n_panels, figsize=(5 * n_panels, 4), layout="constrained")
-        axes = np.asarray(ax, dtype=object).ravel()
-        for one in axes:
-            super()._prepare_axes(one)
-        if axes.size == 1 and n_panels == 2:
-            axes = split(axes[0])
-        if axes.size != n_panels:
-            raise ValueError(f"Got {axes.size} axes, but expected {n_panels} or one to be split.")
-        self.axes_: NDArray[Any] = axes
-        first: Axes = axes[0]
-        return first
+            _, ax = pyplot.subplots(figsize=(5 * n_panels, 4), layout="constrained")
+        axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
+        if (len(axes), n_panels) == (1, 2):
+            place = axes[0].get_subplotspec()
+            if place is None or not axes[0].axison:
+                raise ValueError(
+                    "Got axes that are not part of a grid or were split before, but expected fresh "
+                    "ones of plt.subplots, or two axes."
+                )
+            axes[0].set_axis_off()
+            axes = list(place.subgridspec(1, 2, wspace=0.6).subplots(squeeze=False)[0])
+        if len(axes) != n_panels:
+            raise ValueError(f"Got {len(axes)} axes, but expected {n_panels} or one to be split.")
+        self.axes_ = np.array(axes)
+        return axes[0]
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         prefix = f"{name}: " if name else ""
         title, label = "disagreement", "share of rows that differ"
         if self.regression:
             title, label = "difference", "mean |difference| (units of the target)"
-        limits = {"cmap": "viridis", "vmin": 0.0, "vmax": self.disagreement.max() or 1.0}
-        image = heat_map(ax, self.disagreement, prefix + title, label, limits | style)
-        self.images_ = [image]
+        self.images_ = [heat_map(ax, self.disagreement, prefix + title, label, style)]
         if self.cosine is None:
             return
         # As in the other heat map, dark is alike. The range is fixed, so that two models compare.
         bottom = -1.0 if (self.cosine < 0).any() else 0.0
-        limits = {"cmap": "viridis_r", "vmin": bottom, "vmax": 1.0}
+        style = {"cmap": "viridis_r", "vmin": bottom, "vmax": 1.0, **style}
         title = f"{prefix}input gradients"
-        image = heat_map(self.axes_[1], self.cosine, title, "mean cosine", limits | style)
-        self.images_.append(image)
+        self.images_.append(heat_map(self.axes_[1], self.cosine, title, "mean cosine", style))
 
     @classmethod
     def from_estimator(
@@ -132,15 +134,13 @@ class DiversityDisplay(Display):
         """
         cls._check_estimator(estimator)
         ensemble, rows = final_step(estimator, X)
-        methods = [m for m in ("predict_proba_members", "predict_members") if hasattr(ensemble, m)]
-        if not methods:
-            raise lacks(estimator, "the method predict_proba_members or predict_members")
-        members = getattr(ensemble, methods[0])(rows)
+        is_regressor = hasattr(ensemble, "predict_members")
+        predict = ensemble.predict_members if is_regressor else ensemble.predict_proba_members
         gradients = None
         if hasattr(ensemble, "input_gradients"):
-            labels = () if y is None or np.ndim(members) == 2 else (y,)
+            labels = () if y is None or is_regressor else (y,)
             gradients = ensemble.input_gradients(rows, *labels)
-        return cls.from_predictions(members, gradients, ax=ax, name=name, **kwargs)
+        return cls.from_predictions(predict(rows), gradients, ax=ax, name=name, **kwargs)
 
     @classmethod
     def from_predictions(
@@ -170,32 +170,24 @@ class DiversityDisplay(Display):
         """
         members = np.asarray(y_proba_members)
         gradients = None if input_gradients is None else np.asarray(input_gradients)
-        check_members(members, gradients)
+        if members.ndim not in (2, 3) or len(members) < 2:
+            raise ValueError(
+                f"Got predictions of shape {members.shape}, but expected (n_members, n_samples, "
+                "n_classes) or (n_members, n_samples) with at least two members."
+            )
+        if gradients is not None and gradients.shape[:2] != members.shape[:2]:
+            raise ValueError(
+                f"Got input_gradients of shape {gradients.shape}, but expected (n_members, "
+                f"n_samples, n_features) with n_members, n_samples = {members.shape[:2]}."
+            )
+        if members.ndim == 3:
+            classes = members.argmax(axis=-1)
+            disagreement = cdist(classes, classes, "hamming")
+        else:
+            disagreement = cdist(members, members, "cityblock") / members.shape[1]
         cosine = None if gradients is None else mean_cosine(gradients)
-        display = cls(mean_difference(members), cosine, regression=members.ndim == 2, name=name)
+        display = cls(disagreement, cosine, regression=members.ndim == 2, name=name)
         return display.plot(ax, **kwargs)
-
-
-def check_members(members: NDArray[Any], gradients: NDArray[Any] | None) -> None:
-    """Raise an error unless the shapes are those of the same members and rows."""
-    if members.ndim not in (2, 3) or members.shape[0] < 2:
-        raise ValueError(
-            f"Got predictions of shape {members.shape}, but expected (n_members, n_samples, "
-            "n_classes) or (n_members, n_samples) with at least two members."
-        )
-    if gradients is not None and gradients.shape[:2] != members.shape[:2]:
-        raise ValueError(
-            f"Got input_gradients of shape {gradients.shape}, but expected (n_members, n_samples, "
-            f"n_features) with n_members, n_samples = {members.shape[:2]}."
-        )
-
-
-def mean_difference(members: NDArray[Any]) -> Array:
-    """Return the share of rows with other classes, or the mean |difference| of numbers, (M, M)."""
-    if members.ndim == 2:
-        return np.stack([np.abs(members - member).mean(axis=1) for member in members])
-    classes = members.argmax(axis=-1)
-    return np.stack([(classes != member).mean(axis=1) for member in classes])
 
 
 def mean_cosine(gradients: Array) -> Array:
@@ -204,36 +196,19 @@ def mean_cosine(gradients: Array) -> Array:
     Rows at which one of the two has no gradient, and so no direction, are left out of their mean;
     NaN if no row remains.
     """
-    flat = gradients.reshape(*gradients.shape[:2], -1).astype(np.float64)
-    norm = np.linalg.norm(flat, axis=-1, keepdims=True)
-    unit = np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 0)
-    rows = (norm[..., 0] > 0).astype(np.float64)
+    flat = np.concatenate(gradients)
+    unit: Array = normalize(flat.reshape(len(flat), -1).astype(np.float64))
+    rows = unit.any(axis=1).reshape(len(gradients), -1).astype(np.float64)
+    unit = unit.reshape(len(gradients), -1)
     with np.errstate(invalid="ignore"):
-        cosine = np.einsum("ind,jnd->ij", unit, unit, optimize=True) / (rows @ rows.T)
-    return np.asarray(cosine)
-
-
-def split(ax: Axes) -> NDArray[Any]:
-    """Put two axes into the place of one, which is switched off."""
-    spec = ax.get_subplotspec()
-    if spec is None or not ax.axison:
-        raise ValueError(
-            "Got axes that are not part of a grid or were split before, but expected fresh ones of "
-            "plt.subplots, or two axes."
-        )
-    ax.set_axis_off()
-    places = spec.subgridspec(1, 2, wspace=0.6)
-    return np.array([ax.figure.add_subplot(places[0, i]) for i in range(2)], dtype=object)
+        return unit @ unit.T / (rows @ rows.T)
 
 
 def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> AxesImage:
     """Draw a matrix over pairs of members, with its mean over different members in the title."""
-    from matplotlib.ticker import MaxNLocator
-
     image = ax.imshow(matrix, **style)
-    others = matrix[~np.eye(len(matrix), dtype=bool)]
-    ax.set(title=f"{title}, mean {others.mean():.2g}", xlabel="member", ylabel="member")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+    mean, ticks = matrix[np.triu_indices_from(matrix, 1)].mean(), range(len(matrix))
+    ax.set(xticks=ticks, yticks=ticks, xlabel="member", ylabel="member")
+    ax.set_title(f"{title}, mean {mean:.2g}")
     ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.04)
     return image

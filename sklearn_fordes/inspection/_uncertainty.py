@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
+from statistics import mode
 from typing import TYPE_CHECKING, Any, Self
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from sklearn_fordes.inspection._display import COLORS, Array, Display, Style
-from sklearn_fordes.inspection._evaluation import (
+from sklearn_fordes.inspection._display import (
     MEASURES,
+    Array,
+    Display,
+    Style,
     check_measure,
-    class_indices,
-    columns_of,
-    find_feature,
-    grid_axis,
-    grid_table,
-    numbers,
     uncertainty_of,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import PathCollection
-    from matplotlib.colorbar import Colorbar
 
 SURFACES = (*MEASURES, "decision")
+POINTS: Style = {"s": 18, "edgecolors": "black", "linewidths": 0.6}
 
 
 @dataclass(eq=False, repr=False)
@@ -64,7 +62,7 @@ class UncertaintyDisplay(Display):
     surface_ : matplotlib QuadContourSet or QuadMesh
         The filled contours, or the areas of a classifier's decision.
     scatter_ : list of matplotlib PathCollection
-        The rows drawn, one entry per class.
+        The rows drawn, one entry per class. Without rows, those of a decision are empty.
     colorbar_ : matplotlib Colorbar or None
         The scale of the surface. None for a classifier's decision, which has a legend.
     ax_, figure_ : matplotlib Axes and Figure
@@ -97,68 +95,54 @@ class UncertaintyDisplay(Display):
     ylabel: str | None = None
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        self.surface_: ScalarMappable
-        self.scatter_: list[PathCollection] = []
-        self.colorbar_: Colorbar | None = None
-        if self.measure == "decision" and self.classes is not None:
-            self._draw_areas(ax, self.classes, style)
-        else:
+        self.scatter_: list[Any] = []
+        self.colorbar_: Any = None
+        if self.classes is None or self.measure != "decision":
             self._draw_contours(ax, style)
-        if self.points is not None and self.y is not None:
-            self._draw_points(ax, self.points, self.y)
+        if self.classes is not None:
+            self._draw_classes(ax, self.classes, style)
+        elif self.points is not None:
+            self._draw_targets(ax, self.points)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         if name:
             ax.set_title(name)
 
     def _draw_contours(self, ax: Axes, style: Style) -> None:
         # Light where the model is sure, so that rows drawn on top are seen.
-        cmap = "viridis" if self.measure == "decision" else "Greys"
-        merged: Style = {"levels": 10, "cmap": cmap, **style}
-        self.surface_ = ax.contourf(self.xx0, self.xx1, self.response, **merged)
-        label = f"{self.measure} uncertainty (nats)"
+        cmap, label = "Greys", f"{self.measure} uncertainty (nats)"
         if self.measure == "decision":
-            label = "predicted mean (units of the target)"
+            cmap, label = "viridis", "predicted mean (units of the target)"
         elif self.classes is None:
             label = f"{self.measure} variance (squared units of the target)"
+        merged: Style = {"levels": 10, "cmap": cmap, **style}
+        self.surface_: Any = ax.contourf(self.xx0, self.xx1, self.response, **merged)
         self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
 
-    def _draw_areas(self, ax: Axes, classes: NDArray[Any], style: Style) -> None:
-        """Draw a patch for each grid point: contours between 0 and 2 would pass through 1."""
-        from matplotlib.colors import ListedColormap
-        from matplotlib.patches import Patch
+    def _draw_classes(self, ax: Axes, classes: NDArray[Any], style: Style) -> None:
+        from matplotlib import colormaps
 
-        colors = class_colors(len(classes))
-        if self.y is None:
-            pairs = zip(colors, classes, strict=True)
-            patches = [Patch(color=c, alpha=0.4, label=str(label)) for c, label in pairs]
-            ax.legend(handles=patches, title="predicted class", loc="upper right")
-        merged: Style = {
-            "cmap": ListedColormap(colors),
-            "vmin": -0.5,
-            "vmax": len(classes) - 0.5,
-            "alpha": 0.4,
-            "shading": "nearest",
-            "rasterized": True,
-            **style,
-        }
-        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
-
-    def _draw_points(self, ax: Axes, points: Array, y: NDArray[Any]) -> None:
-        style: Style = {"s": 18, "edgecolors": "white", "linewidths": 0.6}
-        if self.classes is None:
-            # A row in the colour of the surface around it is predicted well.
-            norm: Any = self.surface_.norm if self.measure == "decision" else None
-            style |= {"c": y, "cmap": "viridis", "norm": norm}
-            scatter = ax.scatter(points[:, 0], points[:, 1], **style)
-            self.scatter_ = [scatter]
-            if norm is None:
-                ax.figure.colorbar(scatter, ax=ax, label="y")
+        colors, points = colormaps["viridis"].resampled(len(classes)), self.points
+        if self.measure == "decision":
+            # Each grid point has a patch: contours between 0 and 2 would pass through 1.
+            limits = {"vmin": 0, "vmax": len(classes) - 1}
+            merged: Style = {"cmap": colors, "alpha": 0.4, **limits, **style}
+            self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
+        elif points is None:
             return
-        indices = class_indices(y, self.classes)
-        for index, color in enumerate(class_colors(len(self.classes))):
-            rows, label = points[indices == index], str(self.classes[index])
-            self.scatter_.append(ax.scatter(*rows.T, color=color, label=label, **style))
+        for index, label in enumerate(classes):
+            # Without rows, the classes are in the legend alone.
+            rows = ([], []) if points is None else points[self.y == label].T
+            scatter = ax.scatter(*rows, color=colors(index), label=str(label), **POINTS)
+            self.scatter_.append(scatter)
         ax.legend(title="class", loc="upper right")
+
+    def _draw_targets(self, ax: Axes, points: Array) -> None:
+        # A row in the colour of the surface around it is predicted well.
+        norm = self.surface_.norm if self.measure == "decision" else None
+        style: Style = {"c": self.y, "cmap": "viridis", "norm": norm, **POINTS}
+        self.scatter_ = [ax.scatter(points[:, 0], points[:, 1], **style)]
+        if norm is None:
+            ax.figure.colorbar(self.scatter_[0], ax=ax, label="y")
 
     @classmethod
     def from_estimator(
@@ -207,24 +191,32 @@ class UncertaintyDisplay(Display):
         """
         cls._check_estimator(estimator)
         check_measure(measure, SURFACES)
-        columns = columns_of(X)
-        keys = [find_feature(columns, feature) for feature in features]
+        frame = as_frame(X)
+        keys = [find_feature(frame, feature) for feature in features]
         if isinstance(features, str) or len(keys) != 2 or keys[0] == keys[1]:
             raise ValueError(
                 f"Got features={features!r}, but expected two features, by index or column name."
             )
-        xx0, xx1 = np.meshgrid(*(grid_axis(columns[key], grid_resolution, eps) for key in keys))
-        table = grid_table(X, columns, {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
-        response = response_of(estimator, table, measure).reshape(xx0.shape)
+        xx0, xx1 = np.meshgrid(*(grid_axis(frame[key], grid_resolution, eps) for key in keys))
+        columns = {key: typical(frame[key], xx0.size) for key in frame.columns}
+        table = type(frame)(columns | {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
+        rows = table if frame is X else table.to_numpy()
+        classes = getattr(estimator, "classes_", None)
+        if measure == "decision":
+            response = estimator.predict(rows)
+            if classes is not None:
+                response = np.searchsorted(classes, response)
+        else:
+            response = uncertainty_of(estimator, rows, measure)
         return cls.from_predictions(
             xx0,
             xx1,
-            response,
+            response.reshape(xx0.shape),
             measure=measure,
-            classes=getattr(estimator, "classes_", None),
-            points=None if y is None else np.stack([numbers(columns[k]) for k in keys], axis=1),
+            classes=classes,
+            points=None if y is None else np.column_stack([frame[key] for key in keys]),
             y=y,
-            feature_names=[k if isinstance(k, str) else f"feature {k}" for k in keys],
+            feature_names=[key if isinstance(key, str) else f"feature {key}" for key in keys],
             ax=ax,
             name=name,
             **kwargs,
@@ -278,8 +270,8 @@ class UncertaintyDisplay(Display):
         shapes = [xx.shape for xx in grid]
         if len(set(shapes)) > 1 or grid[0].ndim != 2:
             raise ValueError(
-                f"Got xx0, xx1 and response of shapes {', '.join(map(str, shapes))}, but expected "
-                "one shape (n_rows, n_columns)."
+                f"Got xx0, xx1 and response of shapes {shapes}, but expected one shape "
+                "(n_rows, n_columns)."
             )
         if (points is None) != (y is None):
             raise ValueError("Got one of points and y, but expected both or neither.")
@@ -296,20 +288,48 @@ class UncertaintyDisplay(Display):
         ).plot(ax, **kwargs)
 
 
-def response_of(estimator: Any, X: Any, measure: str) -> Array:
-    """Return an uncertainty, the index of the predicted class or the mean, (n_samples,)."""
-    if measure != "decision":
-        return uncertainty_of(estimator, X, measure)
-    predicted = estimator.predict(X)
-    if hasattr(estimator, "classes_"):
-        predicted = class_indices(predicted, estimator.classes_)
-    return np.asarray(predicted, dtype=np.float64)
+def as_frame(X: Any) -> Any:
+    """Return a data frame unchanged, and an array as one whose columns are named by position."""
+    import pandas as pd
+
+    if hasattr(X, "columns"):
+        return X
+    if np.ndim(X) != 2:
+        raise ValueError(f"Got X of shape {np.shape(X)}, but expected (n_samples, n_features).")
+    # Each column of an array of objects gets the type of its own values.
+    return pd.DataFrame(X).infer_objects()
 
 
-def class_colors(n_classes: int) -> list[Any]:
-    """Return a colour for each class."""
-    from matplotlib import colormaps
+def find_feature(frame: Any, feature: Any) -> Any:
+    """Return the name of a numeric column, given by its position or its name."""
+    names = list(frame.columns)
+    name = names[feature] if feature in range(-len(names), len(names)) else feature
+    if name not in names:
+        raise ValueError(
+            f"Got feature {feature!r}, but expected an index below {len(names)} or one of the "
+            f"columns {names}."
+        )
+    if not is_numeric(frame[name]):
+        raise ValueError(f"Got feature {feature!r}, which isn't numeric, but expected numbers.")
+    return name
 
-    if n_classes <= len(COLORS):
-        return list(COLORS[:n_classes])
-    return list(colormaps["viridis"](np.linspace(0, 1, n_classes)))
+
+def is_numeric(column: Any) -> bool:
+    """Return whether a column holds numbers; truth values and categories don't count."""
+    return bool(nw.from_native(column, series_only=True).dtype.is_numeric())
+
+
+def grid_axis(column: Any, n_points: int, eps: float) -> Array:
+    """Return the grid along a feature, `eps` standard deviations wider than its values."""
+    check_scalar(n_points, "grid_resolution", Integral, min_val=2)
+    check_scalar(eps, "eps", Real, min_val=0)
+    values = np.asarray(column, dtype=np.float64)
+    margin = eps * np.nanstd(values)
+    return np.linspace(np.nanmin(values) - margin, np.nanmax(values) + margin, n_points)
+
+
+def typical(column: Any, n_rows: int) -> Any:
+    """Return the median of a column, its most frequent value if it isn't numeric, n_rows times."""
+    if is_numeric(column):
+        return np.full(n_rows, np.nanmedian(np.asarray(column, dtype=np.float64)))
+    return type(column)([mode(column)] * n_rows, dtype=column.dtype)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 Number = TypeVar("Number", int, Tensor)
 
 
-class Communicator(Protocol):
-    """What an update needs from other processes.
+class Communicator:
+    """What an update needs from other processes; this one reaches none.
 
     Attributes
     ----------
@@ -18,10 +18,16 @@ class Communicator(Protocol):
         Index, among all members, of the first one that this process holds.
     """
 
-    first_member: int
+    first_member = 0
 
     def gather(self, representation: Tensor) -> Tensor:
         """Return the representation of all members: (m, B, K) → (M, B, K), detached."""
+        return representation
 
     def sum(self, values: Number) -> Number:
         """Sum over the processes that hold the same members at other rows."""
+        return values
+
+
+# All members and rows are in this process.
+ALONE = Communicator()

@@ -26,8 +26,8 @@ class Evaluation(NamedTuple):
         What the members are compared by. Not part of an autograd graph.
     pullback : callable
         Takes cotangents of the outputs and of the representation (if there is one), of their
-        shapes, and returns the gradient of the inner products with both: one for each parameter of
-        ``ensemble.stacked``, None for a parameter they do not depend on. It may be called once.
+        shapes, and returns the gradient of the inner products with both: one for each of
+        ``ensemble.trainable``, None for a parameter they do not depend on. It may be called once.
     """
 
     outputs: Tensor

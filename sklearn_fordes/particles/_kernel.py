@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,23 +18,17 @@ from sklearn_fordes.particles._lengthscales import Lengthscale
 BANDWIDTHS = ("reference", "paper")
 # Pairs of members, over rows, whose distances are held at a time.
 _PAIRS_AT_A_TIME = 1 << 22
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 
-def exact(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Make a function compute without autograd, and in the inputs' precision under autocast."""
-
-    @wraps(function)
-    @torch.no_grad()
-    def compute(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        # Entering autocast takes longer than asking for it.
-        if not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
-            return function(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*args, **kwargs)
-
-    return compute
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute without autograd, and in the inputs' precision under autocast."""
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
 
 
 class KernelValues(NamedTuple):
@@ -87,16 +82,21 @@ class Kernel:
     unit_sphere: bool = True
     eps: float = 1e-24
 
-    def to(self, like: Tensor) -> Kernel:
-        """Return the kernel with its lengthscale on the device and in the dtype of `like`."""
-        return replace(self, lengthscale=self.lengthscale.to(like))
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.bandwidth, Real) and 0 < self.bandwidth < math.inf
+        is_rule = isinstance(self.bandwidth, str) and self.bandwidth in BANDWIDTHS
+        if not (is_number or is_rule):
+            raise ValueError(
+                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
+                "> 0."
+            )
 
     def base_kernel(self, sq_dist: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
         """Return κ(d²) and its slope −∂κ/∂d² (both like `sq_dist`, which may be overwritten)."""
         value = sq_dist.div_(bandwidth).neg_().exp_()
         return value, value / bandwidth
 
-    @exact
+    @exact()
     def compare(
         self, representation: Tensor, everyone: Tensor | None = None, first: int = 0
     ) -> KernelValues:
@@ -118,7 +118,7 @@ class Kernel:
         Raises
         ------
         ValueError
-            If a shape does not fit, or the bandwidth is neither a rule nor a positive number.
+            If a shape does not fit.
 
         Notes
         -----
@@ -134,14 +134,14 @@ class Kernel:
         here).
         """
         everyone = representation if everyone is None else everyone
+        self._check_shapes(everyone)
         rotation, precision = self.lengthscale
-        _check_shapes(everyone, rotation, precision)
         own = slice(first, first + len(representation))
         scale = None if precision is None else self._scale(precision)
         # Rows come first, so that each row is one small matrix problem.
         axes = everyone.transpose(0, 1)
         axes = axes.contiguous() if rotation is None else axes @ rotation
-        direction, inverse_norm = self._normalised(axes) if self.unit_sphere else (axes, None)
+        direction, inverse_norm = on_sphere(axes, self.eps) if self.unit_sphere else (axes, None)
         point = direction if scale is None else direction * scale
         # Only differences matter; taking them from the first member makes those between identical
         # members cancel exactly.
@@ -150,7 +150,7 @@ class Kernel:
         n_rows, n_members, _ = point.shape
         chunks = point.split(max(1, _PAIRS_AT_A_TIME // n_members**2))
         sums, grads = zip(*(self._compare_at(rows, own) for rows in chunks), strict=True)
-        grad = torch.cat(grads) if len(grads) > 1 else grads[0]
+        grad = torch.cat(grads)
         if scale is not None:
             grad = grad * scale
         if inverse_norm is not None:
@@ -160,14 +160,6 @@ class Kernel:
         if rotation is not None:
             grad = grad @ rotation.T
         return KernelValues(sum(sums[1:], sums[0]) / n_rows, grad.transpose(0, 1))
-
-    def _normalised(self, axes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return points on the unit sphere, and the inverse norms that pull gradients back."""
-        sq_norm = torch.linalg.vecdot(axes, axes).unsqueeze(-1)
-        inverse_norm = (sq_norm + self.eps).rsqrt_()
-        direction = axes * inverse_norm
-        # A zero vector has no direction: its gradient is zero instead of up to 1/sqrt(eps).
-        return direction, inverse_norm.masked_fill_(sq_norm <= self.eps, 0.0)
 
     def _compare_at(self, point: Tensor, own: slice) -> tuple[Tensor, Tensor]:
         """Return Σ_b κ_ijb (m, M) and the gradients with respect to points (B, m, K)."""
@@ -193,15 +185,34 @@ class Kernel:
             medians = _median(sq_dist).unsqueeze(1)
         elif self.bandwidth == "paper":
             medians = _median(sq_dist.flatten(1)).view(-1, 1, 1)
-        elif isinstance(self.bandwidth, int | float) and self.bandwidth > 0:
-            return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
         else:
-            raise ValueError(
-                f"Got bandwidth={self.bandwidth!r}, but expected one of {BANDWIDTHS} or a number "
-                "> 0."
-            )
+            return sq_dist.new_full((1, 1, 1), float(self.bandwidth))
         # log 1 = 0, but a single member is at distance zero from itself, whatever the bandwidth.
         return medians / math.log(max(sq_dist.shape[-1], 2)) + 1e-12
+
+    def _check_shapes(self, representation: Tensor) -> None:
+        if representation.ndim != 3 or 0 in representation.shape:
+            raise ValueError(
+                f"Got representation of shape {tuple(representation.shape)}, but expected "
+                "(n_members, n_rows, n_features), none of them zero."
+            )
+        width = representation.shape[-1]
+        for name, expected in (("rotation", (width, width)), ("precision", (width,))):
+            part = getattr(self.lengthscale, name)
+            if part is not None and part.shape != expected:
+                raise ValueError(
+                    f"Got a lengthscale whose {name} has shape {tuple(part.shape)}, but expected "
+                    f"{expected} in this space."
+                )
+
+
+def on_sphere(vectors: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return points on the unit sphere, and the inverse norms that pull gradients back."""
+    sq_norm = torch.linalg.vecdot(vectors, vectors).unsqueeze(-1)
+    inverse_norm = (sq_norm + eps).rsqrt_()
+    direction = vectors * inverse_norm
+    # A zero vector has no direction: its gradient is zero instead of up to 1/sqrt(eps).
+    return direction, inverse_norm.masked_fill_(sq_norm <= eps, 0.0)
 
 
 def _sq_distances(point: Tensor) -> Tensor:
@@ -229,24 +240,3 @@ def _median(values: Tensor) -> Tensor:
     else:
         in_order = values.topk(upper + 1, largest=False).values
     return (in_order[..., lower] + in_order[..., upper]) / 2
-
-
-def _check_shapes(
-    representation: Tensor, rotation: Tensor | None, precision: Tensor | None
-) -> None:
-    if representation.ndim != 3 or 0 in representation.shape:
-        raise ValueError(
-            f"Got representation of shape {tuple(representation.shape)}, but expected "
-            "(n_members, n_rows, n_features), none of them zero."
-        )
-    width = representation.shape[-1]
-    if rotation is not None and rotation.shape != (width, width):
-        raise ValueError(
-            f"Got a lengthscale whose rotation has shape {tuple(rotation.shape)}, but expected "
-            f"{(width, width)} in this space."
-        )
-    if precision is not None and precision.shape != (width,):
-        raise ValueError(
-            f"Got a lengthscale whose precision has shape {tuple(precision.shape)}, but expected "
-            f"{(width,)} in this space."
-        )

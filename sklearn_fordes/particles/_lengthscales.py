@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MIXES = ("precision", "variance")
+
 
 class Lengthscale(NamedTuple):
     """A quadratic form ``U diag(λ) Uᵀ`` that measures differences; None is the identity.
@@ -31,31 +33,8 @@ class Lengthscale(NamedTuple):
         return Lengthscale(*(part if part is None else part.to(like) for part in self))
 
 
-def identity(X: Tensor) -> Lengthscale:  # noqa: ARG001 (a lengthscale may depend on the inputs)
-    """Every direction of the input space counts alike."""
-    return Lengthscale()
-
-
-def pca(X: Tensor) -> Lengthscale:
-    """Directions count in proportion to the variance of the training inputs along them.
-
-    Parameters
-    ----------
-    X : Tensor of shape (N, ...)
-        Encoded training inputs; flattened to K features.
-
-    Returns
-    -------
-    Lengthscale
-        In float64: eigenvectors and eigenvalues of the covariance of the centred inputs
-        (Trinh et al. 2024, section 4.1), divided by the mean eigenvalue. More repulsion acts along
-        directions of high variance.
-    """
-    return _tuned(X, alpha=1.0, mix="precision")
-
-
 def tuned_lengthscale(alpha: float, mix: str = "precision") -> Callable[[Tensor], Lengthscale]:
-    """Make a lengthscale between the identity (α = 0) and `pca` (α = 1).
+    """Make a lengthscale between "identity" (α = 0) and "pca" (α = 1).
 
     With Λ the eigenvalues of the inputs' covariance, divided by their mean so that α does not
     depend on the inputs' units, the precisions are::
@@ -101,7 +80,7 @@ def _tuned(X: Tensor, *, alpha: float, mix: str) -> Lengthscale:
     if alpha == 0 or (features == features[:1]).all():
         return Lengthscale()  # Rows that are all alike have no variance.
     features = features / features.abs().max()  # Units cancel, and no square overflows.
-    rotation, variance = _axes(torch.atleast_2d(torch.cov(features.T)))
+    variance, rotation = torch.linalg.eigh(torch.atleast_2d(torch.cov(features.T)))
     variance = variance.clamp(min=0)  # Rounding leaves some slightly below zero.
     variance = variance / variance.mean()
     if mix == "precision":
@@ -155,7 +134,7 @@ def from_precision_matrix(matrix: Tensor) -> Lengthscale:
         If the matrix is something else.
     """
     matrix = matrix.double()
-    rotation, precision = _axes(matrix)
+    precision, rotation = torch.linalg.eigh(matrix)
     # Rounding leaves eigenvalues of a singular matrix slightly below zero.
     rounding = 1e-8 * precision.abs().max()
     if not torch.allclose(matrix, matrix.mT) or (precision < -rounding).any() or not matrix.any():
@@ -207,17 +186,6 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
     return made
 
 
-def is_identity(value: Any) -> bool:
-    """Whether a parameter's value describes the identity."""
-    if isinstance(value, Lengthscale):
-        return value.rotation is None and value.precision is None
-    return bool(value == "identity" if isinstance(value, str) else _is_zero(value))
-
-
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, Real) and float(value) == 0
-
-
 def _from_array(value: Any) -> Lengthscale:
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -235,11 +203,6 @@ def _from_array(value: Any) -> Lengthscale:
         raise ValueError(f"Got a lengthscale that is not usable: {error}") from error
 
 
-def _axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvectors, as columns, and eigenvalues of a symmetric matrix."""
-    eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
-    return eigenvectors, eigenvalues
-
-
-LENGTHSCALES: dict[str, Callable[[Tensor], Lengthscale]] = {"identity": identity, "pca": pca}
-MIXES = ("precision", "variance")
+# Every direction of the input space counts alike; or in proportion to the variance of the training
+# inputs along it (Trinh et al. 2024, section 4.1), so that more repulsion acts where it is high.
+LENGTHSCALES = {"identity": tuned_lengthscale(0), "pca": tuned_lengthscale(1)}

@@ -7,13 +7,14 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from threading import local
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, stack_module_state
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
@@ -78,74 +79,60 @@ class Ensemble(nn.Module):
     torch.Size([5, 3, 4])
     """
 
-    _make_member: MemberFactory | nn.Module
-    _templates: local  # One for each thread: a functional call writes into the module.
-
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
     ) -> None:
-        super().__init__()
         if n_members < 1:
             raise ValueError(f"Got n_members={n_members}, but expected an integer >= 1.")
         if isinstance(make_member, nn.Module):
-            make_member = copy.deepcopy(make_member)  # Its user may change it later.
+            # Its user may change it later.
+            make_member = partial(_reset_copy, copy.deepcopy(make_member))
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
-        self._assemble(make_member, n_members, _stack(members))
-        self._check_trainable()
-        self._templates.module = members[0]
+        parameters, buffers = stack_module_state(members)
+        _check_trainable(parameters)
+        self._assemble(make_member, parameters, buffers)
 
     def _assemble(
-        self, make_member: MemberFactory | nn.Module, n_members: int, stacked: nn.Module
+        self, make_member: MemberFactory, parameters: dict[str, Tensor], buffers: dict[str, Tensor]
     ) -> None:
-        self.n_members = n_members
-        self.stacked = stacked
-        # Not registered as modules, because their weights are never used.
-        self.__dict__["_make_member"] = make_member
+        super().__init__()
+        self.n_members = len(next(iter(parameters.values())))
+        self.stacked = _tree(parameters, buffers)
         self.draws_globally = not accepts_generator(make_member)
-        self.__dict__["_templates"] = local()
-
-    def _check_trainable(self) -> None:
-        trainable = [p for p in self.stacked.parameters() if p.requires_grad]
-        if not trainable:
-            raise ValueError("Got a module without parameters, but expected some to train.")
-        if self.n_members > 1 and all(torch.equal(p, p[:1].expand_as(p)) for p in trainable):
-            raise ValueError(
-                "Got a module whose initial weights are the same for each member, so that the "
-                "members would stay alike, but expected random ones. Does it return the same "
-                "instance each time, or seed the generator itself?"
-            )
+        self._make_member = make_member
+        self._templates = local()  # One for each thread: a functional call writes into the module.
 
     @property
     def _template(self) -> nn.Module:
         """A member of this thread, whose weights are replaced in each call."""
-        template: nn.Module | None = getattr(self._templates, "module", None)
-        if template is None:
-            template = self._templates.module = _draw_member(self._make_member, 0)
+        if not hasattr(self._templates, "module"):
+            self._templates.module = _draw_member(self._make_member, 0)
+        template: nn.Module = self._templates.module
         if template.training != self.training:
             template.train(self.training)
         return template
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _state(self, index: Any) -> dict[str, Any]:
+        """Return all that makes an ensemble of the members at an index."""
         parameters = dict(self.stacked.named_parameters())
         return {
             "make_member": self._make_member,
-            "n_members": self.n_members,
             "training": self.training,
-            "trainable": {name: p.requires_grad for name, p in parameters.items()},
-            "parameters": to_arrays(parameters),
-            "buffers": to_arrays(dict(self.stacked.named_buffers())),
+            "trainable": [name for name, p in parameters.items() if p.requires_grad],
+            "parameters": {name: p.detach()[index] for name, p in parameters.items()},
+            "buffers": {name: buffer[index] for name, buffer in self.stacked.named_buffers()},
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = to_arrays(self._state(slice(None)))
+        return state
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        nn.Module.__init__(self)
-        trainable = state["trainable"]
-        with torch.inference_mode(False), torch.no_grad():
-            parameters = to_tensors(state["parameters"])
-            stacked = _tree(
-                {name: (values, trainable[name]) for name, values in parameters.items()},
-                to_tensors(state["buffers"]),
-            )
-        self._assemble(state["make_member"], state["n_members"], stacked)
+        with torch.inference_mode(False):
+            state = to_tensors(state)
+            for name in state["trainable"]:
+                state["parameters"][name].requires_grad_()
+            self._assemble(state["make_member"], state["parameters"], state["buffers"])
         self.train(state["training"])
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
@@ -161,14 +148,17 @@ class Ensemble(nn.Module):
         -------
         Tensor of shape (M, B, ...)
         """
-        call = partial(_call_member, self._template)
-        output: Tensor = self._over_members(call, X, 0 if not shared else None)
+        output: Tensor = self._over_members(_call_member, X, None if shared else 0)
         return output
 
-    def _over_members(self, call: Callable[..., Any], X: Tensor, axis_of_X: int | None) -> Any:
-        """Call a function of parameters, buffers and rows for all members at once."""
+    def _over_members(
+        self, call: Callable[..., Any], X: Tensor, axis_of_X: int | None = None
+    ) -> Any:
+        """Call a function of member, parameters, buffers and rows for all members at once."""
         tensors = dict(self.stacked.named_parameters()), dict(self.stacked.named_buffers())
-        return torch.vmap(call, in_dims=(0, 0, axis_of_X), randomness="different")(*tensors, X)
+        in_dims = (0, 0, axis_of_X)
+        call = partial(call, self._template)
+        return torch.vmap(call, in_dims, randomness="different")(*tensors, X)
 
     def evaluate(
         self,
@@ -184,8 +174,8 @@ class Ensemble(nn.Module):
         X : Tensor of shape (B, ...)
             K features when flattened.
         n_rows : int, default=0
-            How many rows gradients are taken at. None are if it is zero.
-        target : callable
+            How many rows gradients are taken at.
+        target : callable, optional
             Maps outputs ``(M, n_rows, C)`` to what is differentiated, ``(M, n_rows)``.
         derivatives : callable, optional
             The target's derivatives with respect to outputs, where they are known (see
@@ -196,7 +186,7 @@ class Ensemble(nn.Module):
         Evaluation
             With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
         """
-        if not n_rows or target is None:
+        if target is None:
             return autograd_evaluation(self, self(X))
         # Only the rows compared need the more expensive graph of second derivatives, unless the
         # forward pass itself mixes rows.
@@ -229,9 +219,13 @@ class Ensemble(nn.Module):
         ValueError
             If the module has no such layer, or calls none.
         """
-        call = partial(_call_noting_features, self._template)
-        outputs, features = self._over_members(call, X, None)
+        outputs, features = self._over_members(_call_noting_features, X)
         return outputs, features
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The stacked parameters that are not frozen."""
+        return [parameter for parameter in self.stacked.parameters() if parameter.requires_grad]
 
     @property
     def couples_rows(self) -> bool:
@@ -250,15 +244,14 @@ class Ensemble(nn.Module):
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
 
-    def rows_at_a_time(self, n_activations: int | None = None) -> int:
-        """Return the number of rows whose widest layer has `n_activations` numbers in all members.
+    def rows_at_a_time(self) -> int:
+        """Return the number of rows whose widest layer has `ACTIVATIONS_AT_ONCE` in all members.
 
-        By default a layer stays in the processor's cache until the next one reads it. At most 1024:
-        weights do not tell how large the maps of a convolution are.
+        So a layer stays in the processor's cache until the next one reads it. At most 1024: weights
+        do not tell how large the maps of a convolution are.
         """
         widths = (p.shape[1] for p in self.stacked.parameters() if p.ndim > 2)
-        device = next(self.stacked.parameters()).device.type
-        n_activations = n_activations or ACTIVATIONS_AT_ONCE[device]
+        n_activations = ACTIVATIONS_AT_ONCE[next(self.stacked.parameters()).device.type]
         return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
 
     def select(self, members: Sequence[int]) -> Ensemble:
@@ -274,25 +267,17 @@ class Ensemble(nn.Module):
         Ensemble
             Of the same class.
         """
-        index = list(members)
         selected = type(self).__new__(type(self))
-        nn.Module.__init__(selected)
-        with torch.inference_mode(False), torch.no_grad():
-            parameters = {
-                name: (parameter.detach()[index].clone(), parameter.requires_grad)
-                for name, parameter in self.stacked.named_parameters()
-            }
-            buffers = {name: b[index].clone() for name, b in self.stacked.named_buffers()}
-            selected._assemble(self._make_member, len(index), _tree(parameters, buffers))
-        return selected.train(self.training)
+        with torch.inference_mode(False):
+            selected.__setstate__(self._state(list(members)))
+        return selected
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
         """Return member `index` as a module of its own, with a copy of its weights."""
         module = copy.deepcopy(self._template)
-        stacked = {**dict(self.stacked.named_parameters()), **dict(self.stacked.named_buffers())}
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            tensor.data = stacked[name][index].clone()
+            tensor.data = attrgetter(name)(self.stacked)[index].clone()
         return module
 
 
@@ -315,12 +300,11 @@ def autograd_evaluation(
     Evaluation
         The same tensors, detached.
     """
-    followed = [tensor for tensor in (outputs, representation) if tensor is not None]
-    trainable = [p for p in ensemble.stacked.parameters() if p.requires_grad]
+    followed = [outputs] if representation is None else [outputs, representation]
 
     def pullback(*cotangents: Tensor) -> Gradients:
-        found = iter(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
-        return [next(found) if p.requires_grad else None for p in ensemble.stacked.parameters()]
+        trainable = ensemble.trainable
+        return list(torch.autograd.grad(followed, trainable, cotangents, allow_unused=True))
 
     detached = None if representation is None else representation.detach()
     return Evaluation(outputs.detach(), detached, pullback)
@@ -348,8 +332,11 @@ def _call_noting_features(
         if isinstance(value, Tensor) and value.is_floating_point():  # Indices are no features.
             entering.append(value)
 
-    layers = _layers_with_matrices(member)
-    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(note, with_kwargs=True)
+        for name, layer in member.named_modules()
+        if _has_matrix(layer) and "parametrizations" not in name.split(".")
+    ]
     try:
         output = _call_member(member, parameters, buffers, X)
     finally:
@@ -376,8 +363,8 @@ def derived_seed(*entropy: int) -> int:
     int
         Below 2**63.
     """
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return int(state) >> 1
 
 
 def accepts_generator(make: Callable[..., object]) -> bool:
@@ -393,16 +380,24 @@ def accepts_generator(make: Callable[..., object]) -> bool:
         False for a callable without a signature, too.
     """
     try:
-        parameter = inspect.signature(make).parameters.get("generator")
-    except (TypeError, ValueError):  # An instance of a module, or a callable written in C.
+        return "generator" in inspect.signature(make).parameters
+    except (TypeError, ValueError):  # A callable written in C.
         return False
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return parameter is not None and parameter.kind in named
 
 
-def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module:
-    if isinstance(make_member, nn.Module):
-        make_member = partial(_reset_copy, make_member)
+def _check_trainable(parameters: dict[str, Tensor]) -> None:
+    trainable = [p for p in parameters.values() if p.requires_grad]
+    if not trainable:
+        raise ValueError("Got a module without parameters, but expected some to train.")
+    if len(trainable[0]) > 1 and all(torch.equal(p, p[:1].expand_as(p)) for p in trainable):
+        raise ValueError(
+            "Got a module whose initial weights are the same for each member, so that the "
+            "members would stay alike, but expected random ones. Does it return the same "
+            "instance each time, or seed the generator itself?"
+        )
+
+
+def _draw_member(make_member: MemberFactory, seed: int) -> nn.Module:
     # On the CPU, whatever torch's default device: a seed gives the same weights on each.
     if accepts_generator(make_member):
         member = make_member(generator=torch.Generator("cpu").manual_seed(seed))
@@ -417,18 +412,9 @@ def _draw_member(make_member: MemberFactory | nn.Module, seed: int) -> nn.Module
     return member
 
 
-def _layers_with_matrices(module: nn.Module) -> list[nn.Module]:
-    """Layers that hold a weight matrix themselves, or its parametrization (a weight norm, say)."""
-    layers = []
-    for name, layer in module.named_modules():
-        if "parametrizations" in name.split("."):
-            continue
-        own = list(layer.parameters(recurse=False))
-        if is_parametrized(layer):
-            own += layer.get_submodule("parametrizations").parameters()
-        if any(parameter.ndim > 1 for parameter in own):
-            layers.append(layer)
-    return layers
+def _has_matrix(layer: nn.Module) -> bool:
+    """Whether a layer holds a weight matrix, or its parametrization (a weight norm, say)."""
+    return any(p.ndim > 1 for p in layer.parameters(recurse=is_parametrized(layer)))
 
 
 def _reset_copy(module: nn.Module) -> nn.Module:
@@ -438,7 +424,7 @@ def _reset_copy(module: nn.Module) -> nn.Module:
         reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
         if reset is not None:
             reset()
-        elif any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False)):
+        elif _has_matrix(layer):
             raise ValueError(
                 f"Got a module instance whose part {name or 'itself'!r} "
                 f"({type(layer).__name__}) holds weights but has no reset_parameters(), so that "
@@ -448,35 +434,18 @@ def _reset_copy(module: nn.Module) -> nn.Module:
     return module
 
 
-def _stack(members: list[nn.Module]) -> nn.Module:
-    parameters = [dict(member.named_parameters()) for member in members]
-    buffers = [dict(member.named_buffers()) for member in members]
-    return _tree(
-        {
-            name: (torch.stack([p[name].detach() for p in parameters]), first.requires_grad)
-            for name, first in parameters[0].items()
-        },
-        {name: torch.stack([b[name] for b in buffers]) for name in buffers[0]},
-    )
-
-
-def _tree(parameters: dict[str, tuple[Tensor, bool]], buffers: dict[str, Tensor]) -> nn.Module:
-    """Make a module that holds parameters (and whether they are trained) and buffers by name."""
+def _tree(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> nn.Module:
+    """Make a module that holds parameters, as trainable as they are now, and buffers by name."""
     tree = nn.Module()
-    for name, (tensor, requires_grad) in parameters.items():
-        parent, leaf = _branch(tree, name)
-        parent.register_parameter(leaf, nn.Parameter(tensor, requires_grad=requires_grad))
-    for name, tensor in buffers.items():
-        parent, leaf = _branch(tree, name)
-        parent.register_buffer(leaf, tensor)
+    for name, tensor in {**parameters, **buffers}.items():
+        *path, leaf = name.split(".")
+        parent = tree
+        for child in path:
+            if child not in parent._modules:
+                parent.add_module(child, nn.Module())
+            parent = parent.get_submodule(child)
+        if name in buffers:
+            parent.register_buffer(leaf, tensor)
+        else:
+            parent.register_parameter(leaf, nn.Parameter(tensor, tensor.requires_grad))
     return tree
-
-
-def _branch(tree: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the module of `tree` that holds the tensor called `name`, and its last name."""
-    *path, leaf = name.split(".")
-    for child in path:
-        if child not in tree._modules:
-            tree.add_module(child, nn.Module())
-        tree = tree.get_submodule(child)
-    return tree, leaf

@@ -53,11 +53,4 @@ from sklearn_fordes.particles._updates import (
     stein_update,
     wasserstein_update,
 )
-from sklearn_fordes.particles.likelihoods import (
-    GRADIENT_TARGETS,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Likelihood,
-    QuantileLikelihood,
-    RealLikelihood,
-)
+from sklearn_fordes.particles.likelihoods import *  # noqa: F403

@@ -11,13 +11,8 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from sklearn_fordes.particles._kernel import BANDWIDTHS, Kernel
-from sklearn_fordes.particles._lengthscales import (
-    LENGTHSCALES,
-    Lengthscale,
-    is_identity,
-    make_lengthscale,
-)
+from sklearn_fordes.particles._kernel import Kernel
+from sklearn_fordes.particles._lengthscales import LENGTHSCALES, make_lengthscale
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
 from sklearn_fordes.particles._updates import UPDATES, Update, wasserstein_update
 from sklearn_fordes.particles.likelihoods import GRADIENT_TARGETS
@@ -192,7 +187,7 @@ class Repulsion:
         changed = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if type(value) is not type(defaults[name].default) or value != defaults[name].default
+            if repr(value) != repr(defaults[name].default)
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -223,26 +218,25 @@ class Repulsion:
             _look_up(LENGTHSCALES, "lengthscale", lengthscale)
         if space is None:
             return None
-        is_plain = isinstance(lengthscale, str) and lengthscale == "identity"
-        if not is_plain:
-            self._check_lengthscale(space, lengthscale)
-        self._check_update(space, lengthscale)
+        made = make_lengthscale(lengthscale, X)
+        widths = {len(part) for part in made if part is not None}
+        if widths and not space.axes_are_inputs:
+            self._check_lengthscale(lengthscale)
+        self._check_update(space, lengthscale, is_identity=not widths)
         width = X[0].numel()
-        made = Lengthscale() if is_plain else make_lengthscale(lengthscale, X)
-        if space.axes_are_inputs and any(len(part) != width for part in made if part is not None):
+        if space.axes_are_inputs and not widths <= {width}:
             raise ValueError(
-                f"Got a lengthscale of {len(next(p for p in made if p is not None))} features, but "
-                f"expected {width}, those of the encoded inputs."
+                f"Got a lengthscale of {widths.pop()} features, but expected {width}, those of the "
+                "encoded inputs."
             )
         # A direction in one dimension is only a sign.
         unit_sphere = space.unit_sphere and width > 1
-        auto = "reference" if unit_sphere else "paper"
-        bandwidth = auto if self.bandwidth == "auto" else self.bandwidth
-        bandwidth = bandwidth if isinstance(bandwidth, str) else float(bandwidth)
-        kernel = Kernel(made, bandwidth, unit_sphere)
+        bandwidth: Any = self.bandwidth
+        if bandwidth == "auto":
+            bandwidth = "reference" if unit_sphere else "paper"
         return BuiltRepulsion(
             space,
-            kernel,
+            Kernel(made, bandwidth, unit_sphere),
             UPDATES[self.update],
             float(self.fraction),
             int(self.period),
@@ -262,11 +256,9 @@ class Repulsion:
     def _check_parameters(self) -> None:
         _look_up(UPDATES, "update", self.update)
         _look_up(GRADIENT_TARGETS, "target", self.target)
-        if isinstance(self.bandwidth, str):
-            _look_up(dict.fromkeys(("auto", *BANDWIDTHS)), "bandwidth", self.bandwidth)
-        is_number = isinstance(self.bandwidth, str) or _is_number(self.bandwidth, Real, 1e-300)
+        if not (isinstance(self.bandwidth, str) and self.bandwidth == "auto"):
+            Kernel(bandwidth=self.bandwidth)  # It checks its bandwidth.
         checks = {
-            "bandwidth": (is_number, "a number > 0"),
             "fraction": (_is_number(self.fraction, Real, 1e-300, 1), "a number in (0, 1]"),
             "period": (_is_number(self.period, Integral, 1), "an integer >= 1"),
             "warmup": (_is_number(self.warmup, Integral, 0), "an integer >= 0"),
@@ -276,16 +268,21 @@ class Repulsion:
             if not is_valid:
                 raise ValueError(f"Got {name}={getattr(self, name)!r}, but expected {expected}.")
 
-    def _check_update(self, space: Space, lengthscale: Any) -> None:
+    def _check_lengthscale(self, lengthscale: Any) -> None:
+        """Reject a lengthscale, not the identity, where axes are not those of the input."""
+        is_given = not isinstance(lengthscale, str | Real | Callable)
+        if not (callable(self.space) and is_given):
+            raise ValueError(
+                f"Got lengthscale={lengthscale!r} with repulsion={self.space!r}, whose axes are "
+                "not the input's, but expected 'identity'"
+                + (" or an array." if callable(self.space) else ".")
+            )
+
+    def _check_update(self, space: Space, lengthscale: Any, *, is_identity: bool) -> None:
         if self.update == "svgd" and not space.supports_svgd:
             raise ValueError(
                 f"Got update='svgd' with repulsion={self.space!r}, in which there is no driving "
                 "force to smooth, but expected repulsion='weight' or 'function'."
-            )
-        if self.update == "svgd" and self.bandwidth == "reference":
-            raise ValueError(
-                "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
-                "expected 'auto', 'paper' or a number."
             )
         if self.update != "lit":
             return
@@ -295,7 +292,7 @@ class Repulsion:
                 "repulsion='input_gradient' or a function: it makes directions orthogonal."
             )
         for name, value, default in (
-            ("lengthscale", "identity" if is_identity(lengthscale) else lengthscale, "identity"),
+            ("lengthscale", "identity" if is_identity else lengthscale, "identity"),
             ("bandwidth", self.bandwidth, "auto"),
         ):
             if not (isinstance(value, str) and value == default):
@@ -303,17 +300,6 @@ class Repulsion:
                     f"Got {name}={value!r} with update='lit', which has no kernel, but expected "
                     f"{default!r}."
                 )
-
-    def _check_lengthscale(self, space: Space, lengthscale: Any) -> None:
-        is_given = not isinstance(lengthscale, str | Real | Callable)
-        if is_identity(lengthscale) or space.axes_are_inputs:
-            return
-        if not (callable(self.space) and is_given):
-            raise ValueError(
-                f"Got lengthscale={lengthscale!r} with repulsion={self.space!r}, whose axes are "
-                "not the input's, but expected 'identity'"
-                + (" or an array." if callable(self.space) else ".")
-            )
 
 
 def as_repulsion(value: str | Representation | Space | Repulsion) -> Repulsion:

@@ -8,11 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._evaluation import (
-    Evaluation,
-    Gradients,
-    Hessian,
-)
+from sklearn_fordes.particles._evaluation import Evaluation, Gradients, Hessian
 from sklearn_fordes.particles._members import Ensemble, autograd_evaluation
 from sklearn_fordes.particles.likelihoods import Likelihood
 
@@ -75,17 +71,14 @@ class InputGradientSpace(Space):
         self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, n_rows, K)."""
-        n_extra = len(X) - len(y)
-        known = y[: n_rows - n_extra]
-
-        def targets(outputs: Tensor) -> Tensor:
-            return likelihood.completed(outputs, known) if n_extra else known
+        known = y[: n_rows - (len(X) - len(y))]
 
         def target(outputs: Tensor) -> Tensor:
-            return likelihood.gradient_target(outputs, targets(outputs))
+            return likelihood.gradient_target(outputs, likelihood.completed(outputs, known))
 
         def derivatives(outputs: Tensor) -> tuple[Tensor, Hessian | None]:
-            return likelihood.gradient_target_derivatives(outputs, targets(outputs))
+            targets = likelihood.completed(outputs, known)
+            return likelihood.gradient_target_derivatives(outputs, targets)
 
         return ensemble.evaluate(X, n_rows, target, derivatives)
 
@@ -101,34 +94,26 @@ class WeightSpace(Space):
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, 1, P)."""
         outputs, _, pullback = ensemble.evaluate(X)
-        parameters = [p for p in ensemble.stacked.parameters() if p.requires_grad]
-        flat = [p.detach().reshape(len(p), -1) for p in parameters]
+        trainable = ensemble.trainable
+        flat = [parameter.detach().reshape(len(parameter), -1) for parameter in trainable]
 
-        @torch.no_grad()
         def weights_pullback(
             cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
         ) -> Gradients:
-            forces = iter(force.squeeze(1).split([part.shape[1] for part in flat], dim=1))
+            forces = force.squeeze(1).split([part.shape[1] for part in flat], dim=1)
+            gradients = [f.reshape(p.shape) for f, p in zip(forces, trainable, strict=True)]
             return [
-                _with_force(parameter, driving, next(forces), mixing)
-                if parameter.requires_grad
-                else None
-                for parameter, driving in zip(
-                    ensemble.stacked.parameters(), pullback(cotangent), strict=True
-                )
+                repelling if driving is None else repelling + _mixed(driving, mixing)
+                for repelling, driving in zip(gradients, pullback(cotangent), strict=True)
             ]
 
         return Evaluation(outputs, torch.cat(flat, dim=1).unsqueeze(1), weights_pullback)
 
 
-def _with_force(
-    parameter: Tensor, driving: Tensor | None, force: Tensor, mixing: Tensor | None
-) -> Tensor:
-    """Add the driving force, mixed over members, to a parameter's part of the force (M, P)."""
-    if driving is not None:
-        driving = driving.reshape(len(driving), -1)
-        force = force + (driving if mixing is None else mixing @ driving)
-    return force.reshape(parameter.shape)
+def _mixed(driving: Tensor, mixing: Tensor | None) -> Tensor:
+    """Average the driving force over members, if the update mixes it."""
+    mixed: Tensor = driving if mixing is None else torch.tensordot(mixing, driving, 1)
+    return mixed
 
 
 class FunctionSpace(Space):
@@ -149,8 +134,8 @@ class FunctionSpace(Space):
             cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
         ) -> Gradients:
             # In function space the driving force is the loss's gradient at the outputs.
-            mixed = cotangent.clone() if mixing is None else torch.tensordot(mixing, cotangent, 1)
             (at_outputs,) = torch.autograd.grad(prediction, compared, force)
+            mixed = _mixed(cotangent, mixing).clone()
             mixed[:, :n_rows] += at_outputs
             return pullback(mixed)
 
@@ -196,21 +181,20 @@ class FunctionOfEnsemble(Space):
         if ensemble.couples_rows:  # A part of the batch alone would give other values.
             n_rows = len(X)
         targets = likelihood.completed(outputs, y)[:n_rows]
-        values = self.function(ensemble, X[:n_rows], targets)
-        _check_representation(values, ensemble.n_members)
+        values: object = self.function(ensemble, X[:n_rows], targets)
+        n_members = ensemble.n_members
+        expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"Got a {type(values).__name__} from the space, but expected {expected}."
+            )
+        if values.ndim != 3 or len(values) != n_members or not values.requires_grad:
+            detached = "" if values.requires_grad else " that autograd did not follow"
+            raise ValueError(
+                f"Got a tensor of shape {tuple(values.shape)}{detached} from the space, but "
+                f"expected {expected}."
+            )
         return autograd_evaluation(ensemble, outputs, values)
-
-
-def _check_representation(values: object, n_members: int) -> None:
-    expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
-    if not isinstance(values, Tensor):
-        raise TypeError(f"Got a {type(values).__name__} from the space, but expected {expected}.")
-    if values.ndim != 3 or len(values) != n_members or not values.requires_grad:
-        detached = "" if values.requires_grad else " that autograd did not follow"
-        raise ValueError(
-            f"Got a tensor of shape {tuple(values.shape)}{detached} from the space, but expected "
-            f"{expected}."
-        )
 
 
 SPACES: dict[str, Space] = {

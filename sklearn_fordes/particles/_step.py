@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import Communicator
+from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._evaluation import Gradients
 from sklearn_fordes.particles._members import Ensemble
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion
@@ -46,7 +46,7 @@ def accumulate_gradients(
     strength: float | Tensor = 1.0,
     likelihood: Likelihood | None = None,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -73,8 +73,8 @@ def accumulate_gradients(
         Rows without a target, at which members are compared too: the first ones, as many as of the
         batch's rows. Where a target is needed (for the gradient of the true class), the ensemble's
         own guess takes its place.
-    communicator : Communicator, optional
-        Reaches other processes that hold members or rows. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members or rows.
 
     Returns
     -------
@@ -121,8 +121,8 @@ def mean_loss(
 def add_gradients(ensemble: Ensemble, gradients: Gradients) -> None:
     """Add gradients to the ``grad`` of the ensemble's trainable parameters, in their order."""
     taken = set()
-    for parameter, gradient in zip(ensemble.stacked.parameters(), gradients, strict=True):
-        if gradient is None or not parameter.requires_grad:
+    for parameter, gradient in zip(ensemble.trainable, gradients, strict=True):
+        if gradient is None:
             continue
         if parameter.grad is not None:
             parameter.grad.add_(gradient)
@@ -142,7 +142,7 @@ def differentiate(
     strength: float | Tensor,
     likelihood: Likelihood,
     extra_inputs: Tensor | None = None,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> tuple[StepResult, Gradients]:
     """Return a step and the gradients of its objective.
 
@@ -156,7 +156,7 @@ def differentiate(
     strength : float or Tensor
     likelihood : Likelihood
     extra_inputs : Tensor of shape (n_extra, ...), optional
-    communicator : Communicator, optional
+    communicator : Communicator, default=ALONE
         As in `accumulate_gradients`.
 
     Returns
@@ -164,7 +164,7 @@ def differentiate(
     step : StepResult
         Outputs at X, driving loss and repulsion.
     gradients : list of Tensor or None
-        One for each parameter, None where the objective does not depend on it.
+        One for each of ``ensemble.trainable``, None where the objective does not depend on it.
     """
     if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X)
@@ -173,16 +173,13 @@ def differentiate(
         return step, pullback(cotangent)
 
     n_rows = max(1, round(repulsion.fraction * len(X)))
-    n_extra = 0
+    rows = X
     if extra_inputs is not None:  # As many as of the batch's rows, and before these.
-        extra_inputs = extra_inputs[:n_rows]
-        n_extra = len(extra_inputs)
-    rows = X if extra_inputs is None else torch.cat([extra_inputs, X])
+        rows = torch.cat([extra_inputs[:n_rows], X])
+    n_extra = len(rows) - len(X)
     outputs, representation, pullback = repulsion.space.evaluate(
         ensemble, rows, y, n_extra + n_rows, likelihood
     )
-    if representation is None:
-        raise TypeError("Got no representation from the space, but expected one to compare.")
     driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
     if n_extra:  # The loss does not depend on outputs at rows without a target.
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_extra, 0))

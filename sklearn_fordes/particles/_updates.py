@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_fordes.particles._communication import Communicator
-from sklearn_fordes.particles._kernel import Kernel, exact
+from sklearn_fordes.particles._communication import ALONE, Communicator
+from sklearn_fordes.particles._kernel import Kernel, exact, on_sphere
 from sklearn_fordes.particles._lengthscales import Lengthscale
 
 _DEFAULT_KERNEL = Kernel()
@@ -38,11 +38,10 @@ class Forces(NamedTuple):
 Update = Callable[..., Forces]
 
 
-@torch.no_grad()
 def wasserstein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Wasserstein gradient descent: away from where the members' density is high.
 
@@ -55,8 +54,8 @@ def wasserstein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         How they are compared.
-    communicator : Communicator, optional
-        Reaches other processes that hold members or rows. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members or rows.
 
     Returns
     -------
@@ -69,20 +68,20 @@ def wasserstein_update(
     ValueError
         If a shape does not fit.
     """
-    values = kernel.compare(representation, *_everyone(representation, communicator))
-    density, n_rows = values.kernel.sum(1), representation.shape[1]
-    if communicator is not None:  # Each process has the same number of rows.
-        n_shares = communicator.sum(1)
-        density, n_rows = communicator.sum(density) / n_shares, n_rows * n_shares
+    everyone = communicator.gather(representation)
+    values = kernel.compare(representation, everyone, communicator.first_member)
+    # Each process has the same number of rows.
+    n_shares = communicator.sum(1)
+    density = communicator.sum(values.kernel.sum(1)) / n_shares
+    n_rows = representation.shape[1] * n_shares
     force = values.gradient / (n_rows * density.view(-1, 1, 1))
     return Forces(density.log(), force)
 
 
-@torch.no_grad()
 def stein_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Stein variational gradient descent, which also smooths the driving force.
 
@@ -94,8 +93,8 @@ def stein_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
-    communicator : Communicator, optional
-        Reaches other processes that hold members. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members.
 
     Returns
     -------
@@ -110,19 +109,20 @@ def stein_update(
     if kernel.bandwidth == "reference":
         raise ValueError(
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
-            "expected 'paper' or a number."
+            "expected 'auto', 'paper' or a number."
         )
-    values = kernel.compare(representation, *_everyone(representation, communicator))
+    everyone = communicator.gather(representation)
+    values = kernel.compare(representation, everyone, communicator.first_member)
     n_members, n_rows = values.kernel.shape[1], representation.shape[1]
     force = values.gradient / (n_rows * n_members)
     return Forces(values.kernel.mean(1), force, values.kernel / n_members)
 
 
-@exact
+@exact()
 def independence_update(
     representation: Tensor,
     kernel: Kernel = _DEFAULT_KERNEL,
-    communicator: Communicator | None = None,
+    communicator: Communicator = ALONE,
 ) -> Forces:
     """Local independence training: makes the members' directions orthogonal.
 
@@ -135,28 +135,26 @@ def independence_update(
         What the members of this process are compared by.
     kernel : Kernel, default=Kernel()
         Only its `eps` counts: norms are as there.
-    communicator : Communicator, optional
-        Reaches other processes that hold members. None if there are none.
+    communicator : Communicator, default=ALONE
+        Reaches other processes that hold members.
 
     Returns
     -------
     Forces
         Each member has half of its pairs as potential; the force is the whole sum's gradient.
     """
-    everyone, first = _everyone(representation, communicator)
+    everyone, first = communicator.gather(representation), communicator.first_member
     n_rows = representation.shape[1]
     own = slice(first, first + len(representation))
-    sq_norm = everyone.square().sum(-1, keepdim=True)
-    inverse_norm = (sq_norm + kernel.eps).rsqrt()
-    directions = (everyone * inverse_norm).transpose(0, 1)  # (B, M, K)
+    directions, inverse_norm = on_sphere(everyone.transpose(0, 1), kernel.eps)  # (B, M, K)
     direction = directions[:, own]
-    others = 1 - torch.eye(len(everyone), dtype=direction.dtype, device=direction.device)[own]
+    others = 1 - torch.eye(len(everyone), dtype=everyone.dtype, device=everyone.device)[own]
     cosine = (direction @ directions.mT) * others  # (B, m, M)
     grad = (2 / n_rows) * (cosine @ directions)
     grad = grad - direction * (direction * grad).sum(-1, keepdim=True)
-    inverse_norm = torch.where(sq_norm > kernel.eps, inverse_norm, 0.0)[own]
+    force = grad * inverse_norm[:, own]
     potential = cosine.square().sum(-1).mean(0) / 2
-    return Forces(potential, inverse_norm * grad.transpose(0, 1))
+    return Forces(potential, force.transpose(0, 1))
 
 
 def repulsion_force(
@@ -197,15 +195,7 @@ def repulsion_force(
     tensor([1.2500, 1.2500])
     """
     kernel = Kernel(Lengthscale(rotation, precision), eps=eps)
-    log_density, force, _ = wasserstein_update(representation, kernel)
-    return log_density, force
-
-
-def _everyone(representation: Tensor, communicator: Communicator | None) -> tuple[Tensor, int]:
-    """Return the representation of all members (M, B, K), and the index of the first one here."""
-    if communicator is None:
-        return representation, 0
-    return communicator.gather(representation), communicator.first_member
+    return wasserstein_update(representation, kernel)[:2]
 
 
 UPDATES: dict[str, Update] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 # The average of the first n steps covers about the last tenth of them, so that it leaves the
@@ -30,10 +30,9 @@ class WeightAverage:
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self._parameters = list(parameters)
-        self._other: list[Tensor] = [p.detach().clone() for p in self._parameters]
+        self._other = [p.detach().clone() for p in self._parameters]
         self._decay = decay
         self._n_steps = 0
-        self._versions: list[int] = []
         self._swap()
 
     @contextmanager
@@ -55,8 +54,7 @@ class WeightAverage:
     def update(self) -> None:
         """Add the weights that a training step has left to the average."""
         decay = min(self._decay, self._n_steps / (self._n_steps + _STEPS_OF_WARMUP))
-        trained = [parameter.detach() for parameter in self._parameters]
-        get_ema_multi_avg_fn(decay)(self._other, trained, self._n_steps)
+        get_ema_multi_avg_fn(decay)(self._other, self._parameters, self._n_steps)
         self._n_steps += 1
 
     def _swap(self) -> None:

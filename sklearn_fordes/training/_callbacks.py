@@ -15,12 +15,12 @@ class EpochProgress(Callback):
     """Show a progress bar of epochs on standard error, with the epoch's losses."""
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(total=net.max_epochs, desc="training", unit="epoch", leave=True)
+        self.bar_ = tqdm(total=net.max_epochs, desc="training", unit="epoch")
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         epoch = net.history[-1]
         names = ("driving_loss", "repulsion", "valid_loss")
-        self.bar_.set_postfix({name: f"{epoch[name]:.4f}" for name in names if name in epoch})
+        self.bar_.set_postfix({name: epoch[name] for name in names if name in epoch})
         self.bar_.update()
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -74,11 +74,11 @@ def copy_callback(entry: Any) -> Any:
     The copy is shallow: what a callback was made with (a log, a stream) is its user's.
     """
     name, callback = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
-    is_class = isinstance(callback, type) and issubclass(callback, Callback)
-    if not (is_class or isinstance(callback, Callback)) or not isinstance(name, str | None):
+    kind = callback if isinstance(callback, type) else type(callback)
+    if not issubclass(kind, Callback):
         raise TypeError(
             f"Got {entry!r} among callbacks, but expected a skorch callback or a pair of a name "
             "and one."
         )
-    copied = callback if is_class else copy.copy(callback)
+    copied = copy.copy(callback)  # A class is its own copy.
     return copied if name is None else (name, copied)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,34 +14,8 @@ from torch.utils.data import Dataset
 
 # Inputs by name ("X", and "sample_weight" and "extra_inputs" if there are any), and targets.
 Batch = tuple[dict[str, Tensor], Tensor | None]
-
-
-class EncodedRows(NamedTuple):
-    """Encoded rows (N, ...) as a tensor, their targets and weights, and rows without a target."""
-
-    X: Tensor
-    y: ArrayLike
-    sample_weight: ArrayLike | None = None
-    extra_inputs: Tensor | None = None
-
-    def dataset(self, valid: DeviceDataset | None = None) -> DeviceDataset:
-        """Return the rows as a dataset on the device of X, with the validation rows if any."""
-        weight = self.sample_weight
-        if weight is not None and (np.asarray(weight) == 1).all():
-            weight = None  # Weights that change nothing are not worth gathering in every batch.
-        return DeviceDataset(
-            self.X, self.y, weight, self.extra_inputs, valid=valid, dtype=self.X.dtype
-        )
-
-
-class Batches(Protocol):
-    """What a net trains on: an iterable of batches of one shape, on one device."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of an epoch."""
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+# What a net trains on: the batches of an epoch, of one shape and on one device.
+Batches = Iterable[Batch]
 
 
 class DeviceDataset(Dataset[Any]):
@@ -49,16 +24,15 @@ class DeviceDataset(Dataset[Any]):
     Parameters
     ----------
     X : array-like or Tensor of shape (N, ...)
-    y : array-like of shape (N,), optional
+        A tensor keeps its device; the other parts go there too.
+    y : array-like or Tensor of shape (N,), optional
         Classes, from 0 to C − 1, if integers; else numbers.
     sample_weight : array-like of shape (N,), optional
-        Factors of the rows' losses.
+        Factors of the rows' losses. None is kept of them if all are 1.
     extra_inputs : Tensor of shape (N', ...), optional
         Rows without a target, at which members are compared too.
     valid : DeviceDataset, optional
         Rows on which a net that trains on this dataset computes the validation loss.
-    device : str or torch.device, optional
-        Default: that of a tensor X, else the CPU.
     dtype : torch.dtype, default=torch.float32
         Type of `X`, of the weights and of numbers in `y`.
     """
@@ -71,22 +45,23 @@ class DeviceDataset(Dataset[Any]):
         extra_inputs: Tensor | None = None,
         *,
         valid: DeviceDataset | None = None,
-        device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        # A copy protects the caller's arrays, and takes read-only ones.
-        X = X if isinstance(X, Tensor) else torch.tensor(np.asarray(X), device="cpu")
-        self.X = X.to(device=device, dtype=dtype)
-        self.y = None
+        self.X = _as_tensor(X).to(dtype)
+        self.y = self.sample_weight = None
         if y is not None:
-            y = y if isinstance(y, Tensor) else torch.tensor(np.asarray(y), device="cpu")
+            y = _as_tensor(y)
             self.y = y.to(self.X.device, dtype if y.is_floating_point() else torch.int64)
-        self.sample_weight = None
         if sample_weight is not None:
-            weight = np.asarray(sample_weight)
-            self.sample_weight = torch.tensor(weight, dtype=dtype, device=self.X.device)
+            weight = _as_tensor(sample_weight)
+            if (weight != 1).any():  # Others are not worth gathering in every batch.
+                self.sample_weight = weight.to(self.X.device, dtype)
         self.extra_inputs = extra_inputs
         self.valid = valid
+
+    def split(self, y: Any = None) -> tuple[DeviceDataset, DeviceDataset | None]:
+        """Return the rows to train on, and those to validate on, as a net's `train_split`."""
+        return self, self.valid
 
     def __len__(self) -> int:
         return len(self.X)
@@ -98,6 +73,7 @@ class DeviceDataset(Dataset[Any]):
         return inputs, None if self.y is None else self.y[index]
 
 
+@dataclass
 class BatchIterator:
     """Iterate over batches of a `DeviceDataset`, each made by one slice or one gather.
 
@@ -117,19 +93,14 @@ class BatchIterator:
         Draws the order of an epoch if `shuffle`, and the extra inputs of each batch.
     """
 
-    def __init__(
-        self,
-        dataset: DeviceDataset,
-        batch_size: int,
-        shuffle: bool = False,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-            raise ValueError(f"Got batch_size={batch_size!r}, but expected an integer >= 1.")
-        self.dataset = dataset
-        self.batch_size = int(batch_size)
-        self.shuffle = shuffle
-        self.rng = np.random.default_rng() if rng is None else rng
+    dataset: DeviceDataset
+    batch_size: int
+    shuffle: bool = False
+    rng: np.random.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.batch_size, int | np.integer) and self.batch_size >= 1):
+            raise ValueError(f"Got batch_size={self.batch_size!r}, but expected an integer >= 1.")
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
@@ -137,21 +108,20 @@ class BatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         n_rows, n_batches = len(self.dataset), len(self)
         size = -(-n_rows // n_batches)
-        if not self.shuffle:
-            for i in range(n_batches):
-                yield self._with_extra(self.dataset[i * size : (i + 1) * size])
-            return
-        order = self._indices(np.resize(self.rng.permutation(n_rows), n_batches * size))
-        for index in order.split(size):
-            yield self._with_extra(self.dataset[index])
-
-    def _with_extra(self, batch: Batch) -> Batch:
+        rng = np.random.default_rng(self.rng)  # It is the given one, if there is one.
+        parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
+        if self.shuffle:
+            order = np.resize(rng.permutation(n_rows), n_batches * size)
+            parts = torch.from_numpy(order).to(self.dataset.X.device).split(size)
         extra = self.dataset.extra_inputs
-        if extra is not None:
-            inputs = batch[0]
-            drawn = self.rng.integers(len(extra), size=len(inputs["X"]))
-            inputs["extra_inputs"] = extra[self._indices(drawn)]
-        return batch
+        for part in parts:
+            inputs, y = self.dataset[part]
+            if extra is not None:
+                drawn = rng.integers(len(extra), size=len(inputs["X"]))
+                inputs["extra_inputs"] = extra[torch.from_numpy(drawn)]
+            yield inputs, y
 
-    def _indices(self, index: Any) -> Tensor:
-        return torch.from_numpy(index).to(self.dataset.X.device)
+
+def _as_tensor(values: ArrayLike | Tensor) -> Tensor:
+    # A copy protects the caller's arrays, and takes read-only ones.
+    return values if isinstance(values, Tensor) else torch.tensor(np.asarray(values), device="cpu")

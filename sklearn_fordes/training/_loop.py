@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 
 import torch
 
-from sklearn_fordes.training._data import EncodedRows
+from sklearn_fordes.training._data import DeviceDataset
 from sklearn_fordes.training._net import ParticleNet
 
 # Numbers of the options in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def train(net: ParticleNet, rows: EncodedRows, valid: EncodedRows | None = None) -> bool:
+def train(net: ParticleNet, rows: DeviceDataset) -> bool:
     """Train an initialised net for its `max_epochs` more.
 
     Parameters
     ----------
     net : ParticleNet
         Trained in place. It holds no data afterwards.
-    rows : EncodedRows
-        Training rows.
-    valid : EncodedRows, optional
-        Rows on which the validation loss is computed.
+    rows : DeviceDataset
+        Training rows, with rows for the validation loss if there are any.
 
     Returns
     -------
@@ -47,21 +44,20 @@ def train(net: ParticleNet, rows: EncodedRows, valid: EncodedRows | None = None)
         )
     done_before = net.n_epochs
     keep_freed_memory()
-    dataset = rows.dataset(None if valid is None else valid.dataset())
     net.check_module(rows.X)
-    net.partial_fit(dataset)
+    net.partial_fit(rows)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
     # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
-    # leaves an epoch that is not marked as completed.
+    # leaves an epoch that is not counted.
     interrupted = len(net.history) > net.n_epochs
     if interrupted:
         del net.history[-1]
         if net.n_epochs == done_before:
             raise KeyboardInterrupt
     # The damage of the last step shows in no loss.
-    if not all(torch.isfinite(parameter).all() for parameter in net.module_.parameters()):
-        raise ValueError(net.divergence_message("weight"))
+    are_finite = all(torch.isfinite(parameter).all() for parameter in net.module_.parameters())
+    net.expect_finite(are_finite, "weight")
     return not interrupted
 
 
@@ -79,6 +75,6 @@ def keep_freed_memory() -> None:
 
 def _call_c_library(function: str, *arguments: int) -> None:
     """Call a function of glibc, if this process has it."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, function):
-        getattr(library, function)(*arguments)
+    process = ctypes.pythonapi  # It finds the C library's functions where they can be called.
+    if hasattr(process, function):
+        getattr(process, function)(*arguments)

@@ -9,7 +9,7 @@ from sklearn_fordes.training._callbacks import (
     EpochProgress,
     copy_callback,
 )
-from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset, EncodedRows
+from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
 from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._net import MixtureLoss, ParticleNet, unit_of_strength
 from sklearn_fordes.training._state import TrainingState

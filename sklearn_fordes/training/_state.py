@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-import torch
 from skorch.history import History
 
 from sklearn_fordes.particles import Lengthscale, to_arrays, to_tensors
 from sklearn_fordes.training._net import ParticleNet
 
 
-@dataclass(frozen=True)
-class TrainingState:
+class TrainingState(NamedTuple):
     """All that goes on when training goes on.
 
     Parameters
@@ -22,8 +19,7 @@ class TrainingState:
     members : dict
         Weights and buffers by name, stacked over members.
     optimizer : dict
-        Name of the optimizer's class, the moments of each parameter by its name, and the settings
-        of each group with the names of its parameters.
+        Name of the optimizer's class, and settings and moments of each parameter by its name.
     n_steps : int
         Number of training steps.
     relative_loss : float
@@ -45,7 +41,7 @@ class TrainingState:
     n_steps: int
     relative_loss: float
     seed: int
-    batches: dict[str, Any] | None
+    batches: dict[str, Any]
     history: list[dict[str, Any]]
     batch_size: int
     lengthscale: tuple[Any, ...] | None
@@ -53,35 +49,22 @@ class TrainingState:
     @classmethod
     def of(cls, net: ParticleNet) -> Self:
         """Read the state of a net, which goes on sharing its tensors."""
-        rng = getattr(net, "iterator_train__rng", None)
-        kernel = None if net.repulsion is None else net.repulsion.kernel
         return cls(
             members=dict(net.module_.state_dict()),
             optimizer=_optimizer_state(net),
             n_steps=net.n_steps,
             relative_loss=float(net.relative_loss),
             seed=net.seed,
-            batches=None if rng is None else copy.deepcopy(rng.bit_generator.state),
+            batches=net.iterator_train__rng.bit_generator.state,
             # What was noted of each batch grows with every call of partial_fit.
             history=[{**epoch, "batches": []} for epoch in net.history],
             batch_size=net.batch_size,
-            lengthscale=None if kernel is None else tuple(kernel.lengthscale),
+            lengthscale=tuple(net.repulsion.kernel.lengthscale) if net.repulsion else None,
         )
-
-    def without_members(self) -> Self:
-        """Return the state without weights and buffers."""
-        return replace(self, members={})
-
-    def of_weights_only(self) -> Self:
-        """Return the state without members, and without moments, which belong to all of them."""
-        optimizer = {"type": "", "state": {}, "param_groups": []}
-        return replace(self, members={}, optimizer=optimizer)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as nested dicts and lists of arrays, numbers and strings."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        arrays: dict[str, Any] = to_arrays(fields)
-        return arrays
+        return dict(to_arrays(self._asdict()))
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
@@ -103,19 +86,33 @@ class TrainingState:
         ValueError
             If the networks differ.
         """
-        if _shapes(net.module_.state_dict()) != _shapes(self.members):
+        try:
+            net.module_.load_state_dict(self.members)
+        except RuntimeError as error:
             raise ValueError(
                 "Got n_members, module, module__…, hidden_layer_sizes or noise that make another "
                 "network than the one that was fitted, but expected the same. Call fit to begin "
                 "anew."
-            )
-        net.module_.load_state_dict(self.members)
+            ) from error
         net.n_steps, net.relative_loss, net.seed = self.n_steps, self.relative_loss, self.seed
-        if self.batches is not None:
-            net.iterator_train__rng.bit_generator.state = self.batches
-        net.history_ = History(copy.deepcopy(self.history))
-        if type(net.optimizer_).__qualname__ == self.optimizer["type"]:
-            _load_optimizer(net, self.optimizer)
+        net.iterator_train__rng.bit_generator.state = self.batches
+        net.history_, net.n_epochs = History(self.history), len(self.history)
+        optimizer, names = net.optimizer_, _names(net)
+        if type(optimizer).__qualname__ != self.optimizer.get("type"):
+            return
+        # By name, since groups depend on the device and on the optimizer's settings. New settings
+        # replace the old ones, but for what a scheduler has left there.
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                old, optimizer.state[p] = self.optimizer["parameters"][names[p]]
+            rate = group["lr"]
+            group.update({**old, **group})
+            if old.get("initial_lr") == rate:
+                group["lr"] = old["lr"]
+            elif "initial_lr" in old:
+                group["initial_lr"] = rate
+        # The copies of the moments go to the device of the weights.
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
 def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
@@ -124,47 +121,16 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
     skorch makes a scheduler anew for each run, and a new scheduler repeats the step that the one
     before it made at the end of that epoch.
     """
-    state, names = net.optimizer_.state_dict(), _parameter_names(net)
-    for group, rate in zip(state["param_groups"], net.learning_rates, strict=False):
-        group["lr"] = rate
-    return {
-        "type": type(net.optimizer_).__qualname__,
-        "state": {names[index]: moments for index, moments in state["state"].items()},
-        "param_groups": [
-            {**group, "params": [names[index] for index in group["params"]]}
-            for group in state["param_groups"]
-        ],
-    }
+    optimizer, names = net.optimizer_, _names(net)
+    parameters = {}
+    for group in optimizer.param_groups:
+        settings = dict(group)
+        del settings["params"]
+        settings["lr"] = settings.pop("lr_of_epoch", settings["lr"])
+        for p in group["params"]:
+            parameters[names[p]] = settings, optimizer.state.get(p, {})
+    return {"type": type(optimizer).__qualname__, "parameters": parameters}
 
 
-def _load_optimizer(net: ParticleNet, saved: dict[str, Any]) -> None:
-    """Load moments by name: groups depend on the device and on the optimizer's settings."""
-    names = _parameter_names(net)
-    before = {name: group for group in saved["param_groups"] for name in group["params"]}
-    groups = [
-        _going_on(group, before[names[group["params"][0]]])
-        for group in net.optimizer_.state_dict()["param_groups"]
-    ]
-    moments = {names.index(name): values for name, values in copy.deepcopy(saved["state"]).items()}
-    net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
-    net.learning_rates = [group["lr"] for group in groups]
-
-
-def _parameter_names(net: ParticleNet) -> list[str]:
-    """Return the names of the optimizer's parameters, in the order of its state."""
-    names = {parameter: name for name, parameter in net.module_.named_parameters()}
-    return [names[p] for group in net.optimizer_.param_groups for p in group["params"]]
-
-
-def _going_on(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Return a parameter group with new settings, and what a scheduler left in the old one."""
-    group = {**old, **new}
-    if old.get("initial_lr") == new["lr"]:
-        group["lr"] = old["lr"]
-    elif "initial_lr" in old:
-        group["initial_lr"] = new["lr"]
-    return group
-
-
-def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
+def _names(net: ParticleNet) -> dict[Any, str]:
+    return {parameter: name for name, parameter in net.module_.named_parameters()}

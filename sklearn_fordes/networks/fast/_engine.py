@@ -68,7 +68,7 @@ class MLPEnsemble(Ensemble):
     @classmethod
     def of(cls, ensemble: Ensemble) -> MLPEnsemble | None:
         """Return an ensemble of the same members, not copied; None if they are of another kind."""
-        member = ensemble._templates.module
+        member = ensemble._template
         if not (type(member) is MLP and _is_as_built(member)):
             return None
         # The constructor would draw members anew; these have been drawn, with the same seeds.
@@ -90,11 +90,10 @@ class MLPEnsemble(Ensemble):
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         layers = self._layers()
-        n_rows = 0 if target is None else n_rows
         # Only the first rows are differentiated by inputs: no others need second derivatives.
         forward = _passes.forward(layers, X, n_rows)
         tangent = hessian = None
-        if n_rows and target is not None:
+        if target is not None:
             differentiate = derivatives or partial(autograd_derivatives, target)
             gradient, hessian = differentiate(forward.outputs[:, :n_rows])
             tangent = _passes.input_gradients(layers, forward, gradient)
@@ -102,19 +101,21 @@ class MLPEnsemble(Ensemble):
         def pullback(
             outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
         ) -> Gradients:
-            return _passes.backward(
+            gradients = _passes.backward(
                 layers, forward, outputs_cotangent, tangent, gradients_cotangent, hessian
             )
+            parameters = self.stacked.parameters()
+            return [g for g, p in zip(gradients, parameters, strict=True) if p.requires_grad]
 
         return Evaluation(forward.outputs, None if tangent is None else tangent.gradients, pullback)
 
-    def rows_at_a_time(self, n_activations: int | None = None) -> int:
+    def rows_at_a_time(self) -> int:
         """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
         layers = self._layers()
         widths = [max(weight.shape[1:]) for weight, _ in layers.affine]
         if layers.embedding is not None:
             widths.append(layers.embedding.frequency[0].numel())
-        n_activations = n_activations or ACTIVATIONS_AT_ONCE[layers.affine[0][0].device.type]
+        n_activations = ACTIVATIONS_AT_ONCE[layers.affine[0][0].device.type]
         return max(1, n_activations // (self.n_members * max(widths)))
 
     # An ensemble read from a pickle has no parts yet: they follow from its template.

@@ -105,6 +105,8 @@ class Likelihood(ABC):
         Tensor of shape (n_extra + B,)
         """
         n_extra = outputs.shape[1] - len(y)
+        if not n_extra:
+            return y
         return torch.cat([self.guess(outputs[:, :n_extra].detach()), y])
 
 
@@ -168,7 +170,7 @@ class RealLikelihood(Likelihood):
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the variance of the mixture."""
-        return variance_decomposition(*(part.numpy() for part in self.moments(outputs.double())))
+        return variance_decomposition(*self.moments(outputs.double()))
 
     def quantiles(self, outputs: Tensor, levels: Any) -> Tensor:
         """Return quantiles of the members' equal mixture.

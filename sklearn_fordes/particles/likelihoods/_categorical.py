@@ -111,10 +111,8 @@ class CategoricalLikelihood(Likelihood):
     def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy in nats (M, B), and its gradient."""
         log_probabilities = outputs.log_softmax(-1)
-        losses = -log_probabilities.gather(-1, _index(outputs, y)).squeeze(-1)
-        classes = torch.arange(outputs.shape[-1], device=outputs.device)
-        one_hot = (y.unsqueeze(-1) == classes).to(outputs.dtype)
-        return losses, log_probabilities.exp() - one_hot
+        one_hot = torch.nn.functional.one_hot(y, outputs.shape[-1])
+        return -logit(log_probabilities, y), log_probabilities.exp() - one_hot
 
     def gradient_target(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return log-odds, logit or log probability of the classes y, (M, B)."""
@@ -146,26 +144,25 @@ class CategoricalLikelihood(Likelihood):
 
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return ``−log mean_i p_i(y)`` in nats, (B,)."""
-        log_prob = outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
-        return torch.nn.functional.nll_loss(log_prob, y, reduction="none")
+        return -logit(_log_of_mean(outputs), y)
 
     def member_probabilities(self, outputs: Tensor) -> Tensor:
         """Return the members' probabilities (M, B, C) in float64."""
-        return self._classes_first(outputs).permute(1, 2, 0)
+        # Over a last axis of a few classes softmax takes four times as long.
+        return outputs.permute(2, 0, 1).double().softmax(0).permute(1, 2, 0)
 
     def predict(self, outputs: Tensor) -> Tensor:
         """Return the mean of the members' probabilities, (B, C)."""
-        return self._classes_first(outputs).mean(1).T.contiguous()
+        return self.member_probabilities(outputs).mean(0).contiguous()
 
     def predict_log(self, outputs: Tensor) -> Tensor:
         """Return the logarithm of the mean of the members' probabilities, (B, C)."""
-        return outputs.double().log_softmax(-1).logsumexp(0) - math.log(len(outputs))
+        return _log_of_mean(outputs.double())
 
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the entropy of the mean probability."""
-        return entropy_decomposition(self.member_probabilities(outputs).numpy())
+        return entropy_decomposition(self.member_probabilities(outputs))
 
-    @staticmethod
-    def _classes_first(outputs: Tensor) -> Tensor:
-        # Over a last axis of a few classes softmax takes four times as long.
-        return outputs.permute(2, 0, 1).double().softmax(0)
+
+def _log_of_mean(outputs: Tensor) -> Tensor:
+    return outputs.log_softmax(-1).logsumexp(0) - math.log(len(outputs))

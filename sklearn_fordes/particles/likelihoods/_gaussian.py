@@ -44,12 +44,12 @@ class GaussianLikelihood(RealLikelihood):
 
     def member_quantiles(self, outputs: Tensor, levels: Tensor) -> Tensor:
         """Return ``μ + σ Φ⁻¹(level)``, (M, B, L)."""
-        mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
+        mean, variance = self.moments(outputs.unsqueeze(-2))
         quantiles: Tensor = mean + variance.sqrt() * torch.special.ndtri(levels)
         return quantiles
 
     def member_cdf(self, outputs: Tensor, values: Tensor) -> Tensor:
         """Return ``Φ((value − μ) / σ)``, (M, B, L)."""
-        mean, variance = (part.unsqueeze(-1) for part in self.moments(outputs))
+        mean, variance = self.moments(outputs.unsqueeze(-2))
         share: Tensor = torch.special.ndtr((values - mean) / variance.sqrt())
         return share

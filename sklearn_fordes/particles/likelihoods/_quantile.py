@@ -30,7 +30,7 @@ class QuantileLikelihood(RealLikelihood):
     def knots(self, outputs: Tensor) -> Tensor:
         """Return the quantiles of each member at all levels, (..., K), increasing."""
         n_above = len(_ABOVE)
-        gaps = torch.special.ndtri(_levels(outputs)).diff()
+        gaps = torch.special.ndtri(outputs.new_tensor(LEVELS)).diff()
         inverse_softplus = gaps + (-torch.expm1(-gaps)).log()
         median, above, below = outputs.split([1, n_above, n_above], dim=-1)
         above = torch.nn.functional.softplus(above + inverse_softplus[n_above:]).cumsum(-1)
@@ -50,7 +50,7 @@ class QuantileLikelihood(RealLikelihood):
 
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return twice the mean pinball loss of the mixture's quantiles, (B,)."""
-        return _pinball(self.quantiles(outputs, _levels(outputs)), y).to(outputs.dtype)
+        return _pinball(self.quantiles(outputs, outputs.new_tensor(LEVELS)), y).to(outputs.dtype)
 
     def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of each member's piecewise uniform distribution."""
@@ -80,20 +80,14 @@ class QuantileLikelihood(RealLikelihood):
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return levels and quantiles with those at 0 and 1, on the lines through the outer two."""
-        levels, knots = _levels(outputs), self.knots(outputs)
-        slope = knots.diff(dim=-1) / levels.diff()
-        lowest = knots[..., :1] - slope[..., :1] * levels[0]
-        highest = knots[..., -1:] + slope[..., -1:] * (1 - levels[-1])
-        ends = levels.new_tensor([0.0, 1.0])
-        all_levels = torch.cat([ends[:1], levels, ends[1:]])
-        return all_levels, torch.cat([lowest, knots, highest], dim=-1)
-
-
-def _levels(like: Tensor) -> Tensor:
-    return like.new_tensor(LEVELS)
+        levels, knots = outputs.new_tensor((0.0, *LEVELS, 1.0)), self.knots(outputs)
+        slope = knots.diff(dim=-1) / levels[1:-1].diff()
+        lowest = knots[..., :1] - slope[..., :1] * levels[1]
+        highest = knots[..., -1:] + slope[..., -1:] * (1 - levels[-2])
+        return levels, torch.cat([lowest, knots, highest], dim=-1)
 
 
 def _pinball(quantiles: Tensor, y: Tensor) -> Tensor:
     """Return twice the mean over levels of the pinball loss, (..., B, K), (B,) → (..., B)."""
-    levels, below = _levels(quantiles), y.unsqueeze(-1) - quantiles
+    levels, below = quantiles.new_tensor(LEVELS), y.unsqueeze(-1) - quantiles
     return 2 * torch.maximum(levels * below, (levels - 1) * below).mean(-1)
