@@ -1,6 +1,9 @@
 """What other code does in the process does not change a fit, and a fit changes nothing of it."""
 
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -142,3 +145,17 @@ class TestClassifier(ForClassifier, Contract): ...
 
 
 class TestRegressor(ForRegressor, Contract): ...
+
+
+def test_the_first_fit_imports_no_compiler_and_writes_nothing():
+    code = """
+import sys
+import numpy as np
+from sklearn_fordes import FoRDEClassifier
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+FoRDEClassifier(2, max_epochs=2, random_state=0).fit(X, X[:, 0] > 0).predict(X)
+assert "torch._dynamo" not in sys.modules
+"""
+    nowhere = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": "/proc/none", "TMPDIR": "/proc/none"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=nowhere)

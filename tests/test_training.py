@@ -1,5 +1,6 @@
 """The net, its batches and callbacks, and what a fit trains on."""
 
+import io
 import pickle
 import threading
 
@@ -534,16 +535,32 @@ def test_partial_fit_does_not_pile_up_its_batches(small, binary):
     assert len(model.history_) == 4
 
 
-def test_progress_is_shown_when_verbose_and_nothing_otherwise(small, binary, capfd):
+def test_progress_in_a_log_says_where_it_stands_and_how_it_ended(small, binary, capfd, monkeypatch):
     small().fit(*binary)
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-    model = small(verbose=1).fit(*binary)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
+    model = small(verbose=1, n_iter_no_change=1, max_epochs=50).fit(*binary)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "6/6" in err
-    assert "valid_loss" in err
+    assert "\r" not in err
+    *lines, last = err.splitlines()
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    assert len(lines) in (len(losses), len(losses) - 1)
+    assert lines[1].startswith("training: epoch 2 of at most 50, driving_loss ")
+    assert f"valid_loss {losses[1]:.4f}, best {min(losses[:2]):.4f} in epoch" in lines[1]
+    stopped = "stopped after" if len(losses) < 50 else "done:"
+    best = 1 + int(np.argmin(losses))
+    assert last.startswith(f"training: {stopped} {len(losses)} epochs, best {best}, ")
     pickle.dumps(model)
+
+
+def test_progress_in_a_terminal_is_a_bar(small, binary, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    small(verbose=1, early_stopping=False).fit(*binary)
+    assert "6/6" in terminal.getvalue()
+    assert terminal.getvalue().splitlines()[-1].startswith("training: done: 6 epochs, ")
 
 
 @pytest.mark.parametrize("as_instance", [False, True])

@@ -8,24 +8,44 @@ from typing import Any
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
-from tqdm import tqdm  # tqdm.auto warns in notebooks that lack ipywidgets.
+
+from sklearn_fordes._progress import Progress
 
 
 class EpochProgress(Callback):
-    """Show a progress bar of epochs on standard error, with the epoch's losses."""
+    """Show the progress of epochs on standard error, with losses and how long patience lasts."""
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_ = tqdm(total=net.max_epochs, desc="training", unit="epoch")
+        self.begin_ = len(net.history)
+        self.progress_ = Progress("training", net.max_epochs, "epoch")
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         epoch = net.history[-1]
         names = ("driving_loss", "repulsion", "valid_loss")
-        self.bar_.set_postfix({name: epoch[name] for name in names if name in epoch})
-        self.bar_.update()
+        notes = [f"{name} {epoch[name]:.4f}" for name in names if name in epoch]
+        if stopping := _early_stopping(net):
+            best, left = stopping.best_epoch_, stopping.patience - stopping.misses_
+            notes.append(
+                f"best {net.history[best - 1, stopping.monitor]:.4f} in epoch {best}, "
+                f"stops after {left} more without a better one"
+            )
+        self.progress_.advance(1, ", ".join(notes))
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar_.close()
-        del self.bar_  # It holds a stream, which can't be pickled.
+        n_epochs = len(net.history) - self.begin_
+        verb = "stopped after" if n_epochs < net.max_epochs else "done:"
+        stopping = _early_stopping(net)
+        best = f", best {stopping.best_epoch_}" if stopping else ""
+        self.progress_.close(f"{verb} {n_epochs} epochs{best}")
+        del self.progress_  # It holds a stream, which can't be pickled.
+
+
+def _early_stopping(net: NeuralNet) -> EarlyStopping | None:
+    """Return the net's early stopping, once an epoch was judged by it."""
+    for _, callback in net.callbacks_:
+        if isinstance(callback, EarlyStopping) and getattr(callback, "best_epoch_", 0):
+            return callback
+    return None
 
 
 class BestEpoch(EarlyStopping):

@@ -58,6 +58,9 @@ def train(net: ParticleNet, rows: DeviceDataset) -> bool:
     # The damage of the last step shows in no loss.
     are_finite = all(torch.isfinite(parameter).all() for parameter in net.module_.parameters())
     net.expect_finite(are_finite, "weight")
+    outputs = (net.infer({"X": X}) for X in rows.X.split(net.module_.rows_at_a_time()))
+    with torch.no_grad():
+        net.expect_finite(all(z.isfinite().all() for z in outputs), "output for training rows")
     return not interrupted
 
 

@@ -1,7 +1,5 @@
 """The public names of `sklearn_fordes.training`."""
 
-from torch.optim import AdamW
-
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._callbacks import (
     BestEpoch,
@@ -12,4 +10,5 @@ from sklearn_fordes.training._callbacks import (
 from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
 from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._net import MixtureLoss, ParticleNet, unit_of_strength
+from sklearn_fordes.training._optimizer import AdamW
 from sklearn_fordes.training._state import TrainingState

@@ -1,0 +1,58 @@
+"""Progress of long work on standard error: a bar in a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm  # tqdm.auto warns in notebooks that lack ipywidgets.
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Say how much of some work is done, and how long it took.
+
+    A log gets a line every five seconds and one at the end, without carriage returns.
+
+    Parameters
+    ----------
+    doing : str
+        Such as "training".
+    total : int
+    unit : str
+        What is counted, such as "epoch".
+    """
+
+    def __init__(self, doing: str, total: int, unit: str) -> None:
+        self.doing = doing
+        self.total = total
+        self.unit = unit
+        self.n_done = 0
+        self._began = self._last_line = time.monotonic()
+        # The stream of now: it may be replaced later, and can't be pickled.
+        self._stream = sys.stderr
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=total, desc=doing, unit=unit, file=self._stream)
+
+    def advance(self, n: int, note: str = "") -> None:
+        """Count `n` more as done."""
+        self.n_done += n
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(n)
+        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._write(f"{self.unit} {self.n_done} of at most {self.total}, {note}")
+
+    def close(self, summary: str) -> None:
+        """Say how the work ended."""
+        if self._bar is not None:
+            self._bar.close()
+        self._write(summary)
+
+    def _write(self, text: str) -> None:
+        seconds = time.monotonic() - self._began
+        print(f"{self.doing}: {text}, {seconds:.1f} s", file=self._stream, flush=True)
