@@ -43,7 +43,7 @@ class EpochProgress(Callback):
 def _early_stopping(net: NeuralNet) -> EarlyStopping | None:
     """Return the net's early stopping, once an epoch was judged by it."""
     for _, callback in net.callbacks_:
-        if isinstance(callback, EarlyStopping) and getattr(callback, "best_epoch_", 0):
+        if isinstance(callback, EarlyStopping) and vars(callback).get("best_epoch_"):
             return callback
     return None
 
