@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from abc import ABC, ABCMeta, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -15,56 +15,33 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_fordes import inference, networks, particles, training
+from sklearn_fordes import inference, networks, training
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
-    finite_floats,
     named_as_before,
     naming_argument,
     training_data,
 )
-from sklearn_fordes.preprocessing import as_table
+from sklearn_fordes.preprocessing import as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
 _LEARNT = (
-    *("n_features_in_", "feature_names_in_", "_row_shape_", "classes_", "target_mean_"),
-    *("target_scale_", "encoder_", "fitted_", "history_", "n_iter_", "_net_", "_parameters_"),
+    "n_features_in_",
+    "feature_names_in_",
+    "_row_shape_",
+    "classes_",
+    "target_mean_",
+    "target_scale_",
+    "encoder_",
+    "fitted_",
+    "history_",
+    "n_iter_",
+    "_net_",
+    "_parameters_",
     "_training_state_",
 )
-
-
-class Target(ABC):
-    """How an estimator's targets become those of the members.
-
-    Attributes
-    ----------
-    likelihood : Likelihood
-    """
-
-    likelihood: Any
-
-    @abstractmethod
-    def attributes(self) -> dict[str, Any]:
-        """Return what was learnt of the targets, as fitted attributes."""
-
-    @abstractmethod
-    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
-        """Return rows of positive weight, with encoded targets and complete weights.
-
-        Parameters
-        ----------
-        data : TrainingData
-        is_whole : bool, default=False
-            Whether these are all training rows, which must hold two classes.
-        """
-
-    @abstractmethod
-    def hold_out(
-        self, data: TrainingData, n_rows: int, seed: int
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Split encoded rows for validation off, or none if they are too few."""
 
 
 class BaseFoRDE(Parameters, metaclass=ABCMeta):
@@ -77,13 +54,27 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     _doc_link_module = "sklearn_fordes"
     _doc_link_template = "https://arxiv.org/abs/2306.02775"
 
-    @abstractmethod
-    def _new_target(self, data: TrainingData, classes: Any = None) -> Target:
-        """Learn how to encode targets, of known classes if they have any."""
+    fitted_: inference.FittedEnsemble
+    _row_shape_: tuple[int, ...] | None
 
     @abstractmethod
-    def _known_target(self) -> Target:
-        """Return the target that an earlier fit learnt."""
+    def _learn_target(self, data: TrainingData) -> None:
+        """Set the fitted attributes that say how targets are encoded."""
+
+    @abstractmethod
+    def _encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
+        """Return rows of positive weight, with encoded targets and complete weights.
+
+        Parameters
+        ----------
+        data : TrainingData
+        is_whole : bool, default=False
+            Whether these are all training rows, which must hold two classes.
+        """
+
+    @abstractmethod
+    def _likelihood(self) -> Any:
+        """Return what the members' outputs mean."""
 
     @abstractmethod
     def predict_uncertainty(self, X: Any) -> Uncertainty:
@@ -132,163 +123,133 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         new = self._unfitted()
         new._validate_params()
         split, *seeds = _seeds(new.random_state)
-        data = training_data(new, new._checked(X, reset=True), y, sample_weight)
-        target = new._new_target(data)
-        rows, valid = target.encode(data, is_whole=True).of_mean_weight_one(), None
-        if X_val is not None or y_val is not None:
-            valid = new._validation_rows(target, X_val, y_val)
+        data = training_data(new, new._checked(X, y, reset=True), y, sample_weight)
+        new._learn_target(data)
+        rows, valid = new._encode(data, is_whole=True).of_mean_weight_one(), None
+        if (X_val is None) != (y_val is None):
+            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
+        if X_val is not None:
+            with naming_argument("X_val and y_val"):
+                data = training_data(new, new._checked(X_val), y_val)
+                valid = new._encode(data).of_mean_weight_one()
+        elif new.early_stopping:
+            rows, valid = rows.hold_out(new._n_held_out(len(rows.y)), split)
         if X_repulsion is not None:
             with naming_argument("X_repulsion"):
                 X_repulsion = new._checked(X_repulsion)
-        if valid is None and new.early_stopping:
-            rows, valid = target.hold_out(rows, new._n_held_out(len(rows.y)), split)
-        learnt, ended = new._trained(rows, valid, X_repulsion, target, seeds, epochs=new.max_epochs)
-        if not ended:
+        if not new._train(rows, valid, X_repulsion, max_epochs=new.max_epochs, seeds=seeds):
             warnings.warn(
-                f"Training was interrupted in epoch {learnt['n_iter_'] + 1} of {new.max_epochs}, "
+                f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
                 "and the fit is kept as it was then (with early stopping: as in the best epoch "
                 "before).",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._adopt({**new._learnt(), **learnt})
-        return self
+        return self._adopt(new)
 
-    def _partial_fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: Any = None
-    ) -> Self:
-        """Train for one epoch more, or for the first one with a new target."""
-        new = self._unfitted()
-        new._validate_params()
-        if not self.__sklearn_is_fitted__():
-            data = training_data(new, new._checked(X, reset=True), y, sample_weight)
-            target = new._new_target(data, classes)
-            _, *seeds = _seeds(new.random_state)
-            rows = target.encode(data)
-            learnt, _ = new._trained(rows, None, None, target, seeds, epochs=1)
-            self._adopt({**new._learnt(), **learnt})
-            return self
-        now = self._as_fitted()
-        data = now._known_target().encode(training_data(now, now._checked(X), y, sample_weight))
-        learnt = {**now._learnt(), **now._trained_further(data)}
-        learnt.pop("_training_state_", None)  # That of the net before.
-        self._adopt(learnt)
-        return self
+    def _train_once(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        """Train this copy of an estimator for one epoch more, or for the first one."""
+        self._validate_params()
+        is_first = not self.__sklearn_is_fitted__()
+        data = training_data(self, self._checked(X, y, reset=is_first), y, sample_weight)
+        if is_first:
+            self._learn_target(data)
+        seeds = _seeds(self.random_state)[1:] if is_first else (0, 0)
+        self._train(self._encode(data), max_epochs=1, seeds=seeds)
 
-    def _trained(
+    def _train(
         self,
         data: TrainingData,
-        valid: TrainingData | None,
-        X_repulsion: Any,
-        target: Target,
-        seeds: Sequence[int],
+        valid: TrainingData | None = None,
+        X_repulsion: Any = None,
         *,
-        epochs: int,
-    ) -> tuple[dict[str, Any], bool]:
-        """Return fitted attributes, and whether training came to its end."""
-        encoder = self._new_encoder(of_tables=self._row_shape_ is None)
-        # Not always what transform gives: a target encoder leaves a row's own target out.
-        encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
-        device = inference.available_device(self.device)
-        n_inputs = int(np.prod(encoded.shape[1:]))
-        if not n_inputs:
-            raise ValueError(
-                f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
-                "expected numbers, or categories of min_frequency rows or more."
-            )
+        max_epochs: int,
+        seeds: Sequence[int],
+    ) -> bool:
+        """Set the fitted attributes of this copy, and return whether training came to its end.
+
+        What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
+        lost if training fails.
+        """
+        is_first = not self.__sklearn_is_fitted__()
+        lengthscale = self.lengthscale
+        if is_first:
+            encoder, device = self._new_encoder(), inference.available_device(self.device)
+            # Not always what transform gives: a target encoder leaves a row's own target out.
+            encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
+            n_inputs = math.prod(encoded.shape[1:])
+            if not n_inputs:
+                raise ValueError(
+                    f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
+                    "expected numbers, or categories of min_frequency rows or more."
+                )
+        else:
+            encoder, device = self.fitted_.encoder, self.fitted_.device
+            n_inputs, state = self.fitted_.n_inputs, training.TrainingState.of(self.net_)
+            if self._repels_as_before():
+                lengthscale = state.known_lengthscale(lengthscale)
         with inference.ordinary_state(grad=True):
-            make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
+            likelihood = self._likelihood()
+            make_member = self._member_factory(encoder, n_inputs, likelihood.n_outputs)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            chosen = vars(self).get("iterator_valid__batch_size")
-            rows_per_chunk = members.rows_at_a_time() if chosen is None else int(chosen)
+            chosen = getattr(self, "iterator_valid__batch_size", None)
             fitted = inference.FittedEnsemble(
-                encoder,
-                members,
-                target.likelihood,
-                n_inputs=n_inputs,
-                rows_per_chunk=rows_per_chunk,
+                encoder, members, likelihood, n_inputs, int(chosen or members.rows_at_a_time())
             )
-            inputs = fitted.as_inputs(encoded)
+            inputs = fitted.as_inputs(encoded) if is_first else fitted.encode(data.X)
             rows = training.EncodedRows(inputs, data.y, data.sample_weight)
             if X_repulsion is not None:
                 with naming_argument("X_repulsion"):
                     rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
             valid_rows = None
             if valid is not None:
-                valid_rows = training.EncodedRows(
-                    fitted.encode(valid.X), valid.y, valid.sample_weight
-                )
-            repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
-            net = self._new_net(
-                fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds
-            )
+                with naming_argument("validation rows"):
+                    valid_rows = training.EncodedRows(fitted.encode(valid.X), *valid[1:])
+            net = self._new_net(fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds)
+            if not is_first:
+                state.load_into(net)
             ended = training.train(net, rows, valid_rows)
-        return {**target.attributes(), **self._attributes(fitted, net)}, ended
+        self._set_learnt(fitted, net)
+        return ended
 
-    def _trained_further(self, data: TrainingData) -> dict[str, Any]:
-        """Return fitted attributes after one epoch more, with the parameters of now.
+    def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
+        notes = ("batches", "completed")
+        self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
+        self.history_ = [
+            {k: v for k, v in epoch.items() if k not in notes} for epoch in net.history
+        ]
+        self.n_iter_ = len(self.history_)
+        self.__dict__.pop("_training_state_", None)  # That of the net before.
+        # What may be changed in place later is copied.
+        changeable = {"repulsion": copy(self.repulsion), "lengthscale": copy(self.lengthscale)}
+        self._parameters_ = {**vars(self._unfitted()), **changeable}
 
-        The fitted ensemble is left as it is, so that nothing is lost if training fails.
+    def _repels_as_before(self) -> bool:
+        """Return whether the parameters that make the lengthscale are those of the last fit.
+
+        Then later rows don't change a lengthscale that was computed from inputs.
         """
-        before, state = self.fitted_, training.TrainingState.of(self.net_)
-        with inference.ordinary_state(grad=True):
-            likelihood, inputs = self._known_target().likelihood, before.encode(data.X)
-            make_member = self._member_factory(
-                before.encoder, before.n_inputs, likelihood.n_outputs
-            )
-            members = networks.stack_members(make_member, int(self.n_members), state.seed)
-            fitted = before.with_members(members.to(inputs.device), likelihood)
-            lengthscale = self._lengthscale_after(state)
-            repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-            net = self._new_net(
-                fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
-            )
-            state.load_into(net)
-            training.train(net, training.EncodedRows(inputs, data.y, data.sample_weight))
-        return self._attributes(fitted, net)
+        then = self._parameters_
+        is_same_lengthscale = np.array_equal(self.lengthscale, then["lengthscale"])
+        return is_same_lengthscale and bool(self.repulsion == then["repulsion"])
 
-    def _checked(self, X: Any, *, reset: bool = False) -> Any:
-        """Return a checked table: a frame or an array, finite floats without an encoder."""
-        if reset:
-            self._row_shape_ = None  # Of tables, whose rows are features.
+    def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        """Return a checked table, a frame or an array, or an array of rows without an encoder."""
         is_table = self._uses_encoder() if reset else self._row_shape_ is None
-        X = as_table(X) if is_table else finite_floats(self, X, reset=reset)
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        X = as_table(X) if is_table else as_rows(X, n_axes=None)
+        shape = None if is_table else X.shape[1:]  # Of tables, the features are the rows' shape.
+        if reset:
+            self._row_shape_ = shape
+        if shape != self._row_shape_:  # scikit-learn compares the second axis only.
+            raise ValueError(
+                f"Got X with rows of shape {shape}, but {type(self).__name__} was fitted with "
+                f"rows of shape {self._row_shape_}."
+            )
+        validate_data(self, X, y, reset=reset, skip_check_array=True)
         if not is_table or isinstance(self.encoder, str):
             return X
         return named_as_before(X, getattr(self, "feature_names_in_", None))
-
-    def _validation_rows(self, target: Target, X_val: Any, y_val: Any) -> TrainingData:
-        if (X_val is None) != (y_val is None):
-            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
-        with naming_argument("X_val and y_val"):
-            data = training_data(self, self._checked(X_val), y_val)
-            return target.encode(data).of_mean_weight_one()
-
-    def _lengthscale_after(self, state: Any) -> Any:
-        """Return the lengthscale parameter, or what was made of it from the first rows.
-
-        Later rows don't change a lengthscale that was computed from inputs; parameters do.
-        """
-        now, before = self.lengthscale, self._parameters_["lengthscale"]
-        comparable = all(isinstance(v, str | Real) or callable(v) for v in (now, before))
-        is_same = comparable and now == before
-        is_same = is_same and self.repulsion == self._parameters_["repulsion"]
-        return state.known_lengthscale(now) if is_same else now
-
-    def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
-        notes = ("batches", "completed")
-        history = [{k: v for k, v in epoch.items() if k not in notes} for epoch in net.history]
-        return {
-            "encoder_": fitted.encoder,
-            "fitted_": fitted,
-            "history_": history,
-            "n_iter_": len(history),
-            "_net_": net,
-            # A Repulsion may be changed in place later.
-            "_parameters_": {**vars(self._unfitted()), "repulsion": copy(self.repulsion)},
-        }
 
     # ---- fitted attributes
 
@@ -302,12 +263,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         new.__dict__ = attributes
         return new
 
-    def _learnt(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name in _LEARNT}
-
-    def _adopt(self, learnt: dict[str, Any]) -> None:
-        """Replace all fitted attributes at once: other threads see the old or the new ones."""
+    def _adopt(self, new: Self) -> Self:
+        """Take what a copy learnt, all at once: other threads see the old or the new attributes."""
+        learnt = {name: value for name, value in vars(new).items() if name in _LEARNT}
         self.__dict__ = {**vars(self._unfitted()), **learnt}
+        return self
 
     def _as_fitted(self) -> Self:
         """Return the estimator as it is now, whatever a fit in another thread does to it."""
@@ -332,12 +292,13 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         """
         return self.predict_uncertainty(X).epistemic
 
-    def _predicted(self, X: Any, method: str, *arguments: Any) -> list[Any]:
-        """Return what a method of the likelihood makes of outputs, for chunks of rows."""
+    def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+        """Return what a method of the likelihood makes of outputs, with rows along an axis."""
         now = self._as_fitted()
         compute = getattr(now.fitted_.likelihood, method)
         # Chunk by chunk, so that outputs of all rows are never held.
-        return [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
+        chunks = [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
+        return np.concatenate(chunks, axis=axis)
 
     @property
     def net_(self) -> Any:
@@ -352,14 +313,16 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
         then = self._with(dict(self._parameters_))
-        weights = dict(self.fitted_.members.state_dict())
-        state = training.TrainingState.from_dict({**self._training_state_, "members": weights})
-        row = next(self.fitted_.members.parameters()).new_zeros(1, self.fitted_.n_inputs)
-        lengthscale = state.known_lengthscale("identity")
-        repulsion = particles.as_repulsion(then.repulsion).build(row, lengthscale)
+        members = dict(self.fitted_.members.state_dict())
+        state = training.TrainingState.from_dict({**self._training_state_, "members": members})
         then.batch_size = state.batch_size
+        row, lengthscale = np.zeros((1, self.fitted_.n_inputs)), state.known_lengthscale("identity")
         net = then._new_net(
-            self.fitted_, repulsion, n_rows=1, max_epochs=then.max_epochs, seeds=(state.seed, 0)
+            self.fitted_,
+            self.fitted_.as_inputs(row),
+            lengthscale,
+            max_epochs=then.max_epochs,
+            seeds=(0, 0),
         )
         state.load_into(net)
         return net
@@ -372,15 +335,14 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         """
         now = self._as_fitted()
         state = training.TrainingState.of(now.net_).of_weights_only().to_dict()
-        learnt = {name: value for name, value in now._learnt().items() if name != "_net_"}
-        learnt |= {"_parameters_": {**now._parameters_, "n_members": 1}, "_training_state_": state}
-        members = []
-        for index in range(now.fitted_.members.n_members):
-            member = now._unfitted()
-            member.n_members = 1
-            member._adopt({**learnt, "fitted_": now.fitted_.select([index])})
-            members.append(member)
-        return members
+        shared = {**vars(now), "n_members": 1, "_training_state_": state}
+        shared["_parameters_"] = {**now._parameters_, "n_members": 1}
+        del shared["_net_"]
+        fitted = now.fitted_
+        return [
+            now._with({**shared, "fitted_": fitted.select([index])})
+            for index in range(fitted.members.n_members)
+        ]
 
     # ---- scikit-learn and pickle
 
@@ -389,11 +351,6 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         for kind in ("allow_nan", "string", "categorical"):
             setattr(tags.input_tags, kind, uses_encoder)
         return tags
-
-    def _uses_encoder(self) -> bool:
-        # By default a module of the user's own sees the rows as they come.
-        is_default = isinstance(self.encoder, str)
-        return self.module is None if is_default else self.encoder is not None
 
     def __sklearn_is_fitted__(self) -> bool:
         return "fitted_" in vars(self)
@@ -415,8 +372,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 def _seeds(random_state: Any) -> list[int]:
     """Return independent seeds: of the held-out rows, the members and the batches."""
     root = check_random_state(random_state).randint(2**31)
-    seeds: list[int] = np.random.SeedSequence(root).generate_state(3).tolist()
-    return seeds
+    return list(map(int, np.random.SeedSequence(root).generate_state(3)))
 
 
 def _device_or_cpu(device: Any) -> Any:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import Any, Literal, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_fordes import networks, particles, training
-from sklearn_fordes.estimators._validation import HasMethods, Interval, StrOptions
+from sklearn_fordes.estimators._validation import PARAMETER_CONSTRAINTS
 from sklearn_fordes.preprocessing import TabularEncoder
 
 # Rows that a validation loss should rest on, if they are at most a fifth of the table.
 _ENOUGH_FOR_VALIDATION = 64
 # Limits of the automatic batch size, powers of two.
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
+RepulsionLike = Union[
+    Literal["input_gradient", "weight", "function", "feature", "none"],
+    Callable[..., Any],
+    "particles.Repulsion",
+]
+LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -29,30 +37,7 @@ class Parameters(BaseEstimator):
     """
 
     _dropout = 0.0  # Of the default network.
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_members": [Interval(Integral, 1, None, closed="left")],
-        # The parts of the repulsion are checked where it is built.
-        "repulsion": [str, callable, HasMethods(["get_params", "build"])],
-        "repulsion_strength": [Interval(Real, 0, None, closed="left")],
-        "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like", callable],
-        "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
-        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "module": [callable, None],
-        "optimizer": [callable, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "callbacks": [list, tuple, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "iterator_valid__batch_size": [Interval(Integral, 1, None, closed="left")],
-    }
+    _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,10 +49,10 @@ class Parameters(BaseEstimator):
     def _store(self, arguments: dict[str, Any]) -> None:
         """Set the arguments of `__init__`, those of the net's parts among its ``kwargs``."""
         # Not the names of `__signature__`, which is a subclass's where that has its own parameters.
-        for name, value in arguments.items():
-            if name not in ("self", "kwargs"):
-                setattr(self, name, value)
-        self._store_parts(arguments["kwargs"])
+        parts = arguments.pop("kwargs")
+        del arguments["self"]
+        self.__dict__.update(arguments)
+        self._store_parts(parts)
 
     def _store_parts(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
@@ -129,10 +114,15 @@ class Parameters(BaseEstimator):
 
     # ---- from parameters to parts
 
-    def _new_encoder(self, *, of_tables: bool) -> Any:
+    def _uses_encoder(self) -> bool:
+        # By default a module of the user's own sees the rows as they come.
+        is_default = isinstance(self.encoder, str)
+        return self.module is None if is_default else self.encoder is not None
+
+    def _new_encoder(self) -> Any:
         """Return an encoder of tables, or one that changes nothing."""
-        given = self.categorical_features
-        if of_tables and isinstance(self.encoder, str):
+        given, uses_encoder = self.categorical_features, self._uses_encoder()
+        if uses_encoder and isinstance(self.encoder, str):
             # Arrays, whatever scikit-learn's configuration says.
             return TabularEncoder(given).set_output(transform="default")
         if given is not None and not isinstance(given, str):
@@ -141,7 +131,7 @@ class Parameters(BaseEstimator):
                 "expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) can "
                 "come before a module."
             )
-        if of_tables:
+        if uses_encoder:
             return clone(self.encoder)
         return FunctionTransformer().set_output(transform="default")
 
@@ -158,7 +148,8 @@ class Parameters(BaseEstimator):
                 )
             return self.module
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
-        if sizes.ndim > 1 or not all(_is_count(size) for size in sizes):
+        is_whole = [isinstance(size, Integral) and not isinstance(size, bool) for size in sizes]
+        if sizes.ndim > 1 or not all(is_whole) or min(sizes, default=1) < 1:
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
@@ -175,9 +166,10 @@ class Parameters(BaseEstimator):
         return partial(module, **{**taken, **arguments})
 
     def _new_net(
-        self, fitted: Any, repulsion: Any, *, n_rows: int, max_epochs: int, seeds: Any
+        self, fitted: Any, inputs: Any, lengthscale: Any, *, max_epochs: int, seeds: Any
     ) -> Any:
-        """Return an initialised net that trains on `n_rows` rows, whose members are untrained."""
+        """Return an initialised net for training rows, whose members are untrained."""
+        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
         callbacks: list[Any] = []
         if self.early_stopping:
             stop = training.BestEpoch(
@@ -194,10 +186,10 @@ class Parameters(BaseEstimator):
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
             max_epochs=max_epochs,
-            batch_size=self._batch_size(n_rows),
+            batch_size=self._batch_size(len(inputs)),
             lr=self.lr,
             callbacks=[*callbacks, *map(training.copy_callback, self.callbacks or ())],
-            device=str(next(fitted.members.parameters()).device),
+            device=str(fitted.device),
             **{
                 **self._optimizer_parameters(),
                 "iterator_train__shuffle": True,
@@ -209,11 +201,10 @@ class Parameters(BaseEstimator):
         return net.initialize()
 
     def _optimizer_parameters(self) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"optimizer": self.optimizer}
+        parameters: dict[str, Any] = {"optimizer": self.optimizer or training.AdamW}
         if self.optimizer is None:
             other_kernels = ("optimizer__foreach", "optimizer__differentiable")
-            fused = not self._parts(*other_kernels)
-            parameters = {"optimizer": training.AdamW, "optimizer__fused": fused}
+            parameters["optimizer__fused"] = not self._parts(*other_kernels)
         # Passed even when zero, which is not every optimizer's default.
         if _accepts(parameters["optimizer"], "weight_decay"):
             parameters["optimizer__weight_decay"] = self.weight_decay
@@ -235,10 +226,6 @@ class Parameters(BaseEstimator):
         if not isinstance(self.validation_fraction, str):
             return int(self.validation_fraction * n_rows)
         return max(n_rows // 10, min(n_rows // 5, _ENOUGH_FOR_VALIDATION))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _accepts(function: Any, name: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -14,16 +15,13 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
-from sklearn_fordes.particles import (
-    SPACES,
-    Ensemble,
-    Likelihood,
-)
+from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
 
 # Rows encoded at once, so that memory does not grow with the table.
 _ROWS_ENCODED_AT_ONCE = 65_536
 
 
+@dataclass(frozen=True)
 class FittedEnsemble:
     """What was learnt, and all that prediction needs.
 
@@ -42,20 +40,16 @@ class FittedEnsemble:
         Number of rows that the members evaluate at once.
     """
 
-    def __init__(
-        self,
-        encoder: Any,
-        members: Ensemble,
-        likelihood: Likelihood,
-        *,
-        n_inputs: int,
-        rows_per_chunk: int,
-    ) -> None:
-        self.encoder = encoder
-        self.members = members
-        self.likelihood = likelihood
-        self.n_inputs = n_inputs
-        self.rows_per_chunk = rows_per_chunk
+    encoder: Any
+    members: Ensemble
+    likelihood: Likelihood
+    n_inputs: int
+    rows_per_chunk: int
+
+    @property
+    def device(self) -> torch.device:
+        """The members' device."""
+        return next(self.members.parameters()).device
 
     def encode(self, X: Any) -> Tensor:
         """Return the network's inputs for checked rows of a table.
@@ -93,12 +87,12 @@ class FittedEnsemble:
         ValueError
             If a value is missing or too large for the network's precision.
         """
-        like = next(self.members.parameters())
+        dtype = self.members.dtype
         # A copy protects the caller's array, and takes read-only ones; torch takes no flipped ones.
-        inputs = torch.tensor(np.ascontiguousarray(encoded), dtype=like.dtype, device=like.device)
+        inputs = torch.tensor(np.ascontiguousarray(encoded), dtype=dtype, device=self.device)
         if not inputs.isfinite().all():
             raise ValueError(
-                f"Got X with values that are missing, or too large for {like.dtype}, after "
+                f"Got X that contains NaN or infinity, or is too large for {dtype}, after "
                 "encoding, but expected finite numbers of the scale of the training rows."
             )
         return inputs
@@ -155,23 +149,19 @@ class FittedEnsemble:
         """
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
-        with ordinary_state(grad=True):
-            inputs = self.encode(X)
-            chunks = [
-                self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
-                for i in range(0, len(inputs), size)
-            ]
-        return np.concatenate(chunks, axis=1)
-
-    def _gradients_at(self, X: Tensor, y: NDArray[Any] | None) -> NDArray[np.float64]:
-        if y is None:
-            with torch.no_grad():
-                targets = self.likelihood.guess(self.members(X))
-        else:
-            targets = torch.as_tensor(y, device=X.device)
-        space = SPACES["input_gradient"]
+        chunks = []
         try:
-            evaluation = space.evaluate(self.members, X, targets, len(X), self.likelihood)
+            with ordinary_state(grad=True):
+                if y is None:
+                    targets = torch.cat([self.likelihood.guess(z) for z in self.outputs(X)])
+                else:
+                    targets = torch.as_tensor(y, device="cpu")
+                parts = targets.to(self.device).split(size)
+                for rows, known in zip(self.encode(X).split(size), parts, strict=True):
+                    evaluation: Any = SPACES["input_gradient"].evaluate(
+                        self.members, rows, known, len(rows), self.likelihood
+                    )
+                    chunks.append(evaluation.representation.cpu())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -179,24 +169,11 @@ class FittedEnsemble:
                 f"Got a module whose output can't be differentiated twice ({error}), but expected "
                 "one that can."
             ) from error
-        gradients = cast("Tensor", evaluation.representation)
-        return gradients.cpu().double().numpy()
+        return torch.cat(chunks, dim=1).double().numpy()
 
     def select(self, members: Sequence[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
-        return self.with_members(self.members.select(members))
-
-    def with_members(
-        self, members: Ensemble, likelihood: Likelihood | None = None
-    ) -> FittedEnsemble:
-        """Return the same with other members, and another likelihood if given."""
-        return FittedEnsemble(
-            self.encoder,
-            members,
-            likelihood or self.likelihood,
-            n_inputs=self.n_inputs,
-            rows_per_chunk=self.rows_per_chunk,
-        )
+        return replace(self, members=self.members.select(members))
 
 
 @contextmanager
@@ -248,16 +225,13 @@ def available_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    expected = "expected 'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch"
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"Got device={device!r}, but {expected}.") from error
-    try:
         torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"Got device={device!r}, which this machine does not offer to torch, but {expected}."
+            f"Got device={device!r}, which this machine does not offer to torch, but expected "
+            "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
         ) from error
     return found
 
