@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from typing import Any, Self
 
@@ -30,7 +29,7 @@ from sklearn_fordes.uncertainty import Uncertainty
 _LEARNT = (
     "n_features_in_",
     "feature_names_in_",
-    "_row_shape_",
+    "_is_table_",
     "classes_",
     "target_mean_",
     "target_scale_",
@@ -39,7 +38,7 @@ _LEARNT = (
     "history_",
     "n_iter_",
     "_net_",
-    "_parameters_",
+    "_then_",
     "_training_state_",
 )
 
@@ -55,30 +54,17 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     _doc_link_template = "https://arxiv.org/abs/2306.02775"
 
     fitted_: inference.FittedEnsemble
-    _row_shape_: tuple[int, ...] | None
 
     @abstractmethod
-    def _learn_target(self, data: TrainingData) -> None:
-        """Set the fitted attributes that say how targets are encoded."""
-
-    @abstractmethod
-    def _encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
+    def _encode(self, data: TrainingData) -> TrainingData:
         """Return rows of positive weight, with encoded targets and complete weights.
 
-        Parameters
-        ----------
-        data : TrainingData
-        is_whole : bool, default=False
-            Whether these are all training rows, which must hold two classes.
+        The first rows say how targets are encoded, and this copy keeps it in fitted attributes.
         """
 
     @abstractmethod
     def _likelihood(self) -> Any:
         """Return what the members' outputs mean."""
-
-    @abstractmethod
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the uncertainty of the prediction into aleatoric and epistemic."""
 
     # ---- fit
 
@@ -120,24 +106,17 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             If a parameter or an input is not as expected, or training diverges. The estimator is
             then as it was before the call.
         """
-        new = self._unfitted()
-        new._validate_params()
+        new = self._copied(*_LEARNT)
+        rows, valid = new._rows(X, y, sample_weight).of_mean_weight_one(), None
         split, *seeds = _seeds(new.random_state)
-        data = training_data(new, new._checked(X, y, reset=True), y, sample_weight)
-        new._learn_target(data)
-        rows, valid = new._encode(data, is_whole=True).of_mean_weight_one(), None
         if (X_val is None) != (y_val is None):
-            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
+            given = "y_val" if X_val is None else "X_val"
+            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
         if X_val is not None:
             with naming_argument("X_val and y_val"):
-                data = training_data(new, new._checked(X_val), y_val)
-                valid = new._encode(data).of_mean_weight_one()
+                valid = new._rows(X_val, y_val).of_mean_weight_one()
         elif new.early_stopping:
             rows, valid = rows.hold_out(new._n_held_out(len(rows.y)), split)
-        if X_repulsion is not None:
-            with naming_argument("X_repulsion"):
-                X_repulsion = new._checked(X_repulsion)
         if not new._train(rows, valid, X_repulsion, max_epochs=new.max_epochs, seeds=seeds):
             warnings.warn(
                 f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
@@ -148,15 +127,17 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             )
         return self._adopt(new)
 
-    def _train_once(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
-        """Train this copy of an estimator for one epoch more, or for the first one."""
+    def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
+        """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
+        rows = new._rows(X, y, sample_weight)
+        seeds = (0, 0) if "fitted_" in vars(new) else _seeds(new.random_state)[1:]
+        new._train(rows, max_epochs=1, seeds=seeds)
+        return self._adopt(new)
+
+    def _rows(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> TrainingData:
+        """Check parameters and rows, and encode targets."""
         self._validate_params()
-        is_first = not self.__sklearn_is_fitted__()
-        data = training_data(self, self._checked(X, y, reset=is_first), y, sample_weight)
-        if is_first:
-            self._learn_target(data)
-        seeds = _seeds(self.random_state)[1:] if is_first else (0, 0)
-        self._train(self._encode(data), max_epochs=1, seeds=seeds)
+        return self._encode(training_data(self, self._checked(X, y), y, sample_weight))
 
     def _train(
         self,
@@ -165,117 +146,123 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         X_repulsion: Any = None,
         *,
         max_epochs: int,
-        seeds: Sequence[int],
+        seeds: Any,
     ) -> bool:
         """Set the fitted attributes of this copy, and return whether training came to its end.
 
         What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
         lost if training fails.
         """
-        is_first = not self.__sklearn_is_fitted__()
-        lengthscale = self.lengthscale
-        if is_first:
+        state, lengthscale = None, self.lengthscale
+        if "fitted_" in vars(self):
+            encoder, device = self.fitted_.encoder, self.fitted_.device
+            shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
+            then = self._then_
+            if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
+                # Later rows don't change a lengthscale that was computed from inputs.
+                lengthscale = state.known_lengthscale(lengthscale)
+        else:
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
-            encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
-            n_inputs = math.prod(encoded.shape[1:])
-            if not n_inputs:
+            encoded = encoder.fit_transform(data.X, data.y)
+            shape = encoded.shape[1:]
+            if 0 in shape:
                 raise ValueError(
                     f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
                     "expected numbers, or categories of min_frequency rows or more."
                 )
-        else:
-            encoder, device = self.fitted_.encoder, self.fitted_.device
-            n_inputs, state = self.fitted_.n_inputs, training.TrainingState.of(self.net_)
-            if self._repels_as_before():
-                lengthscale = state.known_lengthscale(lengthscale)
         with inference.ordinary_state(grad=True):
             likelihood = self._likelihood()
-            make_member = self._member_factory(encoder, n_inputs, likelihood.n_outputs)
+            make_member = self._member_factory(encoder, shape, likelihood.n_outputs)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            chosen = getattr(self, "iterator_valid__batch_size", None)
+            rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
             fitted = inference.FittedEnsemble(
-                encoder, members, likelihood, n_inputs, int(chosen or members.rows_at_a_time())
+                encoder, members, likelihood, shape, int(rows_per_chunk)
             )
-            inputs = fitted.as_inputs(encoded) if is_first else fitted.encode(data.X)
-            rows = training.EncodedRows(inputs, data.y, data.sample_weight)
+            inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
+            rows, valid_rows = training.EncodedRows(inputs, *data[1:]), None
             if X_repulsion is not None:
                 with naming_argument("X_repulsion"):
-                    rows = rows._replace(extra_inputs=fitted.encode(X_repulsion))
-            valid_rows = None
+                    rows = rows._replace(extra_inputs=fitted.encode(self._checked(X_repulsion)))
             if valid is not None:
                 with naming_argument("validation rows"):
                     valid_rows = training.EncodedRows(fitted.encode(valid.X), *valid[1:])
             net = self._new_net(fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds)
-            if not is_first:
+            if state:
                 state.load_into(net)
             ended = training.train(net, rows, valid_rows)
         self._set_learnt(fitted, net)
         return ended
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
-        notes = ("batches", "completed")
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
         self.history_ = [
-            {k: v for k, v in epoch.items() if k not in notes} for epoch in net.history
+            {name: value for name, value in epoch.items() if name not in ("batches", "completed")}
+            for epoch in net.history
         ]
         self.n_iter_ = len(self.history_)
         self.__dict__.pop("_training_state_", None)  # That of the net before.
         # What may be changed in place later is copied.
-        changeable = {"repulsion": copy(self.repulsion), "lengthscale": copy(self.lengthscale)}
-        self._parameters_ = {**vars(self._unfitted()), **changeable}
+        self._then_ = self._copied(
+            *_LEARNT, repulsion=copy(self.repulsion), lengthscale=copy(self.lengthscale)
+        )
 
-    def _repels_as_before(self) -> bool:
-        """Return whether the parameters that make the lengthscale are those of the last fit.
+    def _checked(self, X: Any, y: Any = "no_validation") -> Any:
+        """Return a checked table, a frame or an array, or an array of rows without an encoder.
 
-        Then later rows don't change a lengthscale that was computed from inputs.
+        The first rows say how many features there are, and this copy keeps it.
         """
-        then = self._parameters_
-        is_same_lengthscale = np.array_equal(self.lengthscale, then["lengthscale"])
-        return is_same_lengthscale and bool(self.repulsion == then["repulsion"])
-
-    def _checked(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
-        """Return a checked table, a frame or an array, or an array of rows without an encoder."""
-        is_table = self._uses_encoder() if reset else self._row_shape_ is None
-        X = as_table(X) if is_table else as_rows(X, n_axes=None)
-        shape = None if is_table else X.shape[1:]  # Of tables, the features are the rows' shape.
-        if reset:
-            self._row_shape_ = shape
-        if shape != self._row_shape_:  # scikit-learn compares the second axis only.
-            raise ValueError(
-                f"Got X with rows of shape {shape}, but {type(self).__name__} was fitted with "
-                f"rows of shape {self._row_shape_}."
-            )
-        validate_data(self, X, y, reset=reset, skip_check_array=True)
-        if not is_table or isinstance(self.encoder, str):
+        is_first = "_is_table_" not in vars(self)
+        if is_first:
+            self._is_table_ = self._uses_encoder()
+        X = as_table(X) if self._is_table_ else as_rows(X, n_axes=None)
+        validate_data(self, X, y, reset=is_first, skip_check_array=True)
+        if not self._is_table_ or isinstance(self.encoder, str):
             return X
         return named_as_before(X, getattr(self, "feature_names_in_", None))
 
     # ---- fitted attributes
 
-    def _unfitted(self) -> Self:
-        """Return an estimator with the parameters, and all else that users set, of this one."""
-        return self._with({k: v for k, v in vars(self).items() if k not in _LEARNT})
-
-    def _with(self, attributes: dict[str, Any]) -> Self:
-        """Return an estimator of this class with these attributes, which are not copied."""
+    def _copied(self, *without: str, **changed: Any) -> Self:
+        """Return a shallow copy, without some attributes and with others."""
+        kept = {name: value for name, value in vars(self).items() if name not in without}
         new = object.__new__(type(self))
-        new.__dict__ = attributes
+        new.__dict__ = {**kept, **changed}
         return new
 
     def _adopt(self, new: Self) -> Self:
         """Take what a copy learnt, all at once: other threads see the old or the new attributes."""
-        learnt = {name: value for name, value in vars(new).items() if name in _LEARNT}
-        self.__dict__ = {**vars(self._unfitted()), **learnt}
+        self.__dict__ = {**vars(new), **vars(self._copied(*_LEARNT))}
         return self
 
     def _as_fitted(self) -> Self:
         """Return the estimator as it is now, whatever a fit in another thread does to it."""
-        now = self._with(self.__dict__)
-        check_is_fitted(now)
+        now = object.__new__(type(self))
+        now.__dict__ = self.__dict__
+        check_is_fitted(now, "fitted_")
         return now
 
     # ---- prediction
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Split the uncertainty of the prediction into aleatoric and epistemic.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Uncertainty
+            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,). For the
+            classifier entropies in nats: of the mean probability, the mean of the members' own, and
+            the difference, which is how much members disagree (their mutual information). For the
+            regressor variances in the squared unit of the target: of the mixture, the mean of the
+            members' own, and the variance of their means.
+        """
+        now = self._as_fitted()
+        unit = getattr(now, "target_scale_", 1.0) ** 2
+        return Uncertainty(*(unit * now._predicted(X, "decompose", axis=1)))
 
     def ood_score(self, X: Any) -> NDArray[np.float64]:
         """Score how much rows look unlike the training data: the epistemic uncertainty.
@@ -312,15 +299,13 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
-        then = self._with(dict(self._parameters_))
-        members = dict(self.fitted_.members.state_dict())
+        members = self.fitted_.members.state_dict()
         state = training.TrainingState.from_dict({**self._training_state_, "members": members})
-        then.batch_size = state.batch_size
-        row, lengthscale = np.zeros((1, self.fitted_.n_inputs)), state.known_lengthscale("identity")
+        then = self._then_._copied(batch_size=state.batch_size)
         net = then._new_net(
             self.fitted_,
-            self.fitted_.as_inputs(row),
-            lengthscale,
+            self.fitted_.as_inputs(np.zeros((1, *self.fitted_.input_shape))),
+            state.known_lengthscale("identity"),
             max_epochs=then.max_epochs,
             seeds=(0, 0),
         )
@@ -335,49 +320,36 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         """
         now = self._as_fitted()
         state = training.TrainingState.of(now.net_).of_weights_only().to_dict()
-        shared = {**vars(now), "n_members": 1, "_training_state_": state}
-        shared["_parameters_"] = {**now._parameters_, "n_members": 1}
-        del shared["_net_"]
-        fitted = now.fitted_
+        alone = now._copied("_net_", n_members=1, _training_state_=state)
         return [
-            now._with({**shared, "fitted_": fitted.select([index])})
-            for index in range(fitted.members.n_members)
+            alone._copied(fitted_=now.fitted_.select([index]))
+            for index in range(now.fitted_.members.n_members)
         ]
 
     # ---- scikit-learn and pickle
 
     def __sklearn_tags__(self) -> Any:
-        tags, uses_encoder = super().__sklearn_tags__(), self._uses_encoder()
-        for kind in ("allow_nan", "string", "categorical"):
-            setattr(tags.input_tags, kind, uses_encoder)
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.allow_nan = inputs.string = inputs.categorical = self._uses_encoder()
         return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "fitted_" in vars(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Replace the net, whose own pickle hides another, by arrays and numbers."""
         state = dict(super().__getstate__())
-        net = state.pop("_net_", None)
-        if net is not None:
-            state["_training_state_"] = training.TrainingState.of(net).without_members().to_dict()
+        if "_net_" in state:
+            net_state = training.TrainingState.of(state.pop("_net_"))
+            state["_training_state_"] = net_state.without_members().to_dict()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "fitted_" in state:
-            self.fitted_.members.to(_device_or_cpu(self.device))
+            with suppress(ValueError):  # This machine may not have the device.
+                self.fitted_.members.to(inference.available_device(self.device))
 
 
-def _seeds(random_state: Any) -> list[int]:
+def _seeds(random_state: Any) -> Any:
     """Return independent seeds: of the held-out rows, the members and the batches."""
-    root = check_random_state(random_state).randint(2**31)
-    return list(map(int, np.random.SeedSequence(root).generate_state(3)))
-
-
-def _device_or_cpu(device: Any) -> Any:
-    """Return the device that was asked for, if this machine has it."""
-    try:
-        return inference.available_device(device)
-    except ValueError:
-        return "cpu"
+    sequence = np.random.SeedSequence(check_random_state(random_state).randint(2**31))
+    return sequence.generate_state(3).tolist()

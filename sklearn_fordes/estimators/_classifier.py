@@ -11,13 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes import particles
 from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
-from sklearn_fordes.estimators._validation import TrainingData, check_partial_fit_first_call
-from sklearn_fordes.uncertainty import Uncertainty
+from sklearn_fordes.estimators._validation import (
+    TrainingData,
+    check_partial_fit_first_call,
+    training_data,
+)
 
 
 class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
@@ -169,9 +171,6 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     (3, 2, 3)
     """
 
-    # Chosen on the development sets (benchmarks/recipe.py): it pays with many classes.
-    _dropout = 0.1
-
     def __init__(
         self,
         n_members: int = 10,
@@ -199,7 +198,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._store(locals())
+        BaseFoRDE._store(**locals())
 
     def partial_fit(
         self,
@@ -235,10 +234,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"Got class_weight={self.class_weight!r} in partial_fit, which does not see all "
                 "rows, but expected a dict or None."
             )
-        new = self._with(dict(vars(self)))
+        new = self._copied()
         check_partial_fit_first_call(new, classes)  # It sets the classes in the first call.
-        new._train_once(X, y, sample_weight)
-        return self._adopt(new)
+        return self._partial_fit(new, X, y, sample_weight)
 
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's class probabilities.
@@ -298,22 +296,6 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         labels: NDArray[Any] = now.classes_[now.predict_proba(X).argmax(axis=1)]
         return labels
 
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the entropy of the predicted probabilities.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        Uncertainty
-            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,), in nats:
-            the entropy of the mean probability, the mean of the members' entropies, and the
-            difference, which is how much members disagree (their mutual information).
-        """
-        return Uncertainty(*self._predicted(X, "decompose", axis=1))
-
     def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Compute the members' gradients of log-odds with respect to the input.
 
@@ -331,28 +313,31 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """
         now = self._as_fitted()
         X = now._checked(X)
-        codes = None
-        if y is not None:
-            labels = column_or_1d(y)
-            check_consistent_length(X, labels)
-            codes = now._codes(labels)
+        codes = () if y is None else now._codes(training_data(now, X, y).y)
         return now.fitted_.input_gradients(X, codes)
 
-    def _learn_target(self, data: TrainingData) -> None:
-        check_classification_targets(data.y)
-        self.__dict__.setdefault("classes_", np.unique(data.y))  # partial_fit was given them.
-
     def _likelihood(self) -> Any:
-        target = particles.as_repulsion(self.repulsion).target
-        return particles.CategoricalLikelihood(len(self.classes_), target)
+        repulsion = particles.as_repulsion(self.repulsion)
+        return particles.CategoricalLikelihood(len(self.classes_), repulsion.target)
 
-    def _encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
+    def _encode(self, data: TrainingData) -> TrainingData:
         """Return rows with codes and with class weights multiplied in; none of weight zero."""
-        codes, weight = self._codes(data.y), data.sample_weight
-        weight = self._class_weights(codes, weight)[codes] * weight
-        rows = TrainingData(data.X, codes, weight).of_positive_weight(
-            "sample_weight and class_weight"
-        )
+        is_whole = "classes_" not in vars(self)  # partial_fit is given the classes.
+        if is_whole:
+            self.classes_ = np.unique(data.y)
+        rows = data._replace(y=self._codes(data.y)).of_positive_weight("sample_weight")
+        given, weights = self.class_weight, np.ones(len(self.classes_))
+        if given == "balanced":
+            known = np.unique(rows.y)
+            weights[known] = compute_class_weight(
+                given, classes=known, y=rows.y, sample_weight=rows.sample_weight
+            )
+        elif given is not None:
+            if not all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in given.values()):
+                raise ValueError(f"Got class_weight={given!r}, but expected finite weights >= 0.")
+            weights = compute_class_weight(given, classes=self.classes_, y=self.classes_)
+        weight = weights[rows.y] * rows.sample_weight
+        rows = rows._replace(sample_weight=weight).of_positive_weight("class_weight")
         present = self.classes_[np.unique(rows.y)] if is_whole else self.classes_
         if len(present) < 2:
             raise ValueError(
@@ -377,21 +362,3 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"{self.classes_.tolist()}."
             )
         return np.searchsorted(self.classes_, y)
-
-    def _class_weights(
-        self, codes: NDArray[np.int64], sample_weight: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the weight of each class, (C,)."""
-        given, weights = self.class_weight, np.ones(len(self.classes_))
-        if given == "balanced":
-            kept = sample_weight > 0
-            codes, sample_weight = codes[kept], sample_weight[kept]
-            present = np.unique(codes)
-            weights[present] = compute_class_weight(
-                given, classes=present, y=codes, sample_weight=sample_weight
-            )
-        elif given is not None:
-            if not all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in given.values()):
-                raise ValueError(f"Got class_weight={given!r}, but expected finite weights >= 0.")
-            weights = compute_class_weight(given, classes=self.classes_, y=self.classes_)
-        return weights

@@ -13,7 +13,6 @@ from sklearn_fordes import networks, particles
 from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
 from sklearn_fordes.estimators._validation import TrainingData
-from sklearn_fordes.uncertainty import Uncertainty
 
 
 class FoRDERegressor(RegressorMixin, BaseFoRDE):
@@ -163,7 +162,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._store(locals())
+        BaseFoRDE._store(**locals())
 
     def partial_fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -185,9 +184,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self : FoRDERegressor
             The fitted estimator.
         """
-        new = self._with(dict(vars(self)))
-        new._train_once(X, y, sample_weight)
-        return self._adopt(new)
+        return self._partial_fit(self._copied(), X, y, sample_weight)
 
     def predict(
         self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
@@ -249,7 +246,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             If a level is not in (0, 1).
         """
         now = self._as_fitted()
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        levels = np.atleast_1d(quantiles)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels in (0, 1).")
         return now._decoded(now._predicted(X, "quantiles", levels))
@@ -293,23 +290,6 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         now = self._as_fitted()
         return now._decoded(now._predicted(X, "member_means", axis=1))
 
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the variance of the prediction.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        Uncertainty
-            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,), variances in
-            the squared unit of the target: of the mixture, the mean of the members' variances, and
-            the variance of their means.
-        """
-        now = self._as_fitted()
-        return Uncertainty(*(now.target_scale_**2 * now._predicted(X, "decompose", axis=1)))
-
     def input_gradients(self, X: Any) -> NDArray[np.float64]:
         """Compute the gradients of the members' (standardised) means with respect to the input.
 
@@ -326,11 +306,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         return now.fitted_.input_gradients(now._checked(X))
 
     def _likelihood(self) -> Any:
-        is_quantile = self.noise == "quantile"
-        return particles.QuantileLikelihood() if is_quantile else particles.GaussianLikelihood()
+        if self.noise == "quantile":
+            return particles.QuantileLikelihood()
+        return particles.GaussianLikelihood()
 
-    def _learn_target(self, data: TrainingData) -> None:
-        """Learn mean and standard deviation of weighted rows.
+    def _encode(self, data: TrainingData) -> TrainingData:
+        """Return rows with targets of mean 0 and variance 1 at first; none of weight zero.
 
         Raises
         ------
@@ -338,27 +319,23 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             If the square of the scale is no normal number.
         """
         data = data.of_positive_weight("sample_weight")
-        # Relative to the largest, so that no square overflows.
-        y = data.y.astype(np.float64)
-        magnitude = float(np.abs(y).max()) or 1.0
-        y, weight = y / magnitude, data.sample_weight / data.sample_weight.max()
-        mean = np.average(y, weights=weight)
-        deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
-        limits = np.finfo(np.float64)
-        is_constant = deviation < 8 * limits.eps  # Rounding apart.
-        scale = 1.0 if is_constant else magnitude * deviation
-        if not limits.tiny**0.5 < scale < limits.max**0.5:
-            raise ValueError(
-                f"Got y of a scale of {scale:.3g}, whose square is no normal number, but expected "
-                "another unit."
-            )
-        self.target_mean_, self.target_scale_ = magnitude * float(mean), scale
-
-    def _encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
-        """Return rows with targets of mean 0 and variance 1; none of weight zero."""
-        data = data.of_positive_weight("sample_weight")
-        y = data.y.astype(np.float64)
-        return data._replace(y=(y - self.target_mean_) / self.target_scale_)
+        values = data.y.astype(np.float64)
+        if "target_scale_" not in vars(self):
+            # Relative to the largest, so that no square overflows.
+            magnitude = float(np.abs(values).max()) or 1.0
+            y, weight = values / magnitude, data.sample_weight / data.sample_weight.max()
+            mean = np.average(y, weights=weight)
+            deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
+            limits = np.finfo(np.float64)
+            is_constant = deviation < 8 * limits.eps  # Rounding apart.
+            scale = 1.0 if is_constant else magnitude * deviation
+            if not limits.tiny**0.5 < scale < limits.max**0.5:
+                raise ValueError(
+                    f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "
+                    "expected another unit."
+                )
+            self.target_mean_, self.target_scale_ = magnitude * float(mean), scale
+        return data._replace(y=(values - self.target_mean_) / self.target_scale_)
 
     def _decoded(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return values in the unit of the target."""
@@ -371,7 +348,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         # 0.88 with it, at equal pinball loss.
         return 0.1 if self.noise == "quantile" else 0.0
 
-    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
         if self.noise != "homoscedastic":
-            return super()._member_factory(encoder, n_inputs, n_outputs)
-        return networks.with_homoscedastic_noise(super()._member_factory(encoder, n_inputs, 1))
+            return super()._member_factory(encoder, shape, n_outputs)
+        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1))

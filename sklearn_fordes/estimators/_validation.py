@@ -26,17 +26,15 @@ check_partial_fit_first_call = _check_partial_fit_first_call
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _NOT_NEGATIVE = [Interval(Real, 0, None, closed="left")]
-# Of both estimators; scikit-learn passes over names that are not parameters.
-PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
+# Of both estimators; scikit-learn passes over names that are not parameters. A repulsion is checked
+# where it is built, and sizes of layers where members are made.
+PARAMETER_CONSTRAINTS = {
     "n_members": _COUNT,
-    # The parts of the repulsion are checked where it is built.
-    "repulsion": [str, callable, HasMethods(["get_params", "build"])],
     "repulsion_strength": _NOT_NEGATIVE,
     "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like", callable],
     "noise": [StrOptions({"heteroscedastic", "homoscedastic", "quantile"})],
     "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-    "hidden_layer_sizes": ["array-like", *_COUNT],
     "module": [callable, None],
     "optimizer": [callable, None],
     "max_epochs": _COUNT,
@@ -93,17 +91,13 @@ class TrainingData(NamedTuple):
         Of classes, which are encoded as integers, one row at least is left for training, and the
         rows are stratified where possible.
         """
-        rows = candidates = np.arange(len(self.y))
-        is_stratified = False
-        if self.y.dtype.kind == "i":
-            _, first_rows, counts = np.unique(self.y, return_index=True, return_counts=True)
-            candidates = np.delete(rows, first_rows)
-            n_rows = min(n_rows, len(candidates))
-            is_possible = len(counts) <= n_rows <= len(candidates) - len(counts)
-            is_stratified = is_possible and counts.min() > 2
-        if not n_rows:
+        rows, is_class = np.arange(len(self.y)), self.y.dtype.kind == "i"
+        _, first_rows, counts = np.unique(self.y, return_index=True, return_counts=True)
+        candidates = np.delete(rows, first_rows) if is_class else rows
+        if not n_rows or not len(candidates):
             return self, None
-        if is_stratified:
+        is_possible = len(counts) <= n_rows <= len(candidates) - len(counts)
+        if is_class and is_possible and counts.min() > 2:
             _, held_out = train_test_split(
                 candidates, test_size=n_rows, stratify=self.y[candidates], random_state=seed
             )
@@ -162,6 +156,4 @@ def naming_argument(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        # Constructors of some subclasses take no message alone.
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Got {name} that can't be used: {error}") from error
+        raise ValueError(f"Got {name} that can't be used: {error}") from error

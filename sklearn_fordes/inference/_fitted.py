@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
@@ -34,8 +34,8 @@ class FittedEnsemble:
         In evaluation mode.
     likelihood : Likelihood
         What the members' outputs mean.
-    n_inputs : int
-        Number of encoded columns.
+    input_shape : tuple of int
+        Shape of an encoded row.
     rows_per_chunk : int
         Number of rows that the members evaluate at once.
     """
@@ -43,7 +43,7 @@ class FittedEnsemble:
     encoder: Any
     members: Ensemble
     likelihood: Likelihood
-    n_inputs: int
+    input_shape: tuple[int, ...]
     rows_per_chunk: int
 
     @property
@@ -66,30 +66,43 @@ class FittedEnsemble:
         Raises
         ------
         ValueError
-            If the encoder returns another number of columns than for the training rows, or values
+            If the encoder returns rows of another shape than for the training rows, or values
             that are not finite in the network's precision.
         """
         transform = getattr(self.encoder, "transform_checked", self.encoder.transform)
-        encoded = as_array(transform(X))
-        width = math.prod(encoded.shape[1:])
-        if width != self.n_inputs:
+        encoded = transform(X)
+        shape = encoded.shape[1:]
+        if shape != self.input_shape:
             raise ValueError(
-                f"Got {width} columns from the encoder, but expected {self.n_inputs}, as for the "
-                "training rows."
+                f"Got X with encoded rows of shape {shape}, but expected {self.input_shape}, as "
+                "for the training rows."
             )
         return self.as_inputs(encoded)
 
-    def as_inputs(self, encoded: NDArray[Any]) -> Tensor:
+    def as_inputs(self, encoded: Any) -> Tensor:
         """Return encoded rows as a tensor on the members' device, all of it finite.
+
+        Parameters
+        ----------
+        encoded : ndarray, sparse matrix or data frame
+            What an encoder returned.
 
         Raises
         ------
         ValueError
-            If a value is missing or too large for the network's precision.
+            If a value is no number, missing or too large for the network's precision.
         """
         dtype = self.members.dtype
+        array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+        try:
+            array = array if array.dtype.kind in "biuf" else array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Got values of type {array.dtype} from the encoder ({error}), but expected "
+                "numbers."
+            ) from error
         # A copy protects the caller's array, and takes read-only ones; torch takes no flipped ones.
-        inputs = torch.tensor(np.ascontiguousarray(encoded), dtype=dtype, device=self.device)
+        inputs = torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=self.device)
         if not inputs.isfinite().all():
             raise ValueError(
                 f"Got X that contains NaN or infinity, or is too large for {dtype}, after "
@@ -115,28 +128,29 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
-        for part in _parts(X):
-            inputs = self.encode(part)
+        table = nw.from_native(X, eager_only=True, pass_through=True)
+        for part in gen_batches(len(table), _ROWS_ENCODED_AT_ONCE):
+            inputs = self.encode(nw.to_native(table[part], pass_through=True))
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
                 with ordinary_state(grad=False):
                     outputs = self.members(rows).cpu()
-                if not math.isfinite(outputs.sum(dtype=torch.float64)):
+                if not outputs.sum(dtype=torch.float64).isfinite():
                     raise ValueError(
                         "Got X for which the network's output is not finite, but expected the "
                         "scale of the training rows."
                     )
                 yield outputs
 
-    def input_gradients(self, X: Any, y: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def input_gradients(self, X: Any, y: ArrayLike = ()) -> NDArray[np.float64]:
         """Return the members' gradients of the likelihood's target with respect to the inputs.
 
         Parameters
         ----------
         X : data frame or ndarray of shape (n_rows, ...)
             Checked.
-        y : ndarray of shape (n_rows,), optional
-            Encoded targets. Default: the ensemble's predictions.
+        y : array-like of shape (n_rows,), optional
+            Encoded classes. Default: the ensemble's predictions.
 
         Returns
         -------
@@ -152,14 +166,13 @@ class FittedEnsemble:
         chunks = []
         try:
             with ordinary_state(grad=True):
-                if y is None:
-                    targets = torch.cat([self.likelihood.guess(z) for z in self.outputs(X)])
-                else:
-                    targets = torch.as_tensor(y, device="cpu")
-                parts = targets.to(self.device).split(size)
-                for rows, known in zip(self.encode(X).split(size), parts, strict=True):
+                inputs = self.encode(X)
+                # The space guesses the targets of rows that have none.
+                known = torch.tensor(np.asarray(y, dtype=np.int64), device=self.device)
+                for rows in gen_batches(len(inputs), size):
+                    part = inputs[rows]
                     evaluation: Any = SPACES["input_gradient"].evaluate(
-                        self.members, rows, known, len(rows), self.likelihood
+                        self.members, part, known[rows], len(part), self.likelihood
                     )
                     chunks.append(evaluation.representation.cpu())
         except torch.OutOfMemoryError:
@@ -171,7 +184,7 @@ class FittedEnsemble:
             ) from error
         return torch.cat(chunks, dim=1).double().numpy()
 
-    def select(self, members: Sequence[int]) -> FittedEnsemble:
+    def select(self, members: list[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
         return replace(self, members=self.members.select(members))
 
@@ -196,25 +209,6 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         yield
 
 
-def as_array(encoded: Any) -> NDArray[Any]:
-    """Return what an encoder gave, a sparse matrix or a frame too, as an array of numbers.
-
-    Raises
-    ------
-    ValueError
-        If a value is no number.
-    """
-    array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
-    if array.dtype.kind in "biuf":
-        return array
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Got values of type {array.dtype} from the encoder ({error}), but expected numbers."
-        ) from error
-
-
 def available_device(device: str | torch.device) -> torch.device:
     """Return the device named, or for "auto" the CUDA device if there is one, else the CPU.
 
@@ -224,7 +218,7 @@ def available_device(device: str | torch.device) -> torch.device:
         If torch knows no such device, or this machine has none.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).item()
@@ -234,9 +228,3 @@ def available_device(device: str | torch.device) -> torch.device:
             "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
         ) from error
     return found
-
-
-def _parts(X: Any) -> Iterator[Any]:
-    frame = X if isinstance(X, np.ndarray) else nw.from_native(X, eager_only=True)
-    for start in range(0, len(frame), _ROWS_ENCODED_AT_ONCE):
-        yield nw.to_native(frame[start : start + _ROWS_ENCODED_AT_ONCE], pass_through=True)
