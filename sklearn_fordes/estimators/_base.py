@@ -165,7 +165,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
             encoded = encoder.fit_transform(data.X, data.y)
-            shape = encoded.shape[1:]
+            shape = np.shape(encoded)[1:]
             if 0 in shape:
                 raise ValueError(
                     f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "

@@ -100,7 +100,7 @@ class Parameters(BaseEstimator):
         """Return an encoder of tables, or one that changes nothing."""
         given = self.categorical_features
         is_default = isinstance(self.encoder, str) and self.module is None
-        if not (is_default or given is None or isinstance(given, str)):
+        if not (is_default or isinstance(given, str | None)):
             raise ValueError(
                 f"Got categorical_features={given!r} with an encoder or a module of your own, but "
                 "expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) can "

@@ -71,7 +71,7 @@ class FittedEnsemble:
         """
         transform = getattr(self.encoder, "transform_checked", self.encoder.transform)
         encoded = transform(X)
-        shape = encoded.shape[1:]
+        shape = np.shape(encoded)[1:]
         if shape != self.input_shape:
             raise ValueError(
                 f"Got X with encoded rows of shape {shape}, but expected {self.input_shape}, as "
