@@ -193,5 +193,5 @@ def test_an_encoder_with_steps_that_return_frames(target):
 
 def test_an_encoder_that_keeps_missing_values(target):
     X = as_pandas(plain_columns())
-    with pytest.raises(ValueError, match="Got X with values that are missing, or too large"):
+    with pytest.raises(ValueError, match="Got X that contains NaN or infinity, or is too large"):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
