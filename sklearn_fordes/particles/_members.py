@@ -250,15 +250,15 @@ class Ensemble(nn.Module):
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
 
-    def rows_at_a_time(self, n_activations: int | None = None) -> int:
-        """Return the number of rows whose widest layer has `n_activations` numbers in all members.
+    def rows_at_a_time(self) -> int:
+        """Return the number of rows whose widest layer has `ACTIVATIONS_AT_ONCE` in all members.
 
-        By default a layer stays in the processor's cache until the next one reads it. At most 1024:
-        weights do not tell how large the maps of a convolution are.
+        A layer stays in the processor's cache until the next one reads it. At most 1024: weights do
+        not tell how large the maps of a convolution are.
         """
         widths = (p.shape[1] for p in self.stacked.parameters() if p.ndim > 2)
         device = next(self.stacked.parameters()).device.type
-        n_activations = n_activations or ACTIVATIONS_AT_ONCE[device]
+        n_activations = ACTIVATIONS_AT_ONCE[device]
         return min(max(1, n_activations // (self.n_members * max(widths, default=1))), 1024)
 
     def select(self, members: Sequence[int]) -> Ensemble:
