@@ -1,7 +1,5 @@
 """The default member for tables, and its parts: plain modules, forward only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,7 +20,7 @@ _CALL = -0x2ECBDABC217D106B
 _DRAWS_A_WORD = 4
 _N_DRAWS = 1 << 16
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS = {
     "gelu": nn.GELU,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
@@ -114,12 +112,8 @@ class MLP(nn.Sequential):
             if dropout:  # Its key is drawn after the weights, which do not depend on it.
                 layers.append(Dropout(dropout, generator=generator))
         super().__init__(*layers, last)
-        self.as_built: tuple[str, int] = structure(self)
-
-
-def structure(network: nn.Sequential) -> tuple[str, int]:
-    """Return what differs once a part is replaced or set otherwise, or shares its weights."""
-    return str(network), len(list(network.parameters()))
+        # What differs once a part is replaced or set otherwise, or shares its weights.
+        self.as_built: tuple[str, int] = str(self), len(list(self.parameters()))
 
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:

@@ -1,7 +1,5 @@
 """A noise level on top of a network that predicts a mean."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

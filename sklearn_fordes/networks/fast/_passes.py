@@ -31,8 +31,6 @@ becomes a product with it, the input of a layer the cotangent of that input), be
 is still in the cache is worth 6 % of a step. So each pass of a batch is made once, in this order.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial
