@@ -23,13 +23,11 @@ def names_of(package: str) -> Callable[[str], Any]:
     """
 
     def find(name: str) -> Any:
+        if name.startswith("_") and name != "__all__":  # Python asks for names such as __path__.
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        public = import_module(f"{package}._public")
         is_all = name == "__all__"
-        if name.startswith("_") and not is_all:  # Python asks for names such as __path__.
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        public = vars(import_module(f"{package}._public"))
-        value = [known for known in public if known[0] != "_"] if is_all else public.get(name)
-        if value is None:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = [n for n in vars(public) if n[0] != "_"] if is_all else getattr(public, name)
         setattr(sys.modules[package], name, value)
         return value
 

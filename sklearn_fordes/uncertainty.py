@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,10 +64,7 @@ def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
             f"{p.sum(-1).max():.3g}, but expected non-negative ones that sum to 1."
         )
     mean = _mean_over_members(p)
-    aleatoric = -xlogy(p, p).sum(-1).mean(0)
-    epistemic = rel_entr(p, mean).sum(-1).mean(0)
-    # Rounding may leave a sum of terms of both signs slightly below zero.
-    return _sum_of_parts(aleatoric, epistemic.clip(min=0))
+    return _sum_of_parts(-xlogy(p, p).sum(-1).mean(0), rel_entr(p, mean).sum(-1).mean(0))
 
 
 def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertainty:
@@ -106,15 +103,15 @@ def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertaint
     return _sum_of_parts(_mean_over_members(var), np.square(mu - _mean_over_members(mu)).mean(0))
 
 
-def _sum_of_parts(aleatoric: NDArray[np.float64], epistemic: NDArray[np.float64]) -> Uncertainty:
-    aleatoric = aleatoric.clip(min=0)
+def _sum_of_parts(*parts: NDArray[np.float64]) -> Uncertainty:
+    # Rounding may leave a sum of terms of both signs slightly below zero.
+    aleatoric, epistemic = np.clip(parts, 0, None)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
-def _mean_over_members(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean_over_members(values: NDArray[np.float64]) -> Any:
     """Mean over the first axis, exact where members are identical."""
-    mean: NDArray[np.float64] = values[0] + (values - values[0]).mean(0)
-    return mean
+    return values[0] + (values - values[0]).mean(0)
 
 
 def _checked(values: ArrayLike, ndim: int, expected: str) -> NDArray[np.float64]:

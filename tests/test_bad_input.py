@@ -185,8 +185,14 @@ WRONG_DATA = {
     "0 sample": lambda X, y: (np.empty((0, 1)), []),
     "continuous": lambda X, y: (X, y + 0.5 * X[:, 0]),
     "inconsistent numbers of samples": lambda X, y: (X, y[:-1]),
-    "Got X_val without y_val": lambda X, y: (X, y, None, X),
-    "Got y_val without X_val": lambda X, y: (X, y, None, None, y),
+    "Got X_val alone, but expected X_val and y_val": lambda X, y: (X, y, None, X),
+    "Got y_val alone, but expected X_val and y_val": lambda X, y: (
+        X,
+        y,
+        None,
+        None,
+        y,
+    ),
     r"Got X_val and y_val that can't be used: .*labels \[2\] in y, but expected .*\[0, 1\]": (
         lambda X, y: (X, y, None, X, y + 1)
     ),
@@ -204,7 +210,7 @@ def test_an_encoder_that_returns_words_raises_an_error(small, binary):
     with pytest.raises(ValueError, match=r"Got values of type .* from the encoder"):
         small(encoder=FunctionTransformer()).fit(X, binary[1])
     numbers = small(encoder=FunctionTransformer()).fit(X.assign(word=1).astype(object), binary[1])
-    assert numbers.fitted_.n_inputs == 7
+    assert numbers.fitted_.input_shape == (7,)
 
 
 @pytest.mark.parametrize(("message", "arguments"), WRONG_DATA.items())
@@ -223,7 +229,7 @@ def test_class_weights_that_leave_nothing_raise_an_error(small, binary):
         )
 
 
-NOT_FINITE = "Got X that contains NaN or infinity, but expected finite"
+NOT_FINITE = r"Got X that contains NaN or infinity, .* but expected finite"
 NOT_A_NUMBER = "could not convert string to float: 'many'"
 
 
@@ -298,7 +304,7 @@ def test_an_encoder_that_makes_other_columns_later_raises_an_error(small, binary
         model.input_gradients,
         lambda X: model.fit(*binary, X_val=X, y_val=y),
     ):
-        with pytest.raises(ValueError, match="Got 5 columns from the encoder, but expected 6"):
+        with pytest.raises(ValueError, match=r"encoded rows of shape \(5,\), but expected \(6,\)"):
             use(X)
 
 

@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from by_hand import make_batch, make_ensemble
-from sklearn_fordes import particles
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
-from sklearn_fordes.networks.fast import _passes
-from sklearn_fordes.networks.fast._passes import _DERIVATIVES as DERIVATIVES
+from sklearn_fordes.networks.fast._passes import DERIVATIVES, Embedding
 from sklearn_fordes.particles import (
+    ACTIVATIONS_AT_ONCE,
     GRADIENT_TARGETS,
     SPACES,
     BuiltRepulsion,
@@ -97,12 +96,11 @@ def test_components_and_slopes_by_hand():
     expected = angle.cos() @ embedding.weight[0] + embedding.bias[0]
     torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
     stacked = [parameter.detach()[None] for parameter in embedding.parameters()]
-    parameters = _passes.Embedding(*stacked, embedding.features)
-    found = _passes.embed(parameters, X, 2)
-    torch.testing.assert_close(found.value[0], expected.detach())
+    passes = Embedding(embedding.features, *stacked)
+    torch.testing.assert_close(passes.forward(X, 2)[0], expected.detach())
     step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
     slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
-    torch.testing.assert_close(found.slope[0], slope[:, 2:].detach())
+    torch.testing.assert_close(passes.slope[0], slope[:, 2:].detach())
 
 
 @pytest.mark.parametrize("sizes", [(), (3,), (12, 3, 8)])
@@ -147,9 +145,10 @@ def test_step_with_dropout_has_the_masks_of_the_general_ensemble(embedded_featur
 @pytest.mark.parametrize("n_rows", [0, 11, 30])
 def test_derivatives_of_activations(activation, n_rows):
     a = torch.linspace(-4, 4, 30, dtype=torch.float64).reshape(1, 30, 1).requires_grad_()
-    expected_value = ACTIVATIONS[activation]()(a)
+    module = ACTIVATIONS[activation]
+    expected_value = module()(a)
     (expected_slope,) = torch.autograd.grad(expected_value.sum(), a, create_graph=True)
-    value, slope, curvature = DERIVATIVES[activation](a.detach().clone(), n_rows)
+    value, slope, curvature = DERIVATIVES[module](a.detach().clone(), n_rows)
     torch.testing.assert_close(value, expected_value.detach())
     torch.testing.assert_close(slope, expected_slope.detach())
     if n_rows and activation != "relu":
@@ -158,16 +157,17 @@ def test_derivatives_of_activations(activation, n_rows):
     else:
         assert curvature is None
     # Far from zero too, they are finite.
-    for part in DERIVATIVES[activation](torch.tensor([[[-1e4, -200.0, 200.0, 1e4]]]), 1):
+    for part in DERIVATIVES[module](torch.tensor([[[-1e4, -200.0, 200.0, 1e4]]]), 1):
         assert part is None or torch.isfinite(part).all()
 
 
 def test_rows_at_a_time_follow_the_widest_layer(monkeypatch):
     for layers, width in [({}, 6), ({"embedded_features": [0, 3]}, 32)]:
         ensemble = make_ensemble(stack_members, **layers)
-        for n_activations, n_rows in [(4 * width * 10, 10), (4 * width * 10 - 1, 9)]:
-            monkeypatch.setitem(particles.ACTIVATIONS_AT_ONCE, "cpu", n_activations)
-            assert ensemble.rows_at_a_time() == n_rows
+        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 10)
+        assert ensemble.rows_at_a_time() == 10
+        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 10 - 1)
+        assert ensemble.rows_at_a_time() == 9
 
 
 def test_interleaved_evaluations_are_those_of_one_after_another():

@@ -107,12 +107,12 @@ def test_threads_take_turns_with_the_global_generators():
 
 def test_a_mask_depends_on_key_call_and_position_alone():
     draws = torch.tensor([[3, 0], [-8, 0], [3, 5]])
-    masks = [dropout_mask(draws, (9, 7), 0.5, torch.float64) for _ in range(6)]
+    masks = [dropout_mask(draws, torch.empty(3, 9, 7), 0.5) for _ in range(6)]
     assert draws[:, 1].tolist() == [6, 6, 11]  # each call is counted
     assert torch.equal(masks[5][0], masks[0][2])
-    alone = dropout_mask(torch.tensor([-8, 2]), (9, 7), 0.5, torch.float64)
+    alone = dropout_mask(torch.tensor([-8, 2]), torch.empty(9, 7), 0.5)
     assert torch.equal(alone, masks[2][1])
-    longer = dropout_mask(torch.tensor([-8, 2]), (20, 7), 0.5, torch.float64)
+    longer = dropout_mask(torch.tensor([-8, 2]), torch.empty(20, 7), 0.5)
     assert torch.equal(longer[:9], alone)
 
 
@@ -120,7 +120,8 @@ def test_a_mask_depends_on_key_call_and_position_alone():
 def test_entries_are_dropped_independently_at_the_rate(p):
     """Means of products of neighbours, members, calls and layers are those of coins."""
     draws = torch.stack([torch.arange(8), torch.zeros(8, dtype=torch.int64)], dim=1)
-    kept = torch.stack([dropout_mask(draws, (100, 64), p, torch.float64) for _ in range(4)])
+    like = torch.empty(8, 100, 64, dtype=torch.float64)
+    kept = torch.stack([dropout_mask(draws, like, p) for _ in range(4)])
     values = torch.tensor([0, 1 / (1 - p)], dtype=torch.float64)
     torch.testing.assert_close(kept.unique(), values, rtol=1e-4, atol=0)
     coins = kept.sign() - (1 - p)

@@ -28,7 +28,7 @@ from frames import (
     without_strings,
 )
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
-from sklearn_fordes.networks import MLP
+from sklearn_fordes.networks import MLP, PeriodicEmbedding
 from sklearn_fordes.preprocessing import TabularEncoder
 
 
@@ -83,10 +83,10 @@ def test_numbers_of_two_values_are_not_embedded(target):
     X = as_pandas(plain_columns())
     model = make_model().fit(X, target)
     assert model.encoder_.continuous_.tolist() == [0, 1, 2, 5, 6]  # neither flag nor constant
-    embedding = model.fitted_.members.member(0).embedding
+    embedding = model.fitted_.members.member(0)[0]
     assert embedding.features.tolist() == [0, 1, 2, 5, 6]
     plain = make_model(module__embedded_features=()).fit(X, target)
-    assert plain.fitted_.members.member(0).embedding is None
+    assert not isinstance(plain.fitted_.members.member(0)[0], PeriodicEmbedding)
 
 
 @pytest.mark.parametrize(
@@ -193,5 +193,5 @@ def test_an_encoder_with_steps_that_return_frames(target):
 
 def test_an_encoder_that_keeps_missing_values(target):
     X = as_pandas(plain_columns())
-    with pytest.raises(ValueError, match="Got X with values that are missing, or too large"):
+    with pytest.raises(ValueError, match="Got X that contains NaN or infinity, or is too large"):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)

@@ -12,7 +12,6 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRSch
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
-from sklearn_fordes.estimators._classifier import Labels
 from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Ensemble, tuned_lengthscale
@@ -64,9 +63,8 @@ def test_a_dataset_copies_the_callers_array():
 def test_every_class_keeps_a_training_row(counts, fraction):
     y = np.repeat(np.arange(len(counts)), counts)
     data = TrainingData(np.arange(len(y)), y, np.ones(len(y)))
-    labels = Labels(np.unique(y), None, "log_odds")
     for seed in range(50):
-        train, valid = labels.hold_out(data, int(fraction * len(y)), seed)
+        train, valid = data.hold_out(int(fraction * len(y)), seed)
         assert set(train.y) == set(y)
         assert len(valid.y) == min(int(fraction * len(y)), len(y) - len(counts))
         assert sorted([*train.X, *valid.X]) == list(range(len(y)))
@@ -75,7 +73,7 @@ def test_every_class_keeps_a_training_row(counts, fraction):
 def test_held_out_rows_are_stratified():
     y = np.repeat([0, 1], [900, 100])
     data = TrainingData(y[:, None], y, np.ones(1000))
-    _, valid = Labels(np.arange(2), None, "log_odds").hold_out(data, 100, seed=0)
+    _, valid = data.hold_out(100, seed=0)
     assert np.bincount(valid.y).tolist() == [90, 10]
 
 

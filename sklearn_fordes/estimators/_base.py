@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Sequence
+from abc import ABCMeta, abstractmethod
+from contextlib import suppress
 from copy import copy
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -15,56 +14,33 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_fordes import inference, networks, particles, training
+from sklearn_fordes import inference, networks, training
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
-    finite_floats,
     named_as_before,
     naming_argument,
     training_data,
 )
-from sklearn_fordes.preprocessing import as_table
+from sklearn_fordes.preprocessing import as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
 _LEARNT = (
-    *("n_features_in_", "feature_names_in_", "_row_shape_", "classes_", "target_mean_"),
-    *("target_scale_", "encoder_", "fitted_", "history_", "n_iter_", "_net_", "_parameters_"),
+    "n_features_in_",
+    "feature_names_in_",
+    "_is_table_",
+    "classes_",
+    "target_mean_",
+    "target_scale_",
+    "encoder_",
+    "fitted_",
+    "history_",
+    "n_iter_",
+    "_net_",
+    "_then_",
     "_training_state_",
 )
-
-
-class Target(ABC):
-    """How an estimator's targets become those of the members.
-
-    Attributes
-    ----------
-    likelihood : Likelihood
-    """
-
-    likelihood: Any
-
-    @abstractmethod
-    def attributes(self) -> dict[str, Any]:
-        """Return what was learnt of the targets, as fitted attributes."""
-
-    @abstractmethod
-    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
-        """Return rows of positive weight, with encoded targets and complete weights.
-
-        Parameters
-        ----------
-        data : TrainingData
-        is_whole : bool, default=False
-            Whether these are all training rows, which must hold two classes.
-        """
-
-    @abstractmethod
-    def hold_out(
-        self, data: TrainingData, n_rows: int, seed: int
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Split encoded rows for validation off, or none if they are too few."""
 
 
 class BaseFoRDE(Parameters, metaclass=ABCMeta):
@@ -77,17 +53,18 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     _doc_link_module = "sklearn_fordes"
     _doc_link_template = "https://arxiv.org/abs/2306.02775"
 
-    @abstractmethod
-    def _new_target(self, data: TrainingData, classes: Any = None) -> Target:
-        """Learn how to encode targets, of known classes if they have any."""
+    fitted_: inference.FittedEnsemble
 
     @abstractmethod
-    def _known_target(self) -> Target:
-        """Return the target that an earlier fit learnt."""
+    def _encode(self, data: TrainingData) -> TrainingData:
+        """Return rows of positive weight, with encoded targets and complete weights.
+
+        The first rows say how targets are encoded, and this copy keeps it in fitted attributes.
+        """
 
     @abstractmethod
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the uncertainty of the prediction into aleatoric and epistemic."""
+    def _likelihood(self) -> Any:
+        """Return what the members' outputs mean."""
 
     # ---- fit
 
@@ -129,201 +106,168 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             If a parameter or an input is not as expected, or training diverges. The estimator is
             then as it was before the call.
         """
-        new = self._unfitted()
-        new._validate_params()
+        new = self._copied(*_LEARNT)
+        rows, valid = new._rows(X, y, sample_weight).of_mean_weight_one(), None
         split, *seeds = _seeds(new.random_state)
-        data = training_data(new, new._checked(X, reset=True), y, sample_weight)
-        target = new._new_target(data)
-        rows, valid = target.encode(data, is_whole=True).of_mean_weight_one(), None
-        if X_val is not None or y_val is not None:
-            valid = new._validation_rows(target, X_val, y_val)
-        if X_repulsion is not None:
-            with naming_argument("X_repulsion"):
-                X_repulsion = new._checked(X_repulsion)
-        if valid is None and new.early_stopping:
-            rows, valid = target.hold_out(rows, new._n_held_out(len(rows.y)), split)
-        learnt, ended = new._trained(rows, valid, X_repulsion, target, seeds, epochs=new.max_epochs)
-        if not ended:
+        if (X_val is None) != (y_val is None):
+            given = "y_val" if X_val is None else "X_val"
+            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
+        if X_val is not None:
+            with naming_argument("X_val and y_val"):
+                valid = new._rows(X_val, y_val).of_mean_weight_one()
+        elif new.early_stopping:
+            rows, valid = rows.hold_out(new._n_held_out(len(rows.y)), split)
+        if not new._train(rows, valid, X_repulsion, max_epochs=new.max_epochs, seeds=seeds):
             warnings.warn(
-                f"Training was interrupted in epoch {learnt['n_iter_'] + 1} of {new.max_epochs}, "
+                f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
                 "and the fit is kept as it was then (with early stopping: as in the best epoch "
                 "before).",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._adopt({**new._learnt(), **learnt})
-        return self
+        return self._adopt(new)
 
-    def _partial_fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: Any = None
-    ) -> Self:
-        """Train for one epoch more, or for the first one with a new target."""
-        new = self._unfitted()
-        new._validate_params()
-        if not self.__sklearn_is_fitted__():
-            data = training_data(new, new._checked(X, reset=True), y, sample_weight)
-            target = new._new_target(data, classes)
-            _, *seeds = _seeds(new.random_state)
-            rows = target.encode(data)
-            learnt, _ = new._trained(rows, None, None, target, seeds, epochs=1)
-            self._adopt({**new._learnt(), **learnt})
-            return self
-        now = self._as_fitted()
-        data = now._known_target().encode(training_data(now, now._checked(X), y, sample_weight))
-        learnt = {**now._learnt(), **now._trained_further(data)}
-        learnt.pop("_training_state_", None)  # That of the net before.
-        self._adopt(learnt)
-        return self
+    def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
+        """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
+        rows = new._rows(X, y, sample_weight)
+        seeds = (0, 0) if "fitted_" in vars(new) else _seeds(new.random_state)[1:]
+        new._train(rows, max_epochs=1, seeds=seeds)
+        return self._adopt(new)
 
-    def _trained(
+    def _rows(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> TrainingData:
+        """Check parameters and rows, and encode targets."""
+        self._validate_params()
+        return self._encode(training_data(self, self._checked(X, y), y, sample_weight))
+
+    def _train(
         self,
         data: TrainingData,
-        valid: TrainingData | None,
-        X_repulsion: Any,
-        target: Target,
-        seeds: Sequence[int],
+        valid: TrainingData | None = None,
+        X_repulsion: Any = None,
         *,
-        epochs: int,
-    ) -> tuple[dict[str, Any], bool]:
-        """Return fitted attributes, and whether training came to its end."""
-        encoder = self._new_encoder(of_tables=self._row_shape_ is None)
-        # Not always what transform gives: a target encoder leaves a row's own target out.
-        encoded = inference.as_array(encoder.fit_transform(data.X, data.y))
-        device = inference.available_device(self.device)
-        n_inputs = int(np.prod(encoded.shape[1:]))
-        if not n_inputs:
-            raise ValueError(
-                f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
-                "expected numbers, or categories of min_frequency rows or more."
-            )
+        max_epochs: int,
+        seeds: Any,
+    ) -> bool:
+        """Set the fitted attributes of this copy, and return whether training came to its end.
+
+        What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
+        lost if training fails.
+        """
+        state, lengthscale = None, self.lengthscale
+        if "fitted_" in vars(self):
+            encoder, device = self.fitted_.encoder, self.fitted_.device
+            shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
+            then = self._then_
+            if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
+                # Later rows don't change a lengthscale that was computed from inputs.
+                lengthscale = state.known_lengthscale(lengthscale)
+        else:
+            encoder, device = self._new_encoder(), inference.available_device(self.device)
+            # Not always what transform gives: a target encoder leaves a row's own target out.
+            encoded = encoder.fit_transform(data.X, data.y)
+            shape = np.shape(encoded)[1:]
+            if 0 in shape:
+                raise ValueError(
+                    f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
+                    "expected numbers, or categories of min_frequency rows or more."
+                )
         with inference.ordinary_state(grad=True):
-            make_member = self._member_factory(encoder, n_inputs, target.likelihood.n_outputs)
+            likelihood = self._likelihood()
+            make_member = self._member_factory(encoder, shape, likelihood.n_outputs)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            chosen = vars(self).get("iterator_valid__batch_size")
-            rows_per_chunk = members.rows_at_a_time() if chosen is None else int(chosen)
+            rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
             fitted = inference.FittedEnsemble(
-                encoder,
-                members,
-                target.likelihood,
-                n_inputs=n_inputs,
-                rows_per_chunk=rows_per_chunk,
+                encoder, members, likelihood, shape, int(rows_per_chunk)
             )
-            inputs = fitted.as_inputs(encoded)
+            inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
+            valid_rows = None
             if X_repulsion is not None:
                 with naming_argument("X_repulsion"):
-                    X_repulsion = fitted.encode(X_repulsion)
-            valid_rows = None
+                    X_repulsion = fitted.encode(self._checked(X_repulsion))
             if valid is not None:
-                encoded_valid = fitted.encode(valid.X)
-                valid_rows = training.DeviceDataset(
-                    encoded_valid, valid.y, valid.sample_weight, dtype=inputs.dtype
-                )
+                with naming_argument("validation rows"):
+                    valid_rows = training.DeviceDataset(
+                        fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
+                    )
             rows = training.DeviceDataset(
-                inputs,
-                data.y,
-                data.sample_weight,
-                X_repulsion,
-                valid=valid_rows,
-                dtype=inputs.dtype,
+                inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
             )
-            repulsion = particles.as_repulsion(self.repulsion).build(inputs, self.lengthscale)
-            net = self._new_net(
-                fitted, repulsion, n_rows=len(data.y), max_epochs=epochs, seeds=seeds
-            )
+            net = self._new_net(fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds)
+            if state:
+                state.load_into(net)
             ended = training.train(net, rows)
-        return {**target.attributes(), **self._attributes(fitted, net)}, ended
+        self._set_learnt(fitted, net)
+        return ended
 
-    def _trained_further(self, data: TrainingData) -> dict[str, Any]:
-        """Return fitted attributes after one epoch more, with the parameters of now.
+    def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
+        self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
+        self.history_ = [
+            {name: value for name, value in epoch.items() if name != "batches"}
+            for epoch in net.history
+        ]
+        self.n_iter_ = len(self.history_)
+        self.__dict__.pop("_training_state_", None)  # That of the net before.
+        # What may be changed in place later is copied.
+        self._then_ = self._copied(
+            *_LEARNT, repulsion=copy(self.repulsion), lengthscale=copy(self.lengthscale)
+        )
 
-        The fitted ensemble is left as it is, so that nothing is lost if training fails.
+    def _checked(self, X: Any, y: Any = "no_validation") -> Any:
+        """Return a checked table, a frame or an array, or an array of rows without an encoder.
+
+        The first rows say how many features there are, and this copy keeps it.
         """
-        before, state = self.fitted_, training.TrainingState.of(self.net_)
-        with inference.ordinary_state(grad=True):
-            likelihood, inputs = self._known_target().likelihood, before.encode(data.X)
-            make_member = self._member_factory(
-                before.encoder, before.n_inputs, likelihood.n_outputs
-            )
-            members = networks.stack_members(make_member, int(self.n_members), state.seed)
-            fitted = before.with_members(members.to(inputs.device), likelihood)
-            lengthscale = self._lengthscale_after(state)
-            repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-            net = self._new_net(
-                fitted, repulsion, n_rows=len(data.y), max_epochs=1, seeds=(state.seed, 0)
-            )
-            state.load_into(net)
-            rows = training.DeviceDataset(inputs, data.y, data.sample_weight, dtype=inputs.dtype)
-            training.train(net, rows)
-        return self._attributes(fitted, net)
-
-    def _checked(self, X: Any, *, reset: bool = False) -> Any:
-        """Return a checked table: a frame or an array, finite floats without an encoder."""
-        if reset:
-            self._row_shape_ = None  # Of tables, whose rows are features.
-        is_table = self._uses_encoder() if reset else self._row_shape_ is None
-        X = as_table(X) if is_table else finite_floats(self, X, reset=reset)
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        if not is_table or isinstance(self.encoder, str):
+        is_first = "_is_table_" not in vars(self)
+        if is_first:
+            self._is_table_ = self._uses_encoder()
+        X = as_table(X) if self._is_table_ else as_rows(X, n_axes=None)
+        validate_data(self, X, y, reset=is_first, skip_check_array=True)
+        if not self._is_table_ or isinstance(self.encoder, str):
             return X
         return named_as_before(X, getattr(self, "feature_names_in_", None))
 
-    def _validation_rows(self, target: Target, X_val: Any, y_val: Any) -> TrainingData:
-        if (X_val is None) != (y_val is None):
-            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-            raise ValueError(f"Got {given} without {missing}, but expected both or neither.")
-        with naming_argument("X_val and y_val"):
-            data = training_data(self, self._checked(X_val), y_val)
-            return target.encode(data).of_mean_weight_one()
-
-    def _lengthscale_after(self, state: Any) -> Any:
-        """Return the lengthscale parameter, or what was made of it from the first rows.
-
-        Later rows don't change a lengthscale that was computed from inputs; parameters do.
-        """
-        now, before = self.lengthscale, self._parameters_["lengthscale"]
-        comparable = all(isinstance(v, str | Real) or callable(v) for v in (now, before))
-        is_same = comparable and now == before
-        is_same = is_same and self.repulsion == self._parameters_["repulsion"]
-        return state.known_lengthscale(now) if is_same else now
-
-    def _attributes(self, fitted: Any, net: Any) -> dict[str, Any]:
-        history = [{k: v for k, v in epoch.items() if k != "batches"} for epoch in net.history]
-        return {
-            "encoder_": fitted.encoder,
-            "fitted_": fitted,
-            "history_": history,
-            "n_iter_": len(history),
-            "_net_": net,
-            # A Repulsion may be changed in place later.
-            "_parameters_": {**vars(self._unfitted()), "repulsion": copy(self.repulsion)},
-        }
-
     # ---- fitted attributes
 
-    def _unfitted(self) -> Self:
-        """Return an estimator with the parameters, and all else that users set, of this one."""
-        return self._with({k: v for k, v in vars(self).items() if k not in _LEARNT})
-
-    def _with(self, attributes: dict[str, Any]) -> Self:
-        """Return an estimator of this class with these attributes, which are not copied."""
+    def _copied(self, *without: str, **changed: Any) -> Self:
+        """Return a shallow copy, without some attributes and with others."""
+        kept = {name: value for name, value in vars(self).items() if name not in without}
         new = object.__new__(type(self))
-        new.__dict__ = attributes
+        new.__dict__ = {**kept, **changed}
         return new
 
-    def _learnt(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name in _LEARNT}
-
-    def _adopt(self, learnt: dict[str, Any]) -> None:
-        """Replace all fitted attributes at once: other threads see the old or the new ones."""
-        self.__dict__ = {**vars(self._unfitted()), **learnt}
+    def _adopt(self, new: Self) -> Self:
+        """Take what a copy learnt, all at once: other threads see the old or the new attributes."""
+        self.__dict__ = {**vars(new), **vars(self._copied(*_LEARNT))}
+        return self
 
     def _as_fitted(self) -> Self:
         """Return the estimator as it is now, whatever a fit in another thread does to it."""
-        now = self._with(self.__dict__)
-        check_is_fitted(now)
+        now = object.__new__(type(self))
+        now.__dict__ = self.__dict__
+        check_is_fitted(now, "fitted_")
         return now
 
     # ---- prediction
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Split the uncertainty of the prediction into aleatoric and epistemic.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Uncertainty
+            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,). For the
+            classifier entropies in nats: of the mean probability, the mean of the members' own, and
+            the difference, which is how much members disagree (their mutual information). For the
+            regressor variances in the squared unit of the target: of the mixture, the mean of the
+            members' own, and the variance of their means.
+        """
+        now = self._as_fitted()
+        unit = getattr(now, "target_scale_", 1.0) ** 2
+        return Uncertainty(*(unit * now._predicted(X, "decompose", axis=1)))
 
     def ood_score(self, X: Any) -> NDArray[np.float64]:
         """Score how much rows look unlike the training data: the epistemic uncertainty.
@@ -340,12 +284,13 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         """
         return self.predict_uncertainty(X).epistemic
 
-    def _predicted(self, X: Any, method: str, *arguments: Any) -> list[Any]:
-        """Return what a method of the likelihood makes of outputs, for chunks of rows."""
+    def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+        """Return what a method of the likelihood makes of outputs, with rows along an axis."""
         now = self._as_fitted()
         compute = getattr(now.fitted_.likelihood, method)
         # Chunk by chunk, so that outputs of all rows are never held.
-        return [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
+        chunks = [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
+        return np.concatenate(chunks, axis=axis)
 
     @property
     def net_(self) -> Any:
@@ -359,15 +304,15 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
 
     def _rebuilt_net(self) -> Any:
         """Return a net with the parameters and the training state of the last fit."""
-        then = self._with(dict(self._parameters_))
-        weights = dict(self.fitted_.members.state_dict())
-        state = training.TrainingState.from_dict({**self._training_state_, "members": weights})
-        row = next(self.fitted_.members.parameters()).new_zeros(1, self.fitted_.n_inputs)
-        lengthscale = state.known_lengthscale("identity")
-        repulsion = particles.as_repulsion(then.repulsion).build(row, lengthscale)
-        then.batch_size = state.batch_size
+        members = self.fitted_.members.state_dict()
+        state = training.TrainingState.from_dict({**self._training_state_, "members": members})
+        then = self._then_._copied(batch_size=state.batch_size)
         net = then._new_net(
-            self.fitted_, repulsion, n_rows=1, max_epochs=then.max_epochs, seeds=(state.seed, 0)
+            self.fitted_,
+            self.fitted_.as_inputs(np.zeros((1, *self.fitted_.input_shape))),
+            state.known_lengthscale("identity"),
+            max_epochs=then.max_epochs,
+            seeds=(0, 0),
         )
         state.load_into(net)
         return net
@@ -381,58 +326,36 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         now = self._as_fitted()
         # Not the moments, which belong to all members.
         state = training.TrainingState.of(now.net_)._replace(members={}, optimizer={}).to_dict()
-        learnt = {name: value for name, value in now._learnt().items() if name != "_net_"}
-        learnt |= {"_parameters_": {**now._parameters_, "n_members": 1}, "_training_state_": state}
-        members = []
-        for index in range(now.fitted_.members.n_members):
-            member = now._unfitted()
-            member.n_members = 1
-            member._adopt({**learnt, "fitted_": now.fitted_.select([index])})
-            members.append(member)
-        return members
+        alone = now._copied("_net_", n_members=1, _training_state_=state)
+        return [
+            alone._copied(fitted_=now.fitted_.select([index]))
+            for index in range(now.fitted_.members.n_members)
+        ]
 
     # ---- scikit-learn and pickle
 
     def __sklearn_tags__(self) -> Any:
-        tags, uses_encoder = super().__sklearn_tags__(), self._uses_encoder()
-        for kind in ("allow_nan", "string", "categorical"):
-            setattr(tags.input_tags, kind, uses_encoder)
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.allow_nan = inputs.string = inputs.categorical = self._uses_encoder()
         return tags
-
-    def _uses_encoder(self) -> bool:
-        # By default a module of the user's own sees the rows as they come.
-        is_default = isinstance(self.encoder, str)
-        return self.module is None if is_default else self.encoder is not None
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "fitted_" in vars(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Replace the net, whose own pickle hides another, by arrays and numbers."""
         state = dict(super().__getstate__())
-        net = state.pop("_net_", None)
-        if net is not None:
-            state["_training_state_"] = (
-                training.TrainingState.of(net)._replace(members={}).to_dict()
-            )
+        if "_net_" in state:
+            net_state = training.TrainingState.of(state.pop("_net_"))
+            state["_training_state_"] = net_state._replace(members={}).to_dict()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "fitted_" in state:
-            self.fitted_.members.to(_device_or_cpu(self.device))
+            with suppress(ValueError):  # This machine may not have the device.
+                self.fitted_.members.to(inference.available_device(self.device))
 
 
-def _seeds(random_state: Any) -> list[int]:
+def _seeds(random_state: Any) -> Any:
     """Return independent seeds: of the held-out rows, the members and the batches."""
-    root = check_random_state(random_state).randint(2**31)
-    seeds: list[int] = np.random.SeedSequence(root).generate_state(3).tolist()
-    return seeds
-
-
-def _device_or_cpu(device: Any) -> Any:
-    """Return the device that was asked for, if this machine has it."""
-    try:
-        return inference.available_device(device)
-    except ValueError:
-        return "cpu"
+    sequence = np.random.SeedSequence(check_random_state(random_state).randint(2**31))
+    return sequence.generate_state(3).tolist()

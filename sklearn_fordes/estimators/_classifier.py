@@ -2,122 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sklearn_fordes import particles
-from sklearn_fordes.estimators._base import BaseFoRDE, Target
-from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
 from sklearn_fordes.estimators._validation import (
-    StrOptions,
     TrainingData,
     check_partial_fit_first_call,
+    training_data,
 )
-from sklearn_fordes.uncertainty import Uncertainty
-
-Space = Literal["input_gradient", "weight", "function", "feature", "none"]
-
-
-@dataclass(frozen=True)
-class Labels(Target):
-    """Labels of any kind as classes 0 to C − 1, and the weights of their rows.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (C,)
-        Sorted.
-    class_weight : dict, "balanced" or None
-    likelihood : CategoricalLikelihood
-    """
-
-    classes: NDArray[Any]
-    class_weight: Any
-    likelihood: Any
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the fitted attributes."""
-        return {"classes_": self.classes}
-
-    def codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
-        """Return labels as indices of the classes.
-
-        Raises
-        ------
-        ValueError
-            If a label is none of them.
-        """
-        check_classification_targets(y)
-        unseen = np.setdiff1d(y, self.classes)
-        if len(unseen):
-            raise ValueError(
-                f"Got labels {unseen.tolist()} in y, but expected some of the classes "
-                f"{self.classes.tolist()}."
-            )
-        return np.searchsorted(self.classes, y)
-
-    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
-        """Return rows with codes and with class weights multiplied in; none of weight zero."""
-        y = self.codes(data.y)
-        weight = self._class_weights(y, data.sample_weight)[y] * data.sample_weight
-        rows = TrainingData(data.X, y, weight).of_positive_weight("sample_weight and class_weight")
-        present = self.classes[np.unique(rows.y)] if is_whole else self.classes
-        if len(present) < 2:
-            raise ValueError(
-                f"Got one class only, {present.tolist()}, but expected at least two classes with "
-                "rows of positive weight."
-            )
-        return rows
-
-    def _class_weights(
-        self, y: NDArray[np.int64], sample_weight: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return the weight of each class, (C,)."""
-        weights = np.ones(len(self.classes))
-        if self.class_weight == "balanced":
-            kept = sample_weight > 0
-            present = np.unique(y[kept])
-            weights[present] = compute_class_weight(
-                "balanced", classes=present, y=y[kept], sample_weight=sample_weight[kept]
-            )
-        elif self.class_weight is not None:
-            if not all(
-                isinstance(w, Real) and 0 <= float(w) < np.inf for w in self.class_weight.values()
-            ):
-                raise ValueError(
-                    f"Got class_weight={self.class_weight!r}, but expected finite weights >= 0."
-                )
-            weights = compute_class_weight(self.class_weight, classes=self.classes, y=self.classes)
-        return weights
-
-    def hold_out(
-        self, data: TrainingData, n_rows: int, seed: int
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Split rows off for validation; at least one of each class is left for training."""
-        rows = np.arange(len(data.y))
-        classes, first_of_class = np.unique(data.y, return_index=True)
-        candidates = np.delete(rows, first_of_class)
-        n_rows = min(n_rows, len(candidates))
-        if not n_rows:
-            return data, None
-        y = data.y[candidates]
-        fewest = np.bincount(y, minlength=len(self.classes))[classes].min()
-        if fewest >= 2 and len(classes) <= n_rows <= len(y) - len(classes):
-            _, held_out = train_test_split(
-                candidates, test_size=n_rows, stratify=y, random_state=seed
-            )
-        else:
-            held_out = np.random.default_rng(seed).permutation(candidates)[:n_rows]
-        return data.take(np.delete(rows, held_out)), data.take(held_out)
 
 
 class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
@@ -269,23 +171,13 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     (3, 2, 3)
     """
 
-    # Chosen on the development sets (benchmarks/recipe.py): it pays with many classes.
-    _dropout = 0.1
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **Parameters._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-    }
-
     def __init__(
         self,
         n_members: int = 10,
         *,
-        repulsion: Space | Callable[..., Any] | particles.Repulsion = "input_gradient",
+        repulsion: RepulsionLike = "input_gradient",
         repulsion_strength: float = 0.3,
-        lengthscale: Literal["identity", "pca"]
-        | float
-        | ArrayLike
-        | Callable[..., Any] = "identity",
+        lengthscale: LengthscaleLike = "identity",
         encoder: Any = "auto",
         categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",
         hidden_layer_sizes: Iterable[int] | int = (128, 128),
@@ -306,7 +198,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._store(locals())
+        BaseFoRDE._store(**locals())
 
     def partial_fit(
         self,
@@ -342,9 +234,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
                 f"Got class_weight={self.class_weight!r} in partial_fit, which does not see all "
                 "rows, but expected a dict or None."
             )
-        probe = self._with(dict(vars(self)))  # scikit-learn's check sets an attribute.
-        check_partial_fit_first_call(probe, classes)
-        return self._partial_fit(X, y, sample_weight, classes=probe.classes_)
+        new = self._copied()
+        check_partial_fit_first_call(new, classes)  # It sets the classes in the first call.
+        return self._partial_fit(new, X, y, sample_weight)
 
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's class probabilities.
@@ -358,8 +250,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_members, n_samples, n_classes)
             In the order of `classes_`.
         """
-        chunks = self._predicted(X, "member_probabilities")
-        return np.ascontiguousarray(np.concatenate(chunks, axis=1))
+        return np.ascontiguousarray(self._predicted(X, "member_probabilities", axis=1))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict class probabilities: the mean of the members' probabilities.
@@ -373,7 +264,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return np.concatenate(self._predicted(X, "predict"))
+        return self._predicted(X, "predict")
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the logarithm of class probabilities.
@@ -387,7 +278,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; finite, as the probabilities are positive.
         """
-        return np.concatenate(self._predicted(X, "predict_log"))
+        return self._predicted(X, "predict_log")
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the most probable class.
@@ -404,23 +295,6 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         now = self._as_fitted()
         labels: NDArray[Any] = now.classes_[now.predict_proba(X).argmax(axis=1)]
         return labels
-
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the entropy of the predicted probabilities.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        Uncertainty
-            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,), in nats:
-            the entropy of the mean probability, the mean of the members' entropies, and the
-            difference, which is how much members disagree (their mutual information).
-        """
-        parts = self._predicted(X, "decompose")
-        return Uncertainty(*map(np.concatenate, zip(*parts, strict=True)))
 
     def input_gradients(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
         """Compute the members' gradients of log-odds with respect to the input.
@@ -439,22 +313,52 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """
         now = self._as_fitted()
         X = now._checked(X)
-        codes = None
-        if y is not None:
-            labels = column_or_1d(y)
-            check_consistent_length(X, labels)
-            codes = now._known_target().codes(labels)
-        gradients: NDArray[np.float64] = now.fitted_.input_gradients(X, codes)
-        return gradients
+        codes = () if y is None else now._codes(training_data(now, X, y).y)
+        return now.fitted_.input_gradients(X, codes)
 
-    def _new_target(self, data: TrainingData, classes: Any = None) -> Labels:
-        check_classification_targets(data.y)
-        return self._labels(np.unique(data.y) if classes is None else classes)
+    def _likelihood(self) -> Any:
+        repulsion = particles.as_repulsion(self.repulsion)
+        return particles.CategoricalLikelihood(len(self.classes_), repulsion.target)
 
-    def _known_target(self) -> Labels:
-        return self._labels(self.classes_)
+    def _encode(self, data: TrainingData) -> TrainingData:
+        """Return rows with codes and with class weights multiplied in; none of weight zero."""
+        is_whole = "classes_" not in vars(self)  # partial_fit is given the classes.
+        if is_whole:
+            self.classes_ = np.unique(data.y)
+        rows = data._replace(y=self._codes(data.y)).of_positive_weight("sample_weight")
+        given, weights = self.class_weight, np.ones(len(self.classes_))
+        if given == "balanced":
+            known = np.unique(rows.y)
+            weights[known] = compute_class_weight(
+                given, classes=known, y=rows.y, sample_weight=rows.sample_weight
+            )
+        elif given is not None:
+            if not all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in given.values()):
+                raise ValueError(f"Got class_weight={given!r}, but expected finite weights >= 0.")
+            weights = compute_class_weight(given, classes=self.classes_, y=self.classes_)
+        weight = weights[rows.y] * rows.sample_weight
+        rows = rows._replace(sample_weight=weight).of_positive_weight("class_weight")
+        present = self.classes_[np.unique(rows.y)] if is_whole else self.classes_
+        if len(present) < 2:
+            raise ValueError(
+                f"Got one class only, {present.tolist()}, but expected at least two classes with "
+                "rows of positive weight."
+            )
+        return rows
 
-    def _labels(self, classes: NDArray[Any]) -> Labels:
-        target = getattr(self.repulsion, "target", "log_odds")  # A name has the default.
-        likelihood = particles.CategoricalLikelihood(len(classes), target)
-        return Labels(classes, self.class_weight, likelihood)
+    def _codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return labels as indices of the classes.
+
+        Raises
+        ------
+        ValueError
+            If a label is none of them.
+        """
+        check_classification_targets(y)
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise ValueError(
+                f"Got labels {unseen.tolist()} in y, but expected some of the classes "
+                f"{self.classes_.tolist()}."
+            )
+        return np.searchsorted(self.classes_, y)

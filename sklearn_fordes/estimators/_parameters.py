@@ -1,24 +1,28 @@
-"""Parameters of the estimators, those of the net's parts included, and what is made of them."""
+"""Parameters of the estimators, what is made of them, and which are worth tuning."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, Literal, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import loguniform
 from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_fordes import networks, particles, training
-from sklearn_fordes.estimators._validation import HasMethods, Interval, StrOptions
+from sklearn_fordes.estimators._validation import PARAMETER_CONSTRAINTS
 from sklearn_fordes.preprocessing import TabularEncoder
 
-# Rows that a validation loss should rest on, if they are at most a fifth of the table.
-_ENOUGH_FOR_VALIDATION = 64
-# Limits of the automatic batch size, powers of two.
-_SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
+RepulsionLike = Union[
+    Literal["input_gradient", "weight", "function", "feature", "none"],
+    Callable[..., Any],
+    "particles.Repulsion",
+]
+LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -28,75 +32,34 @@ class Parameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
-    _dropout = 0.0  # Of the default network.
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_members": [Interval(Integral, 1, None, closed="left")],
-        # The parts of the repulsion are checked where it is built.
-        "repulsion": [str, callable, HasMethods(["get_params", "build"])],
-        "repulsion_strength": [Interval(Real, 0, None, closed="left")],
-        "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like", callable],
-        "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
-        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "module": [callable, None],
-        "optimizer": [callable, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "callbacks": [list, tuple, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "iterator_valid__batch_size": [Interval(Integral, 1, None, closed="left")],
-    }
+    # Of the default network. Chosen on the development sets (benchmarks/recipe.py): it pays with
+    # many classes.
+    _dropout = 0.1
+    _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # scikit-learn takes each name in a class's signature for a parameter, "kwargs" too.
-        _, *named = inspect.signature(cls.__init__).parameters.values()
-        named = [parameter for parameter in named if parameter.kind != parameter.VAR_KEYWORD]
-        cls.__signature__ = inspect.Signature(named)
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature([p for p in parameters if p.kind != p.VAR_KEYWORD])
 
-    def _store(self, arguments: dict[str, Any]) -> None:
+    def _store(self, kwargs: dict[str, Any], **arguments: Any) -> None:
         """Set the arguments of `__init__`, those of the net's parts among its ``kwargs``."""
         # Not the names of `__signature__`, which is a subclass's where that has its own parameters.
-        for name, value in arguments.items():
-            if name not in ("self", "kwargs"):
-                setattr(self, name, value)
-        self._store_parts(arguments["kwargs"])
-
-    def _store_parts(self, parameters: dict[str, Any]) -> None:
-        for name, value in parameters.items():
+        for name in kwargs:
             if not name.startswith(PREFIXES):
                 raise TypeError(
                     f"{type(self).__name__} got an unexpected parameter {name!r}, but expected one "
                     f"of its signature, or one that begins with {', '.join(PREFIXES)}."
                 )
-            setattr(self, name, value)
+        self.__dict__.update(arguments, **kwargs)
 
     def _parts(self, *prefixes: str) -> dict[str, Any]:
         """Return the parameters of the net's parts that begin with one of `prefixes`."""
         return {name: value for name, value in vars(self).items() if name.startswith(prefixes)}
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters, those of the net's parts included.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the parameters of parameters that have some.
-
-        Returns
-        -------
-        dict
-            Values by name.
-        """
-        params: dict[str, Any] = super().get_params(deep=deep)
-        return {**params, **self._parts(*PREFIXES)}
+    def _get_param_names(self) -> list[str]:
+        return [*super()._get_param_names(), *self._parts(*PREFIXES)]
 
     def set_params(self, **params: Any) -> Parameters:
         """Set parameters, those of the net's parts included.
@@ -116,36 +79,40 @@ class Parameters(BaseEstimator):
             If there is no such parameter.
         """
         repulsion = params.get("repulsion", self.repulsion)
-        of_repulsion = [name for name in params if name.startswith("repulsion__")]
-        if of_repulsion and not hasattr(repulsion, "set_params"):
-            raise ValueError(
-                f"Got {of_repulsion[0]} with repulsion={repulsion!r}, but expected a Repulsion "
-                f"object to set it of: repulsion=Repulsion({repulsion!r})."
-            )
-        parts = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
-        super().set_params(**{k: v for k, v in params.items() if k not in parts})
-        self._store_parts(parts)
+        for name in params:
+            if name.startswith("repulsion__") and not hasattr(repulsion, "set_params"):
+                raise ValueError(
+                    f"Got {name} with repulsion={repulsion!r}, but expected a Repulsion object to "
+                    f"set it of: repulsion=Repulsion({repulsion!r})."
+                )
+        parts = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
+        super().set_params(**params)
+        self.__dict__.update(parts)
         return self
 
     # ---- from parameters to parts
 
-    def _new_encoder(self, *, of_tables: bool) -> Any:
+    def _uses_encoder(self) -> bool:
+        # By default a module of the user's own sees the rows as they come.
+        return self.module is None if isinstance(self.encoder, str) else self.encoder is not None
+
+    def _new_encoder(self) -> Any:
         """Return an encoder of tables, or one that changes nothing."""
         given = self.categorical_features
-        if of_tables and isinstance(self.encoder, str):
-            # Arrays, whatever scikit-learn's configuration says.
-            return TabularEncoder(given).set_output(transform="default")
-        if given is not None and not isinstance(given, str):
+        is_default = isinstance(self.encoder, str) and self.module is None
+        if not (is_default or isinstance(given, str | None)):
             raise ValueError(
                 f"Got categorical_features={given!r} with an encoder or a module of your own, but "
                 "expected 'from_dtype' or None. encoder=TabularEncoder(categorical_features) can "
                 "come before a module."
             )
-        if of_tables:
+        if not isinstance(self.encoder, str | None):
             return clone(self.encoder)
-        return FunctionTransformer().set_output(transform="default")
+        encoder = TabularEncoder(given) if is_default else FunctionTransformer()
+        # Arrays, whatever scikit-learn's configuration says.
+        return encoder.set_output(transform="default")
 
-    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
         """Return what makes a member for rows of an encoder."""
         arguments = {
             name.removeprefix("module__"): value for name, value in self._parts("module__").items()
@@ -157,27 +124,27 @@ class Parameters(BaseEstimator):
                     "a class to pass it to."
                 )
             return self.module
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
-        if sizes.ndim > 1 or not all(_is_count(size) for size in sizes):
+        sizes = np.atleast_1d(self.hidden_layer_sizes)
+        is_whole = not sizes.size or (sizes.dtype.kind in "iu" and sizes.min() >= 1)
+        if sizes.ndim > 1 or not is_whole:
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
-        offered: dict[str, Any] = {
-            "n_features": n_inputs,
+        offered = {
+            "n_features": int(np.prod(shape)),
             "n_outputs": n_outputs,
-            "hidden_layer_sizes": tuple(map(int, sizes)),
-            "embedded_features": getattr(encoder, "continuous_", np.empty(0)).tolist(),
+            "hidden_layer_sizes": tuple(sizes.tolist()),
+            "embedded_features": list(getattr(encoder, "continuous_", ())),
         }
-        module = self.module
-        if module is None:
-            module, offered["dropout"] = networks.MLP, self._dropout
+        module = self.module or partial(networks.MLP, dropout=self._dropout)
         taken = {name: value for name, value in offered.items() if _accepts(module, name)}
-        return partial(module, **{**taken, **arguments})
+        return partial(module, **(taken | arguments))
 
     def _new_net(
-        self, fitted: Any, repulsion: Any, *, n_rows: int, max_epochs: int, seeds: Any
+        self, fitted: Any, inputs: Any, lengthscale: Any, *, max_epochs: int, seeds: Any
     ) -> Any:
-        """Return an initialised net that trains on `n_rows` rows, whose members are untrained."""
+        """Return an initialised net for training rows, whose members are untrained."""
+        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
         callbacks: list[Any] = []
         if self.early_stopping:
             stop = training.BestEpoch(
@@ -186,59 +153,92 @@ class Parameters(BaseEstimator):
             callbacks.append(("early_stopping", stop))
         if self.verbose:
             callbacks.append(("progress", training.EpochProgress()))
+        optimizer = self.optimizer or training.AdamW
+        settings = {
+            "iterator_train__shuffle": True,
+            "iterator_train__rng": np.random.default_rng(seeds[1]),
+            "iterator_valid__batch_size": fitted.rows_per_chunk,
+        }
+        if self.optimizer is None:
+            settings["optimizer__fused"] = not self._parts(
+                "optimizer__foreach", "optimizer__differentiable"
+            )
+        # Passed even when zero, which is not every optimizer's default.
+        if _accepts(optimizer, "weight_decay"):
+            settings["optimizer__weight_decay"] = self.weight_decay
+        elif self.weight_decay:
+            raise ValueError(
+                f"Got weight_decay={self.weight_decay!r} with an optimizer that takes none "
+                f"({optimizer!r}), but expected 0."
+            )
         net = training.ParticleNet(
             fitted.members,
             likelihood=fitted.likelihood,
-            repulsion=None if self.n_members == 1 else repulsion,  # Nothing repels a single one.
+            # Nothing repels a single one.
+            repulsion=None if fitted.members.n_members == 1 else repulsion,
             strength=float(self.repulsion_strength),
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
             max_epochs=max_epochs,
-            batch_size=self._batch_size(n_rows),
+            batch_size=self._batch_size(len(inputs)),
+            optimizer=optimizer,
             lr=self.lr,
             callbacks=[*callbacks, *map(training.copy_callback, self.callbacks or ())],
-            device=str(next(fitted.members.parameters()).device),
-            **{
-                **self._optimizer_parameters(),
-                "iterator_train__shuffle": True,
-                "iterator_train__rng": np.random.default_rng(seeds[1]),
-                "iterator_valid__batch_size": fitted.rows_per_chunk,
-                **self._parts("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__"),
-            },
+            device=str(fitted.device),
+            **(settings | self._parts(*PREFIXES[1:])),
         )
         return net.initialize()
-
-    def _optimizer_parameters(self) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"optimizer": self.optimizer}
-        if self.optimizer is None:
-            other_kernels = ("optimizer__foreach", "optimizer__differentiable")
-            fused = not self._parts(*other_kernels)
-            parameters = {"optimizer": training.AdamW, "optimizer__fused": fused}
-        # Passed even when zero, which is not every optimizer's default.
-        if _accepts(parameters["optimizer"], "weight_decay"):
-            parameters["optimizer__weight_decay"] = self.weight_decay
-        elif self.weight_decay:
-            raise ValueError(
-                f"Got weight_decay={self.weight_decay!r} with an optimizer that takes none "
-                f"({self.optimizer!r}), but expected 0."
-            )
-        return parameters
 
     def _batch_size(self, n_rows: int) -> int:
         if not isinstance(self.batch_size, str):
             return int(self.batch_size)
-        power_of_two = 1 << max(1, n_rows // 10).bit_length() - 1
-        return min(max(power_of_two, _SMALLEST_BATCH), _LARGEST_BATCH)
+        # A tenth of the rows, rounded down to a power of two.
+        return 128 if n_rows >= 1280 else 64 if n_rows >= 640 else 32
 
     def _n_held_out(self, n_rows: int) -> int:
         """Return the number of rows that validation takes."""
         if not isinstance(self.validation_fraction, str):
             return int(self.validation_fraction * n_rows)
-        return max(n_rows // 10, min(n_rows // 5, _ENOUGH_FOR_VALIDATION))
+        # A validation loss should rest on 64 rows, if they are at most a fifth of the table.
+        return max(n_rows // 10, min(n_rows // 5, 64))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+def search_space(step: str | None = None) -> dict[str, Any]:
+    """Distributions of the parameters that pay to tune, for a randomized search.
+
+    Ranges were chosen on development sets (``docs/defaults.md``): the defaults lie inside.
+
+    Parameters
+    ----------
+    step : str, default=None
+        Name of the estimator's step if it is in a pipeline.
+
+    Returns
+    -------
+    dict
+        From names of parameters to lists and distributions of scipy, as
+        `sklearn.model_selection.RandomizedSearchCV` takes them.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import RandomizedSearchCV
+    >>> from sklearn_fordes import FoRDEClassifier, search_space
+    >>> search = RandomizedSearchCV(
+    ...     FoRDEClassifier(), search_space(), n_iter=20, scoring="neg_log_loss", random_state=0
+    ... )
+    >>> sorted(search_space("fordeclassifier"))[0]
+    'fordeclassifier__hidden_layer_sizes'
+    """
+    space = {
+        "repulsion_strength": loguniform(0.03, 1.5),
+        "lengthscale": [0.0, 0.5, 1.0],
+        "hidden_layer_sizes": [(64, 64), (128, 128), (256, 256)],
+        "module__dropout": [0.0, 0.1, 0.2, 0.3],
+        "module__frequency_scale": loguniform(0.05, 1),
+        "lr": loguniform(1e-3, 1e-2),
+    }
+    prefix = "" if step is None else f"{step}__"
+    return {prefix + name: values for name, values in space.items()}
 
 
 def _accepts(function: Any, name: str) -> bool:

@@ -2,88 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
 from sklearn_fordes import networks, particles
-from sklearn_fordes.estimators._base import BaseFoRDE, Target
-from sklearn_fordes.estimators._parameters import Parameters
-from sklearn_fordes.estimators._validation import StrOptions, TrainingData
-from sklearn_fordes.uncertainty import Uncertainty
-
-Space = Literal["input_gradient", "weight", "function", "feature", "none"]
-Noise = Literal["heteroscedastic", "homoscedastic", "quantile"]
-
-
-@dataclass(frozen=True)
-class Scale(Target):
-    """Targets with mean 0 and variance 1.
-
-    Parameters
-    ----------
-    mean, scale : float
-        Mean and standard deviation of the training targets.
-    likelihood : RealLikelihood
-        Distribution of the standardised targets.
-    """
-
-    mean: float
-    scale: float
-    likelihood: Any
-
-    @classmethod
-    def of(cls, data: TrainingData, likelihood: Any) -> Scale:
-        """Learn mean and standard deviation of weighted rows.
-
-        Raises
-        ------
-        ValueError
-            If the square of the scale is no normal number.
-        """
-        data = data.of_positive_weight("sample_weight")
-        # Relative to the largest, so that no square overflows.
-        y = data.y.astype(np.float64)
-        magnitude = float(np.abs(y).max()) or 1.0
-        y, weight = y / magnitude, data.sample_weight / data.sample_weight.max()
-        mean = np.average(y, weights=weight)
-        deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
-        is_constant = deviation < 8 * np.finfo(np.float64).eps  # Rounding apart.
-        scale = 1.0 if is_constant else magnitude * deviation
-        limits = np.finfo(np.float64)
-        if not limits.tiny**0.5 < scale < limits.max**0.5:
-            raise ValueError(
-                f"Got y of a scale of {scale:.3g}, whose square is no normal number, but expected "
-                "another unit."
-            )
-        return cls(magnitude * float(mean), scale, likelihood)
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the fitted attributes."""
-        return {"target_mean_": self.mean, "target_scale_": self.scale}
-
-    def encode(self, data: TrainingData, *, is_whole: bool = False) -> TrainingData:
-        """Return rows with standardised targets; none of weight zero."""
-        data = data.of_positive_weight("sample_weight")
-        return data._replace(y=(data.y.astype(np.float64) - self.mean) / self.scale)
-
-    def decode(self, y: Any) -> NDArray[np.float64]:
-        """Return values in the unit of the target."""
-        return self.mean + self.scale * np.asarray(y)
-
-    def hold_out(
-        self, data: TrainingData, n_rows: int, seed: int
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Split rows off for validation; at least one is left for training."""
-        rows = np.random.default_rng(seed).permutation(len(data.y))
-        n_rows = min(n_rows, len(rows) - 1)
-        if not n_rows:
-            return data, None
-        return data.take(np.sort(rows[n_rows:])), data.take(rows[:n_rows])
+from sklearn_fordes.estimators._base import BaseFoRDE
+from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
+from sklearn_fordes.estimators._validation import TrainingData
 
 
 class FoRDERegressor(RegressorMixin, BaseFoRDE):
@@ -206,22 +135,14 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     ((2,), (2,), (3, 2))
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **Parameters._parameter_constraints,
-        "noise": [StrOptions({"heteroscedastic", "homoscedastic", "quantile"})],
-    }
-
     def __init__(
         self,
         n_members: int = 10,
         *,
-        repulsion: Space | Callable[..., Any] | particles.Repulsion = "input_gradient",
+        repulsion: RepulsionLike = "input_gradient",
         repulsion_strength: float = 0.15,
-        lengthscale: Literal["identity", "pca"]
-        | float
-        | ArrayLike
-        | Callable[..., Any] = "identity",
-        noise: Noise = "heteroscedastic",
+        lengthscale: LengthscaleLike = "identity",
+        noise: Literal["heteroscedastic", "homoscedastic", "quantile"] = "heteroscedastic",
         encoder: Any = "auto",
         categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",
         hidden_layer_sizes: Iterable[int] | int = (128, 128),
@@ -241,7 +162,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         verbose: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._store(locals())
+        BaseFoRDE._store(**locals())
 
     def partial_fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -263,7 +184,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         self : FoRDERegressor
             The fitted estimator.
         """
-        return self._partial_fit(X, y, sample_weight)
+        return self._partial_fit(self._copied(), X, y, sample_weight)
 
     def predict(
         self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
@@ -295,12 +216,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """
         now = self._as_fitted()
         if quantiles is None:
-            known = now._known_target()
             if not return_std:
-                return known.decode(np.concatenate(now._predicted(X, "predict")))
-            parts = now._predicted(X, "mixture_moments")
-            mean, variance = map(np.concatenate, zip(*parts, strict=True))
-            return known.decode(mean), known.scale * np.sqrt(variance)
+                return now._decoded(now._predicted(X, "predict"))
+            mean, variance = now._predicted(X, "mixture_moments", axis=1)
+            return now._decoded(mean), now.target_scale_ * np.sqrt(variance)
         if return_std:
             raise ValueError(
                 f"Got return_std=True and quantiles={quantiles!r}, but expected one of them."
@@ -327,11 +246,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             If a level is not in (0, 1).
         """
         now = self._as_fitted()
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
+        levels = np.atleast_1d(quantiles)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels in (0, 1).")
-        chunks = now._predicted(X, "quantiles", levels)
-        return now._known_target().decode(np.concatenate(chunks))
+        return now._decoded(now._predicted(X, "quantiles", levels))
 
     def predict_interval(self, X: Any, confidence: float = 0.9) -> NDArray[np.float64]:
         """Predict central intervals of the mixture's distribution.
@@ -370,27 +288,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             In the unit of the target.
         """
         now = self._as_fitted()
-        means = now._predicted(X, "member_means")
-        return now._known_target().decode(np.concatenate(means, axis=1))
-
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the variance of the prediction.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        Uncertainty
-            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,), variances in
-            the squared unit of the target: of the mixture, the mean of the members' variances, and
-            the variance of their means.
-        """
-        now = self._as_fitted()
-        parts = now._predicted(X, "decompose")
-        joined = map(np.concatenate, zip(*parts, strict=True))
-        return Uncertainty(*(now.target_scale_**2 * part for part in joined))
+        return now._decoded(now._predicted(X, "member_means", axis=1))
 
     def input_gradients(self, X: Any) -> NDArray[np.float64]:
         """Compute the gradients of the members' (standardised) means with respect to the input.
@@ -405,18 +303,43 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             With respect to the encoded rows (see `encoder_`), flattened.
         """
         now = self._as_fitted()
-        gradients: NDArray[np.float64] = now.fitted_.input_gradients(now._checked(X))
-        return gradients
+        return now.fitted_.input_gradients(now._checked(X))
 
     def _likelihood(self) -> Any:
-        is_quantile = self.noise == "quantile"
-        return particles.QuantileLikelihood() if is_quantile else particles.GaussianLikelihood()
+        if self.noise == "quantile":
+            return particles.QuantileLikelihood()
+        return particles.GaussianLikelihood()
 
-    def _new_target(self, data: TrainingData, classes: Any = None) -> Scale:
-        return Scale.of(data, self._likelihood())
+    def _encode(self, data: TrainingData) -> TrainingData:
+        """Return rows with targets of mean 0 and variance 1 at first; none of weight zero.
 
-    def _known_target(self) -> Scale:
-        return Scale(self.target_mean_, self.target_scale_, self._likelihood())
+        Raises
+        ------
+        ValueError
+            If the square of the scale is no normal number.
+        """
+        data = data.of_positive_weight("sample_weight")
+        values = data.y.astype(np.float64)
+        if "target_scale_" not in vars(self):
+            # Relative to the largest, so that no square overflows.
+            magnitude = float(np.abs(values).max()) or 1.0
+            y, weight = values / magnitude, data.sample_weight / data.sample_weight.max()
+            mean = np.average(y, weights=weight)
+            deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
+            limits = np.finfo(np.float64)
+            is_constant = deviation < 8 * limits.eps  # Rounding apart.
+            scale = 1.0 if is_constant else magnitude * deviation
+            if not limits.tiny**0.5 < scale < limits.max**0.5:
+                raise ValueError(
+                    f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "
+                    "expected another unit."
+                )
+            self.target_mean_, self.target_scale_ = magnitude * float(mean), scale
+        return data._replace(y=(values - self.target_mean_) / self.target_scale_)
+
+    def _decoded(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values in the unit of the target."""
+        return self.target_mean_ + self.target_scale_ * y
 
     @property
     def _dropout(self) -> float:  # type: ignore[override]
@@ -425,7 +348,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         # 0.88 with it, at equal pinball loss.
         return 0.1 if self.noise == "quantile" else 0.0
 
-    def _member_factory(self, encoder: Any, n_inputs: int, n_outputs: int) -> Any:
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
         if self.noise != "homoscedastic":
-            return super()._member_factory(encoder, n_inputs, n_outputs)
-        return networks.with_homoscedastic_noise(super()._member_factory(encoder, n_inputs, 1))
+            return super()._member_factory(encoder, shape, n_outputs)
+        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1))

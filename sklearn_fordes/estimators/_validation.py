@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
@@ -20,19 +22,35 @@ from sklearn.utils.validation import (
     check_consistent_length,
 )
 
-from sklearn_fordes.preprocessing import as_rows
+check_partial_fit_first_call = _check_partial_fit_first_call
 
-__all__ = [
-    "HasMethods",
-    "Interval",
-    "StrOptions",
-    "TrainingData",
-    "check_partial_fit_first_call",
-    "finite_floats",
-    "named_as_before",
-    "naming_argument",
-    "training_data",
-]
+_COUNT = [Interval(Integral, 1, None, closed="left")]
+_NOT_NEGATIVE = [Interval(Real, 0, None, closed="left")]
+# Of both estimators; scikit-learn passes over names that are not parameters. A repulsion is checked
+# where it is built, and sizes of layers where members are made.
+PARAMETER_CONSTRAINTS = {
+    "n_members": _COUNT,
+    "repulsion_strength": _NOT_NEGATIVE,
+    "lengthscale": [str, Interval(Real, 0, 1, closed="both"), "array-like", callable],
+    "noise": [StrOptions({"heteroscedastic", "homoscedastic", "quantile"})],
+    "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
+    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+    "module": [callable, None],
+    "optimizer": [callable, None],
+    "max_epochs": _COUNT,
+    "batch_size": [StrOptions({"auto"}), *_COUNT],
+    "lr": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": _NOT_NEGATIVE,
+    "ema_decay": [Interval(Real, 0, 1, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": _COUNT,
+    "class_weight": [StrOptions({"balanced"}), dict, None],
+    "callbacks": [list, tuple, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+    "iterator_valid__batch_size": _COUNT,
+}
 
 
 class TrainingData(NamedTuple):
@@ -67,6 +85,26 @@ class TrainingData(NamedTuple):
         weight = self.sample_weight / self.sample_weight.max()  # Their sum can't overflow.
         return self._replace(sample_weight=weight / weight.mean())
 
+    def hold_out(self, n_rows: int, seed: int) -> tuple[TrainingData, TrainingData | None]:
+        """Split rows off for validation, none if they are too few.
+
+        Of classes, which are encoded as integers, one row at least is left for training, and the
+        rows are stratified where possible.
+        """
+        rows, is_class = np.arange(len(self.y)), self.y.dtype.kind == "i"
+        _, first_rows, counts = np.unique(self.y, return_index=True, return_counts=True)
+        candidates = np.delete(rows, first_rows) if is_class else rows
+        if not n_rows or not len(candidates):
+            return self, None
+        is_possible = len(counts) <= n_rows <= len(candidates) - len(counts)
+        if is_class and is_possible and counts.min() > 2:
+            _, held_out = train_test_split(
+                candidates, test_size=n_rows, stratify=self.y[candidates], random_state=seed
+            )
+        else:
+            held_out = np.random.default_rng(seed).permutation(candidates)[:n_rows]
+        return self.take(np.delete(rows, held_out)), self.take(held_out)
+
 
 def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
     """Return a checked table that has column names if, and only if, the training table had some.
@@ -83,34 +121,6 @@ def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
         return X
     X = np.asarray(X)
     return X if names is None else nw.from_numpy(X, list(names), backend="pandas").to_native()
-
-
-def finite_floats(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
-    """Return rows (n_samples, ...) as floats, and set or compare an estimator's ``_row_shape_``.
-
-    Raises
-    ------
-    ValueError
-        If X holds something else than finite numbers, or its rows have another shape.
-    """
-    rows = as_rows(X, n_axes=None)
-    try:
-        array = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Got X of type {rows.dtype} without an encoder ({error}), but expected numbers."
-        ) from error
-    if not np.isfinite(array).all():
-        raise ValueError("Got X that contains NaN or infinity, but expected finite numbers.")
-    shape = array.shape[1:]
-    if reset:
-        estimator._row_shape_ = shape
-    if shape != estimator._row_shape_:  # scikit-learn compares the second axis only.
-        raise ValueError(
-            f"Got X with rows of shape {shape}, but {type(estimator).__name__} was fitted with "
-            f"rows of shape {estimator._row_shape_}."
-        )
-    return array
 
 
 def training_data(
@@ -131,10 +141,6 @@ def training_data(
     -------
     TrainingData
     """
-    if y is None:
-        raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
-        )
     is_number = isinstance(estimator, RegressorMixin)
     y = _check_y(y, y_numeric=is_number, estimator=estimator)
     if is_number and y.dtype.kind not in "biuf":
@@ -150,6 +156,4 @@ def naming_argument(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        # Constructors of some subclasses take no message alone.
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Got {name} that can't be used: {error}") from error
+        raise ValueError(f"Got {name} that can't be used: {error}") from error

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+from sklearn.utils import gen_batches
 from torch import Tensor
 
-from sklearn_fordes.particles import (
-    SPACES,
-    Ensemble,
-    Likelihood,
-)
+from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
 
 # Rows encoded at once, so that memory does not grow with the table.
 _ROWS_ENCODED_AT_ONCE = 65_536
 
 
+@dataclass(frozen=True)
 class FittedEnsemble:
     """What was learnt, and all that prediction needs.
 
@@ -36,26 +34,22 @@ class FittedEnsemble:
         In evaluation mode.
     likelihood : Likelihood
         What the members' outputs mean.
-    n_inputs : int
-        Number of encoded columns.
+    input_shape : tuple of int
+        Shape of an encoded row.
     rows_per_chunk : int
         Number of rows that the members evaluate at once.
     """
 
-    def __init__(
-        self,
-        encoder: Any,
-        members: Ensemble,
-        likelihood: Likelihood,
-        *,
-        n_inputs: int,
-        rows_per_chunk: int,
-    ) -> None:
-        self.encoder = encoder
-        self.members = members
-        self.likelihood = likelihood
-        self.n_inputs = n_inputs
-        self.rows_per_chunk = rows_per_chunk
+    encoder: Any
+    members: Ensemble
+    likelihood: Likelihood
+    input_shape: tuple[int, ...]
+    rows_per_chunk: int
+
+    @property
+    def device(self) -> torch.device:
+        """The members' device."""
+        return next(self.members.parameters()).device
 
     def encode(self, X: Any) -> Tensor:
         """Return the network's inputs for checked rows of a table.
@@ -72,33 +66,46 @@ class FittedEnsemble:
         Raises
         ------
         ValueError
-            If the encoder returns another number of columns than for the training rows, or values
+            If the encoder returns rows of another shape than for the training rows, or values
             that are not finite in the network's precision.
         """
         transform = getattr(self.encoder, "transform_checked", self.encoder.transform)
-        encoded = as_array(transform(X))
-        width = math.prod(encoded.shape[1:])
-        if width != self.n_inputs:
+        encoded = transform(X)
+        shape = np.shape(encoded)[1:]
+        if shape != self.input_shape:
             raise ValueError(
-                f"Got {width} columns from the encoder, but expected {self.n_inputs}, as for the "
-                "training rows."
+                f"Got X with encoded rows of shape {shape}, but expected {self.input_shape}, as "
+                "for the training rows."
             )
         return self.as_inputs(encoded)
 
-    def as_inputs(self, encoded: NDArray[Any]) -> Tensor:
+    def as_inputs(self, encoded: Any) -> Tensor:
         """Return encoded rows as a tensor on the members' device, all of it finite.
+
+        Parameters
+        ----------
+        encoded : ndarray, sparse matrix or data frame
+            What an encoder returned.
 
         Raises
         ------
         ValueError
-            If a value is missing or too large for the network's precision.
+            If a value is no number, missing or too large for the network's precision.
         """
-        like = next(self.members.parameters())
+        dtype = self.members.dtype
+        array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+        try:
+            array = array if array.dtype.kind in "biuf" else array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Got values of type {array.dtype} from the encoder ({error}), but expected "
+                "numbers."
+            ) from error
         # A copy protects the caller's array, and takes read-only ones; torch takes no flipped ones.
-        inputs = torch.tensor(np.ascontiguousarray(encoded), dtype=like.dtype, device=like.device)
+        inputs = torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=self.device)
         if not inputs.isfinite().all():
             raise ValueError(
-                f"Got X with values that are missing, or too large for {like.dtype}, after "
+                f"Got X that contains NaN or infinity, or is too large for {dtype}, after "
                 "encoding, but expected finite numbers of the scale of the training rows."
             )
         return inputs
@@ -121,28 +128,29 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
-        for part in _parts(X):
-            inputs = self.encode(part)
+        table = nw.from_native(X, eager_only=True, pass_through=True)
+        for part in gen_batches(len(table), _ROWS_ENCODED_AT_ONCE):
+            inputs = self.encode(nw.to_native(table[part], pass_through=True))
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
                 with ordinary_state(grad=False):
                     outputs = self.members(rows).cpu()
-                if not math.isfinite(outputs.sum(dtype=torch.float64)):
+                if not outputs.sum(dtype=torch.float64).isfinite():
                     raise ValueError(
                         "Got X for which the network's output is not finite, but expected the "
                         "scale of the training rows."
                     )
                 yield outputs
 
-    def input_gradients(self, X: Any, y: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def input_gradients(self, X: Any, y: ArrayLike = ()) -> NDArray[np.float64]:
         """Return the members' gradients of the likelihood's target with respect to the inputs.
 
         Parameters
         ----------
         X : data frame or ndarray of shape (n_rows, ...)
             Checked.
-        y : ndarray of shape (n_rows,), optional
-            Encoded targets. Default: the ensemble's predictions.
+        y : array-like of shape (n_rows,), optional
+            Encoded classes. Default: the ensemble's predictions.
 
         Returns
         -------
@@ -155,23 +163,18 @@ class FittedEnsemble:
         """
         # The derivatives of every layer are kept, where outputs need one layer at a time.
         size = max(1, self.rows_per_chunk // 4)
-        with ordinary_state(grad=True):
-            inputs = self.encode(X)
-            chunks = [
-                self._gradients_at(inputs[i : i + size], None if y is None else y[i : i + size])
-                for i in range(0, len(inputs), size)
-            ]
-        return np.concatenate(chunks, axis=1)
-
-    def _gradients_at(self, X: Tensor, y: NDArray[Any] | None) -> NDArray[np.float64]:
-        if y is None:
-            with torch.no_grad():
-                targets = self.likelihood.guess(self.members(X))
-        else:
-            targets = torch.as_tensor(y, device=X.device)
-        space = SPACES["input_gradient"]
+        chunks = []
         try:
-            evaluation = space.evaluate(self.members, X, targets, len(X), self.likelihood)
+            with ordinary_state(grad=True):
+                inputs = self.encode(X)
+                # The space guesses the targets of rows that have none.
+                known = torch.tensor(np.asarray(y, dtype=np.int64), device=self.device)
+                for rows in gen_batches(len(inputs), size):
+                    part = inputs[rows]
+                    evaluation: Any = SPACES["input_gradient"].evaluate(
+                        self.members, part, known[rows], len(part), self.likelihood
+                    )
+                    chunks.append(evaluation.representation.cpu())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -179,24 +182,11 @@ class FittedEnsemble:
                 f"Got a module whose output can't be differentiated twice ({error}), but expected "
                 "one that can."
             ) from error
-        gradients = cast("Tensor", evaluation.representation)
-        return gradients.cpu().double().numpy()
+        return torch.cat(chunks, dim=1).double().numpy()
 
-    def select(self, members: Sequence[int]) -> FittedEnsemble:
+    def select(self, members: list[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
-        return self.with_members(self.members.select(members))
-
-    def with_members(
-        self, members: Ensemble, likelihood: Likelihood | None = None
-    ) -> FittedEnsemble:
-        """Return the same with other members, and another likelihood if given."""
-        return FittedEnsemble(
-            self.encoder,
-            members,
-            likelihood or self.likelihood,
-            n_inputs=self.n_inputs,
-            rows_per_chunk=self.rows_per_chunk,
-        )
+        return replace(self, members=self.members.select(members))
 
 
 @contextmanager
@@ -219,25 +209,6 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         yield
 
 
-def as_array(encoded: Any) -> NDArray[Any]:
-    """Return what an encoder gave, a sparse matrix or a frame too, as an array of numbers.
-
-    Raises
-    ------
-    ValueError
-        If a value is no number.
-    """
-    array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
-    if array.dtype.kind in "biuf":
-        return array
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Got values of type {array.dtype} from the encoder ({error}), but expected numbers."
-        ) from error
-
-
 def available_device(device: str | torch.device) -> torch.device:
     """Return the device named, or for "auto" the CUDA device if there is one, else the CPU.
 
@@ -247,22 +218,13 @@ def available_device(device: str | torch.device) -> torch.device:
         If torch knows no such device, or this machine has none.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    expected = "expected 'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"Got device={device!r}, but {expected}.") from error
-    try:
         torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
-            f"Got device={device!r}, which this machine does not offer to torch, but {expected}."
+            f"Got device={device!r}, which this machine does not offer to torch, but expected "
+            "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
         ) from error
     return found
-
-
-def _parts(X: Any) -> Iterator[Any]:
-    frame = X if isinstance(X, np.ndarray) else nw.from_native(X, eager_only=True)
-    for start in range(0, len(frame), _ROWS_ENCODED_AT_ONCE):
-        yield nw.to_native(frame[start : start + _ROWS_ENCODED_AT_ONCE], pass_through=True)

@@ -2,7 +2,6 @@
 
 from sklearn_fordes.inference._fitted import (
     FittedEnsemble,
-    as_array,
     available_device,
     ordinary_state,
 )

@@ -1,28 +1,26 @@
 """The default member for tables, and its parts: plain modules, forward only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from numbers import Real
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 # SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
-# Torch has signed integers only, which multiply and add as unsigned ones do.
-_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
-_ROUNDS = [(30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64))]
-_LAST_SHIFT = 31
+# Torch has signed integers only, which multiply and add as unsigned ones do: these constants are
+# the published ones less 2**64.
+_STEP = -0x61C8864680B583EB
+_ROUNDS = [(30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)]
 # Another odd number, so that the words of one call are not those of the next one, moved by one.
-_CALL = 0xD1342543DE82EF95 - (1 << 64)
+_CALL = -0x2ECBDABC217D106B
 # Each word of 64 random bits gives four draws of 16 bits: a rate is a multiple of 1 / 65536.
 _DRAWS_A_WORD = 4
 _N_DRAWS = 1 << 16
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS = {
     "gelu": nn.GELU,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
@@ -84,7 +82,18 @@ class MLP(nn.Sequential):
         frequency_scale: float = 0.3,
         generator: torch.Generator | None = None,
     ) -> None:
-        _check_settings(n_features, activation, dropout, embedded_features)
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"Got activation={activation!r}, but expected one of {sorted(ACTIVATIONS)}."
+            )
+        if not (isinstance(dropout, Real) and 0 <= dropout < 1):
+            raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
+        columns = {int(feature) % n_features for feature in embedded_features}
+        if len(columns) < len(embedded_features):
+            raise ValueError(
+                f"Got embedded_features={list(embedded_features)} of {n_features} columns, but "
+                "expected each of them once."
+            )
         layers: list[nn.Module] = []
         if len(embedded_features):
             embedding = PeriodicEmbedding(
@@ -95,7 +104,7 @@ class MLP(nn.Sequential):
                 generator=generator,
             )
             layers.append(embedding)
-            n_features += embedding.n_added
+            n_features += embedding.bias.numel()
         widths = [n_features, *hidden_layer_sizes, n_outputs]
         *hidden, last = [_linear(n, width, generator) for n, width in pairwise(widths)]
         for layer in hidden:
@@ -103,41 +112,17 @@ class MLP(nn.Sequential):
             if dropout:  # Its key is drawn after the weights, which do not depend on it.
                 layers.append(Dropout(dropout, generator=generator))
         super().__init__(*layers, last)
-        self.activation = activation
-
-    @property
-    def embedding(self) -> PeriodicEmbedding | None:
-        """The embedding before the first layer."""
-        return self[0] if isinstance(self[0], PeriodicEmbedding) else None
-
-
-def _check_settings(
-    n_features: int, activation: str, dropout: float, embedded_features: Sequence[int]
-) -> None:
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"Got activation={activation!r}, but expected one of {sorted(ACTIVATIONS)}."
-        )
-    if not (isinstance(dropout, int | float | np.number) and 0 <= dropout < 1):
-        raise ValueError(f"Got dropout={dropout!r}, but expected a number in [0, 1).")
-    columns = {int(feature) % n_features for feature in embedded_features}
-    if len(columns) < len(embedded_features):
-        raise ValueError(
-            f"Got embedded_features={list(embedded_features)} of {n_features} columns, but "
-            "expected each of them once."
-        )
+        # What differs once a part is replaced or set otherwise, or shares its weights.
+        self.as_built: tuple[str, int] = str(self), len(list(self.parameters()))
 
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:
     """Make a layer with the weights that torch gives it, drawn by `generator`."""
-    # On this device the constructor draws nothing: it knows the global generator only.
-    layer = nn.Linear(n_inputs, n_outputs, device="meta")
-    weight = torch.empty(n_outputs, n_inputs, dtype=torch.float32, device="cpu")
-    layer.weight = nn.Parameter(weight)
+    # The constructor would draw from the global generator, and in torch's default type.
+    layer: nn.Linear = skip_init(nn.Linear, n_inputs, n_outputs, dtype=torch.float32)
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     bound = 1 / math.sqrt(n_inputs) if n_inputs else 0
-    bias = torch.empty(n_outputs, dtype=torch.float32, device="cpu")
-    layer.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layer
 
 
@@ -168,6 +153,8 @@ class PeriodicEmbedding(nn.Module):
     torch.Size([5, 10])
     """
 
+    features: Tensor
+
     def __init__(
         self,
         features: Sequence[int],
@@ -180,29 +167,22 @@ class PeriodicEmbedding(nn.Module):
         super().__init__()
         shape = (len(features), n_frequencies)
         # Type and device are explicit, for scripts change torch's defaults.
-        normal = torch.empty(shape, dtype=torch.float32, device="cpu")
-        normal.normal_(generator=generator)
+        normal = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
         def uniform(bound: float, *shape: int) -> nn.Parameter:
-            draws = torch.empty(shape, dtype=torch.float32, device="cpu")
-            return nn.Parameter(bound * (2 * draws.uniform_(generator=generator) - 1))
+            draws = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+            return nn.Parameter(bound * (2 * draws - 1))
 
         self.frequency = nn.Parameter(2 * math.pi * frequency_scale * normal)
         self.phase = uniform(math.pi, *shape)
         bound = n_frequencies**-0.5  # as in nn.Linear
         self.weight = uniform(bound, *shape, n_components)
         self.bias = uniform(bound, len(features), n_components)
-        columns = torch.as_tensor(features, dtype=torch.int64, device="cpu")
-        self.register_buffer("features", columns)
-
-    @property
-    def n_added(self) -> int:
-        """Number of columns that are appended."""
-        return self.bias.numel()
+        self.register_buffer("features", torch.as_tensor(features, dtype=torch.int64, device="cpu"))
 
     def forward(self, X: Tensor) -> Tensor:
         """Return (B, n_features + D · K)."""
-        numbers = X[:, cast("Tensor", self.features)]
+        numbers = X[:, self.features]
         # Rows are the last axis: one product for each column, whose short side comes first.
         angle = self.frequency.unsqueeze(-1) * numbers.T.unsqueeze(1) + self.phase.unsqueeze(-1)
         value = self.weight.mT @ angle.cos() + self.bias.unsqueeze(-1)  # (D, K, B)
@@ -236,6 +216,8 @@ class Dropout(nn.Module):
     tensor([0., 2.])
     """
 
+    draws: Tensor
+
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.p = float(p)
@@ -244,21 +226,20 @@ class Dropout(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw another key, and count calls from zero."""
-        draws = cast("Tensor", self.draws)
-        draws.zero_()[0].random_(-(1 << 63), None, generator=generator)
+        self.draws.zero_()[0].random_(-(1 << 63), None, generator=generator)
 
     def forward(self, X: Tensor) -> Tensor:
         """Return X, in training with some entries zero and the others divided by 1 − p."""
         if not self.training:
             return X
-        return X * dropout_mask(cast("Tensor", self.draws), X.shape, self.p, X.dtype)
+        return X * dropout_mask(self.draws, X, self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
 @torch.no_grad()
-def dropout_mask(draws: Tensor, shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+def dropout_mask(draws: Tensor, like: Tensor, p: float) -> Tensor:
     """Make the masks of the next call, and count it.
 
     Parameters
@@ -266,37 +247,28 @@ def dropout_mask(draws: Tensor, shape: Sequence[int], p: float, dtype: torch.dty
     draws : Tensor of shape (2,) or (M, 2)
         Key and number of calls, of one layer or of M members' layers. The number is increased in
         place.
-    shape : sequence of int
-        Of one member's mask.
+    like : Tensor of shape (...) or (M, ...)
+        The masks have its shape and type.
     p : float
-    dtype : torch.dtype
 
     Returns
     -------
-    Tensor of shape (*shape) or (M, *shape)
+    Tensor
         Zeros at a rate of p, and elsewhere the number that makes the mean one.
     """
     n_zeros = min(max(round(p * _N_DRAWS), 1), _N_DRAWS - 1)
-    size = math.prod(shape)
+    size = math.prod(like.shape[draws.ndim - 1 :])
     position = torch.arange(-(-size // _DRAWS_A_WORD), device=draws.device).mul_(_STEP)
-    key, n_calls = draws[..., :1], draws[..., 1:]
-    words = _scramble(position + (key + n_calls * _CALL))
+    key, n_calls = draws.chunk(2, dim=-1)
+    words = position + (key + n_calls * _CALL)
+    for shift, factor in _ROUNDS:
+        # Torch's own shift repeats the sign, but these are unsigned numbers.
+        words.bitwise_xor_((words >> shift).bitwise_and_((1 << (64 - shift)) - 1))
+        if factor != 1:
+            words.mul_(factor)
     n_calls.add_(1)
     # Sixteen bits are a signed number here. What is below the limit becomes zero, the rest one:
     # that is five times as fast as a comparison, and vmap knows it.
     below = n_zeros - 1 - _N_DRAWS // 2
     kept = words.view(torch.int16)[..., :size].clamp(below, below + 1).sub_(below)
-    mask = kept.to(dtype).mul_(_N_DRAWS / (_N_DRAWS - n_zeros))
-    return mask.view(*mask.shape[:-1], *shape)
-
-
-def _scramble(words: Tensor) -> Tensor:
-    """Turn numbers that differ in few bits into independent ones, in place."""
-    for shift, factor in _ROUNDS:
-        words.bitwise_xor_(_shifted(words, shift)).mul_(factor)
-    return words.bitwise_xor_(_shifted(words, _LAST_SHIFT))
-
-
-def _shifted(words: Tensor, n_bits: int) -> Tensor:
-    """Shift to the right as unsigned numbers: torch's own shift repeats the sign."""
-    return (words >> n_bits).bitwise_and_((1 << (64 - n_bits)) - 1)
+    return kept.to(like.dtype).mul_(_N_DRAWS / (_N_DRAWS - n_zeros)).view_as(like)

@@ -1,7 +1,5 @@
 """A noise level on top of a network that predicts a mean."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -27,8 +25,8 @@ class HomoscedasticNoise(nn.Module):
     def __init__(self, mean: nn.Module) -> None:
         super().__init__()
         self.mean = mean
-        like = next(mean.parameters(), torch.zeros(1, dtype=torch.float32, device="cpu"))
-        self.raw_variance = nn.Parameter(torch.zeros(1, dtype=like.dtype, device=like.device))
+        like = next(mean.parameters(), torch.zeros(1))
+        self.raw_variance = nn.Parameter(like.new_zeros(1))
 
     def forward(self, X: Tensor) -> Tensor:
         """Return mean and raw variance, (B, 2).

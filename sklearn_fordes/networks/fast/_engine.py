@@ -1,15 +1,13 @@
 """Stacked MLPs with the whole training step written out, and the choice of an engine by type."""
 
-from __future__ import annotations
-
-from functools import cached_property, partial
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_fordes.networks._mlp import ACTIVATIONS, MLP, Dropout, PeriodicEmbedding
-from sklearn_fordes.networks.fast import _passes
-from sklearn_fordes.networks.fast._passes import Embedding, Layers, mask
+from sklearn_fordes.networks._mlp import MLP, Dropout, PeriodicEmbedding, dropout_mask
+from sklearn_fordes.networks.fast._passes import DERIVATIVES, Embedding, Layer, Passes
 from sklearn_fordes.particles import (
     ACTIVATIONS_AT_ONCE,
     Ensemble,
@@ -52,11 +50,9 @@ def stack_members(
     'Ensemble'
     """
     ensemble = Ensemble(make_member, n_members, seed)
-    return MLPEnsemble.of(ensemble) or ensemble
-
-
-# The activation; and type, name and dropout rate of each part of a member.
-_Parts = tuple[str, list[tuple[type, str, float]]]
+    if _is_as_built(ensemble._template):
+        ensemble.__class__ = MLPEnsemble
+    return ensemble
 
 
 class MLPEnsemble(Ensemble):
@@ -65,21 +61,23 @@ class MLPEnsemble(Ensemble):
     `stack_members` makes one of an ensemble whose members are of the right kind.
     """
 
-    @classmethod
-    def of(cls, ensemble: Ensemble) -> MLPEnsemble | None:
-        """Return an ensemble of the same members, not copied; None if they are of another kind."""
-        member = ensemble._template
-        if not (type(member) is MLP and _is_as_built(member)):
-            return None
-        # The constructor would draw members anew; these have been drawn, with the same seeds.
-        written_out = cls.__new__(cls)
-        written_out.__dict__.update(vars(ensemble), _parts=_parts_of(member))
-        return written_out
-
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
+        (first, *rest), embedding = self._layers()
         rows = X.expand(self.n_members, *X.shape) if shared else X
-        return _outputs(self._layers(), rows)
+        if embedding is None:
+            h = first.affine(rows)
+        else:
+            # Two products are faster than one of columns and components copied together.
+            of_columns, of_components = first.weight.tensor_split([X.shape[-1]], dim=-1)
+            h = torch.baddbmm(first.bias.unsqueeze(1), rows, of_columns.mT)
+            h = torch.baddbmm(h, embedding.components(X), of_components.mT)
+        for layer in rest:
+            h = layer.activation()(h)
+            if layer.mask is not None:
+                h = h * layer.mask(h)
+            h = layer.affine(h)
+        return h
 
     def evaluate(
         self,
@@ -89,109 +87,60 @@ class MLPEnsemble(Ensemble):
         derivatives: OutputDerivatives | None = None,
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
-        layers = self._layers()
         # Only the first rows are differentiated by inputs: no others need second derivatives.
-        forward = _passes.forward(layers, X, n_rows)
-        tangent = hessian = None
+        passes = Passes(*self._layers(), X, n_rows)
+        gradients = hessian = None
         if target is not None:
             differentiate = derivatives or partial(autograd_derivatives, target)
-            gradient, hessian = differentiate(forward.outputs[:, :n_rows])
-            tangent = _passes.input_gradients(layers, forward, gradient)
+            at_outputs, hessian = differentiate(passes.outputs[:, :n_rows])
+            gradients = passes.input_gradients(at_outputs)
 
         def pullback(
             outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
         ) -> Gradients:
-            gradients = _passes.backward(
-                layers, forward, outputs_cotangent, tangent, gradients_cotangent, hessian
-            )
+            found = passes.backward(hessian, outputs_cotangent, gradients_cotangent)
             parameters = self.stacked.parameters()
-            return [g for g, p in zip(gradients, parameters, strict=True) if p.requires_grad]
+            return [g for g, p in zip(found, parameters, strict=True) if p.requires_grad]
 
-        return Evaluation(forward.outputs, None if tangent is None else tangent.gradients, pullback)
+        return Evaluation(passes.outputs, gradients, pullback)
 
     def rows_at_a_time(self) -> int:
         """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
-        layers = self._layers()
-        widths = [max(weight.shape[1:]) for weight, _ in layers.affine]
-        if layers.embedding is not None:
-            widths.append(layers.embedding.frequency[0].numel())
-        n_activations = ACTIVATIONS_AT_ONCE[layers.affine[0][0].device.type]
-        return max(1, n_activations // (self.n_members * max(widths)))
+        layers, embedding = self._layers()
+        widths = [max(layer.weight.shape[1:]) for layer in layers]
+        if embedding is not None:
+            widths.append(embedding.frequency[0].numel())
+        at_once = ACTIVATIONS_AT_ONCE[layers[0].weight.device.type]
+        return max(1, at_once // (self.n_members * max(widths)))
 
-    # An ensemble read from a pickle has no parts yet: they follow from its template.
-    @cached_property
-    def _parts(self) -> _Parts:
-        return _parts_of(self._template)
-
-    def _layers(self) -> Layers:
-        activation, parts = self._parts
-        layers = Layers([], activation, None, [])
-        for kind, name, rate in parts:
-            if kind is nn.Linear:
-                weight, bias = self.stacked.get_submodule(name).parameters()
-                layers.affine.append((weight, bias))
-            elif kind is Dropout and self.training:
-                layers.dropout.append((self.stacked.get_buffer(f"{name}.draws"), rate))
-            elif kind is PeriodicEmbedding:
-                # The parameters of a module come in the order in which it has made them.
-                frequency, phase, weight, bias = self.stacked.get_submodule(name).parameters()
-                features = self.stacked.get_buffer(f"{name}.features")[0]  # Equal for all members.
-                embedding = Embedding(frequency, phase, weight, bias, features)
-                layers = layers._replace(embedding=embedding)
-        return layers
+    def _layers(self) -> tuple[list[Layer], Embedding | None]:
+        layers: list[Layer] = []
+        embedding = mask = None
+        activation: type[nn.Module] = nn.Identity
+        # Tensors come in the order of the parts, and in each in the order in which it made them.
+        parameters, buffers = self.stacked.parameters(), self.stacked.buffers()
+        for part in self._template.children():
+            if isinstance(part, nn.Linear):
+                layers.append(Layer(next(parameters), next(parameters), activation, mask))
+            elif isinstance(part, PeriodicEmbedding):
+                # Columns are equal for all members.
+                embedding = Embedding(next(buffers)[0], *islice(parameters, 4))
+            elif not isinstance(part, Dropout):
+                activation = type(part)
+            elif self.training:
+                mask = partial(dropout_mask, next(buffers), p=part.p)
+        return layers, embedding
 
 
-def _parts_of(member: nn.Module) -> _Parts:
-    parts = [(type(part), name, getattr(part, "p", 0.0)) for name, part in member.named_children()]
-    return str(member.activation), parts
-
-
-def _is_as_built(member: MLP) -> bool:
-    """Whether the parts of a network are those that its constructor made."""
-    kinds = [type(part) for part in member]
-    activation = ACTIVATIONS[member.activation]
-    hidden = [nn.Linear, activation, *[Dropout] * (Dropout in kinds)]
-    first = [PeriodicEmbedding] * (PeriodicEmbedding in kinds)
-    n_hidden = kinds.count(nn.Linear) - 1
-    # Fewer where layers share a weight or have no bias.
-    n_parameters = 4 * len(first) + 2 * (n_hidden + 1)
+def _is_as_built(member: nn.Module) -> bool:
+    """Whether a network is an `MLP` as its constructor made it, and the passes know its parts."""
     return (
-        kinds == [*first, *hidden * n_hidden, nn.Linear]
-        and len(list(member.parameters())) == n_parameters
-        # An activation of the same type may compute something else.
-        and all(str(part) == str(activation()) for part in member if type(part) is activation)
-        and not any(_is_watched(part) for part in member.modules())
+        type(member) is MLP
+        and (str(member), len(list(member.parameters()))) == member.as_built
+        and {type(part) for part in member} <= {nn.Linear, Dropout, PeriodicEmbedding, *DERIVATIVES}
+        # A hook, or a method of the part's own, does more than the class says.
+        and not any(
+            "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks
+            for part in member.modules()
+        )
     )
-
-
-def _is_watched(part: nn.Module) -> bool:
-    """Whether a module calls more than its class says: a hook, or a method of its own."""
-    return "forward" in vars(part) or bool(part._forward_hooks or part._forward_pre_hooks)
-
-
-def _outputs(layers: Layers, X: Tensor) -> Tensor:
-    """Return outputs (M, B, C) at rows (M, B, n_features), which autograd can follow."""
-    (weight, bias), *rest = layers.affine
-    n_added = 0 if layers.embedding is None else layers.embedding.bias[0].numel()
-    of_columns, of_components = weight.tensor_split([weight.shape[-1] - n_added], dim=-1)
-    h = torch.baddbmm(bias.unsqueeze(1), X, of_columns.mT)
-    if layers.embedding is not None:
-        # Two products are faster than one of columns and components copied together.
-        h = torch.baddbmm(h, _components(layers.embedding, X), of_components.mT)
-    activate = ACTIVATIONS[layers.activation]()
-    for index, (weight, bias) in enumerate(rest):
-        h = activate(h)
-        if layers.dropout:
-            h = h * mask(layers, index, h)
-        h = torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
-    return h
-
-
-def _components(embedding: Embedding, X: Tensor) -> Tensor:
-    """Embed numbers of rows (M, B, n_features): (M, B, D · K)."""
-    numbers = X[..., embedding.features].mT.unsqueeze(-2)
-    angle = torch.addcmul(embedding.phase.unsqueeze(-1), embedding.frequency.unsqueeze(-1), numbers)
-    # In prediction the angle is not needed again, and its memory serves the cosine.
-    cos = angle.cos() if torch.is_grad_enabled() else angle.cos_()
-    value = embedding.weight.mT @ cos + embedding.bias.unsqueeze(-1)  # (M, D, K, B)
-    return value.flatten(-3, -2).mT

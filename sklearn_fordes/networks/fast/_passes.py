@@ -26,22 +26,18 @@ The angles of an embedding are ``α = ω x + φ``, its values ``e = Wᵀ cos α 
 Rows are the last axis of every product there, so that each column's product has its short side
 first: that is up to three times as fast.
 
-Each pass is a function of the results of the passes before it. It takes their memory over where
-nothing else reads it (a curvature becomes a product with it, the input of a layer the cotangent of
-that input), because memory that is still in the cache is worth 6 % of a step. So each pass of a
-batch is called once, in this order.
+A pass takes over the memory of the passes before it where nothing else reads it (a curvature
+becomes a product with it, the input of a layer the cotangent of that input), because memory that
+is still in the cache is worth 6 % of a step. So each pass of a batch is made once, in this order.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sklearn_fordes.networks._mlp import dropout_mask
 from sklearn_fordes.particles import Gradients, Hessian
 
 # Torch computes this many numbers at a time as vectors, and what remains one by one.
@@ -49,305 +45,221 @@ _AT_A_TIME = 32
 # Torch gives each thread at least this many numbers.
 _FEWEST_OF_A_THREAD = 32768
 
-
-class Derivatives(NamedTuple):
-    """Value and slope at every row, curvature at the first rows; None is zero."""
-
-    value: Tensor
-    slope: Tensor
-    curvature: Tensor | None
+# Value and slope at every row, curvature at the first rows; None is zero.
+Derivatives = tuple[Tensor, Tensor, Tensor | None]
 
 
-class Embedding(NamedTuple):
-    """The stacked parameters of M `PeriodicEmbedding`, and the columns they embed."""
+@dataclass
+class Layer:
+    """The stacked parameters of layer l, what its input goes through, and the derivatives there."""
 
+    weight: Tensor  # (M, out, in)
+    bias: Tensor  # (M, out)
+    activation: type[nn.Module]
+    mask: partial[Tensor] | None  # Makes the dropout of an activation.
+    slope: Tensor | None = None  # σ'(a_{l−1}); None for the first layer.
+    curvature: Tensor | None = None  # σ''(a_{l−1}), and then its products; None is zero.
+
+    def affine(self, h: Tensor) -> Tensor:
+        """Return h Wᵀ + b for each member."""
+        return torch.baddbmm(self.bias.unsqueeze(1), h, self.weight.mT)
+
+    def through_activation(self, values: Tensor) -> Tensor:
+        """Multiply values at the first rows with the slope, and the curvature with them."""
+        if self.curvature is not None:
+            self.curvature.mul_(values)
+        return values if self.slope is None else values.mul_(self.slope[:, : values.shape[1]])
+
+
+@dataclass
+class Embedding:
+    """The stacked parameters of M `PeriodicEmbedding`, the columns they embed, and their passes."""
+
+    features: Tensor  # (D,)
     frequency: Tensor  # (M, D, F)
     phase: Tensor  # (M, D, F)
     weight: Tensor  # (M, D, F, K)
     bias: Tensor  # (M, D, K)
-    features: Tensor  # (D,)
+    slope_bar: Tensor | None = None  # ē', if it is not zero
 
+    def _angles(self, X: Tensor) -> Tensor:
+        """Return α (M, D, F, B) at rows (..., B, n_features), and keep x (..., D, 1, B)."""
+        self.numbers = X[..., self.features].mT.unsqueeze(-2).contiguous()
+        return torch.addcmul(self.phase.unsqueeze(-1), self.frequency.unsqueeze(-1), self.numbers)
 
-class EmbeddingForward(NamedTuple):
-    """What the way back needs of a pass through embeddings, at B rows, n of them with slopes."""
+    def components(self, X: Tensor) -> Tensor:
+        """Return e (M, B, D · K) at rows (..., B, n_features), which autograd can follow."""
+        angle = self._angles(X)
+        # In prediction the angle is not needed again, and its memory serves the cosine.
+        cos = angle.cos() if torch.is_grad_enabled() else angle.cos_()
+        return (self.weight.mT @ cos + self.bias.unsqueeze(-1)).flatten(1, 2).mT
 
-    parameters: Embedding
-    value: Tensor  # e (M, B, D · K)
-    slope: Tensor  # e' (M, n, D · K)
-    numbers: Tensor  # x (D, 1, B)
-    cos: Tensor  # (M, D, F, B)
-    sin: Tensor  # (M, D, F, B)
-    sloped: Tensor  # −ω sin α (M, D, F, n)
+    def forward(self, X: Tensor, n_rows: int) -> Tensor:
+        """Return e (M, B, D · K) at rows (B, n_features), for slopes at the first n rows."""
+        angle = self._angles(X)
+        self.sin, self.cos = torch.sin(angle), angle.cos_()
+        self.sloped = -self.frequency.unsqueeze(-1) * self.sin[..., :n_rows]  # −ω sin α
+        weight = self.weight.mT
+        self.slope = (weight @ self.sloped).flatten(1, 2).mT  # e' (M, n, D · K)
+        bias = self.bias.flatten(0, 1).unsqueeze(-1)
+        value = torch.baddbmm(bias, weight.flatten(0, 1), self.cos.flatten(0, 1))
+        return value.view(len(weight), -1, len(X)).mT
 
-
-class Layers(NamedTuple):
-    """The stacked parameters of M members, and what is done between them."""
-
-    affine: list[tuple[Tensor, Tensor]]  # weight (M, out, in) and bias (M, out) of each layer
-    activation: str
-    embedding: Embedding | None
-    dropout: list[tuple[Tensor, float]]  # draws (M, 2) and rate of each hidden layer, if any drop
-
-
-class Forward(NamedTuple):
-    """What the passes back need of a pass forward."""
-
-    outputs: Tensor  # z (M, B, C)
-    inputs: list[Tensor]  # h_{l−1} of each layer; `backward` takes them out
-    hidden: list[Derivatives]  # of each hidden layer
-    embedding: EmbeddingForward | None
-
-
-class Tangent(NamedTuple):
-    """Input gradients at the first n rows, and what their reverse needs."""
-
-    gradients: Tensor  # G (M, n, n_features)
-    layer_gradients: list[Tensor]  # g_l of each layer
-    curvatures: list[Tensor | None]  # σ''(a_l) ∘ p_{l+1} of each hidden layer; None is zero
-    at_components: Tensor | None  # p_e
-
-
-class _TangentReverse(NamedTuple):
-    p_bars: list[Tensor]  # p̄_l of each layer
-    curved: list[Tensor | None]  # σ''(a_l) ∘ p_{l+1} ∘ ḡ_l of each hidden layer; None is zero
-    last_g_bar: Tensor  # ḡ_L
-    slope_bar: Tensor | None  # ē'
-
-
-@torch.no_grad()
-def forward(layers: Layers, X: Tensor, n_rows: int) -> Forward:
-    """Evaluate the members at rows (B, n_features), for input gradients at the first `n_rows`."""
-    *hidden_layers, last = layers.affine
-    embedded = None
-    h = X.expand(len(last[0]), *X.shape)
-    if layers.embedding is not None:
-        embedded = embed(layers.embedding, X, n_rows)
-        h = torch.cat([h, embedded.value], dim=-1)
-    inputs, hidden = [h], []
-    for index, (weight, bias) in enumerate(hidden_layers):
-        derivatives = _DERIVATIVES[layers.activation](_affine(h, weight, bias), n_rows)
-        if layers.dropout:
-            _drop(derivatives, mask(layers, index, derivatives.value))
-        hidden.append(derivatives)
-        inputs.append(h := derivatives.value)
-    return Forward(_affine(h, *last), inputs, hidden, embedded)
-
-
-@torch.no_grad()
-def input_gradients(layers: Layers, forward: Forward, target_gradient: Tensor) -> Tangent:
-    """Return the members' input gradients, given ∂t/∂z (M, n, C) at the first n rows."""
-    g = target_gradient
-    n_rows = g.shape[1]
-    layer_gradients, curvatures = [g], []
-    for (weight, _), (_, slope, curvature) in zip(
-        layers.affine[:0:-1], forward.hidden[::-1], strict=True
-    ):
-        p = torch.bmm(g, weight)
-        curvatures.append(None if curvature is None else curvature.mul_(p))
-        layer_gradients.append(g := p.mul_(slope[:, :n_rows]))
-    at_inputs = torch.bmm(g, layers.affine[0][0])
-    at_components = None
-    if (embedded := forward.embedding) is not None:
-        at_inputs, at_components = _split(at_inputs, embedded.parameters)
-        features = embedded.parameters.features
-        through_components = at_components * embedded.slope
+    def input_gradients(self, p: Tensor) -> Tensor:
+        """Return G, given p_1."""
+        G, self.at_components = p.tensor_split([-self.slope.shape[-1]], dim=-1)
+        through_components = (self.at_components * self.slope).unflatten(-1, self.bias.shape[1:])
         # Each column is embedded once, so that no index occurs twice.
-        at_inputs[..., features] += through_components.unflatten(-1, (len(features), -1)).sum(-1)
-    return Tangent(at_inputs, layer_gradients[::-1], curvatures[::-1], at_components)
+        G[..., self.features] += through_components.sum(-1)
+        return G
+
+    def reverse(self, V: Tensor) -> Tensor:
+        """Return p̄_1."""
+        at_columns = V[..., self.features].repeat_interleave(self.bias.shape[-1], dim=-1)
+        self.slope_bar = at_columns * self.at_components
+        return torch.cat([V, at_columns * self.slope], dim=-1)
+
+    def gradients(self, value_bar: Tensor) -> list[Tensor]:
+        """Return the gradients of bias, weight, phase and frequency, given ē."""
+        e_bar = self._rows_last(value_bar)
+        weight_bar = e_bar @ self.cos.mT
+        angle_bar = (self.weight @ e_bar).mul_(self.sin)  # −ᾱ
+        through_slopes = None
+        if self.slope_bar is not None:
+            first = slice(self.slope_bar.shape[1])
+            slope_bar = self._rows_last(self.slope_bar)
+            weight_bar.flatten(0, 1).baddbmm_(slope_bar.flatten(0, 1), self.sloped.flatten(0, 1).mT)
+            at_slopes = self.weight @ slope_bar
+            angle_bar[..., first] += self.frequency.unsqueeze(-1) * self.cos[..., first] * at_slopes
+            through_slopes = at_slopes.mul_(self.sin[..., first]).sum(-1)
+        phase_bar = angle_bar.sum(-1).neg_()
+        frequency_bar = angle_bar.mul_(self.numbers).sum(-1).neg_()
+        if through_slopes is not None:
+            frequency_bar -= through_slopes
+        return [e_bar.sum(-1), weight_bar.mT, phase_bar, frequency_bar]
+
+    def _rows_last(self, values: Tensor) -> Tensor:
+        """(M, rows, D · K) → (M, D, K, rows)."""
+        by_column = values.mT.reshape(*self.bias.flatten(0, 1).shape, -1)
+        return by_column.view(*self.bias.shape, -1)
 
 
-@torch.no_grad()
-def backward(
-    layers: Layers,
-    forward: Forward,
-    outputs_cotangent: Tensor,
-    tangent: Tangent | None = None,
-    gradients_cotangent: Tensor | None = None,
-    hessian: Hessian | None = None,
-) -> Gradients:
-    """Return the gradient of each parameter.
+class Passes:
+    """The passes over a batch: forward when built, then the methods in their order, each once.
 
     Parameters
     ----------
-    layers : Layers
-    forward : Forward
-    outputs_cotangent : Tensor of shape (M, B, C)
-    tangent : Tangent, optional
-        Given with `gradients_cotangent`.
-    gradients_cotangent : Tensor of shape (M, n, n_features), optional
-        Of the input gradients.
-    hessian : callable, optional
-        Maps ḡ_L (M, n, C) to ``(∂²t/∂z²)ᵀ ḡ_L``. None is zero.
+    layers : list of Layer
+        New ones: they belong to this batch.
+    embedding : Embedding or None
+    X : Tensor of shape (B, n_features)
+    n_rows : int
+        Input gradients are taken at the first n rows.
 
-    Returns
-    -------
-    list of Tensor
-        In the order of the module's parameters: the embedding's, then weight and bias of each
-        layer.
-
-    Raises
-    ------
-    RuntimeError
-        If called again.
+    Attributes
+    ----------
+    outputs : Tensor of shape (M, B, C)
     """
-    if not forward.inputs:
-        raise RuntimeError("Got a second pullback of an evaluation, but expected one.")
-    reverse = None
-    a_bar = outputs_cotangent
-    if tangent is not None and gradients_cotangent is not None:
-        reverse = _reverse_tangent(layers, forward, tangent, gradients_cotangent)
-        if hessian is not None:
-            a_bar = _add_to_first_rows(a_bar.clone(), hessian(reverse.last_g_bar))
-    gradients: Gradients = []  # from the last parameter to the first
-    for index in reversed(range(len(layers.affine))):
-        h = forward.inputs.pop()
-        products = [(a_bar, h)]
-        if tangent is not None and reverse is not None:
-            products.append((tangent.layer_gradients[index], reverse.p_bars[index]))
-        gradients += [a_bar.sum(1), _weight_gradient(products)]
-        if not index:
-            break
-        a_bar = torch.bmm(a_bar, layers.affine[index][0], out=h)
-        a_bar.mul_(forward.hidden[index - 1].slope)
-        if reverse is not None and (curved := reverse.curved[index - 1]) is not None:
-            _add_to_first_rows(a_bar, curved)
-    if (embedded := forward.embedding) is not None:
-        # Nothing needs the cotangent of the raw columns.
-        _, of_components = _split(layers.affine[0][0], embedded.parameters)
-        slope_bar = None if reverse is None else reverse.slope_bar
-        of_embedding = _embedding_gradients(embedded, torch.bmm(a_bar, of_components), slope_bar)
-        gradients += reversed(of_embedding)
-    return gradients[::-1]
+
+    @torch.no_grad()
+    def __init__(
+        self, layers: list[Layer], embedding: Embedding | None, X: Tensor, n_rows: int
+    ) -> None:
+        self.layers = layers
+        self.n_rows = n_rows
+        self.embedding = embedding
+        h = X.expand(len(layers[0].bias), *X.shape)
+        if embedding is not None:
+            h = torch.cat([h, embedding.forward(X, n_rows)], dim=-1)
+        self.inputs = [h]  # h_{l−1} of each layer; `backward` takes them out.
+        self.layer_gradients: list[Tensor] = []  # g_l, from the last layer to the first
+        self.outputs = layers[0].affine(h)
+        for layer in layers[1:]:
+            h, slope, curvature = DERIVATIVES[layer.activation](self.outputs, n_rows)
+            if layer.mask is not None:
+                mask = layer.mask(h)
+                h.mul_(mask)
+                slope.mul_(mask)
+                if curvature is not None:
+                    curvature.mul_(mask[:, :n_rows])
+            layer.slope, layer.curvature = slope, curvature
+            self.inputs.append(h)
+            self.outputs = layer.affine(h)
+
+    @torch.no_grad()
+    def input_gradients(self, g: Tensor) -> Tensor:
+        """Return G (M, n, n_features), given g_L = ∂t/∂z (M, n, C)."""
+        for layer in reversed(self.layers):
+            self.layer_gradients.append(g)
+            g = layer.through_activation(torch.bmm(g, layer.weight))
+        return g if self.embedding is None else self.embedding.input_gradients(g)
+
+    @torch.no_grad()
+    def backward(
+        self,
+        hessian: Hessian | None,
+        outputs_cotangent: Tensor,
+        gradients_cotangent: Tensor | None = None,
+    ) -> Gradients:
+        """Return the gradient of each parameter, in the order of the module's parameters.
+
+        Parameters
+        ----------
+        hessian : callable or None
+            Maps ḡ_L (M, n, C) to ``(∂²t/∂z²)ᵀ ḡ_L``. None is zero.
+        outputs_cotangent : Tensor of shape (M, B, C)
+        gradients_cotangent : Tensor of shape (M, n, n_features), optional
+            Of the input gradients, if they have been taken.
+
+        Returns
+        -------
+        list of Tensor
+
+        Raises
+        ------
+        RuntimeError
+            If called again.
+        """
+        if not self.inputs:
+            raise RuntimeError("Got a second pullback of an evaluation, but expected one.")
+        a_bar = outputs_cotangent
+        p_bars: list[Tensor] = []  # p̄_l of each layer, if the input gradients have a cotangent
+        if gradients_cotangent is not None:
+            bar = gradients_cotangent
+            if self.embedding is not None:
+                bar = self.embedding.reverse(bar)
+            for layer in self.layers:
+                p_bars.append(layer.through_activation(bar))
+                bar = torch.bmm(p_bars[-1], layer.weight.mT)  # ḡ_l
+            if hessian is not None:
+                a_bar = a_bar.clone()
+                a_bar[:, : self.n_rows] += hessian(bar)
+        gradients: Gradients = []  # from the last parameter to the first
+        for layer in reversed(self.layers):
+            h = self.inputs.pop()
+            reverse = (self.layer_gradients.pop(0), p_bars.pop()) if p_bars else ()
+            gradients += [a_bar.sum(1), _weight_gradient(a_bar, h, *reverse)]
+            if layer.slope is not None:
+                a_bar = torch.bmm(a_bar, layer.weight, out=h).mul_(layer.slope)
+            if layer.curvature is not None and p_bars:
+                a_bar[:, : self.n_rows] += layer.curvature
+        if self.embedding is not None:
+            # Nothing needs the cotangent of the raw columns.
+            of_components = self.layers[0].weight[..., -self.embedding.slope.shape[-1] :]
+            gradients += self.embedding.gradients(torch.bmm(a_bar, of_components))
+        return gradients[::-1]
 
 
-def _reverse_tangent(
-    layers: Layers, forward: Forward, tangent: Tangent, gradients_cotangent: Tensor
-) -> _TangentReverse:
-    """Pull a cotangent V of the input gradients back through the pass that computed them."""
-    p_bar, slope_bar = gradients_cotangent, None
-    n_rows = p_bar.shape[1]
-    if (embedded := forward.embedding) is not None and tangent.at_components is not None:
-        at_columns = p_bar[..., embedded.parameters.features]
-        n_components = embedded.parameters.bias.shape[-1]
-        at_components = at_columns.repeat_interleave(n_components, dim=-1)
-        slope_bar = at_components * tangent.at_components
-        p_bar = torch.cat([p_bar, at_components * embedded.slope], dim=-1)
-    p_bars: list[Tensor] = [p_bar]
-    g_bar = torch.bmm(p_bar, layers.affine[0][0].mT)
-    for (weight, _), (_, slope, _), curvature in zip(
-        layers.affine[1:], forward.hidden, tangent.curvatures, strict=True
-    ):
-        if curvature is not None:
-            curvature.mul_(g_bar)
-        p_bars.append(g_bar.mul_(slope[:, :n_rows]))
-        g_bar = torch.bmm(p_bars[-1], weight.mT)
-    return _TangentReverse(p_bars, tangent.curvatures, g_bar, slope_bar)
-
-
-def _weight_gradient(products: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum over products and rows: (M, rows, out), (M, rows, in) → (M, out, in)."""
-    (left, right), *more = products
+def _weight_gradient(left: Tensor, right: Tensor, *more: Tensor) -> Tensor:
+    """Sum over rows, of another pair too: (M, rows, out), (M, rows, in) → (M, out, in)."""
     # A matrix product is up to three times as fast with its short side first.
     if right.shape[-1] < left.shape[-1]:
-        transposed = _weight_gradient([(right, left) for left, right in products])
-        return transposed.mT.contiguous()
+        return _weight_gradient(right, left, *reversed(more)).mT.contiguous()
     gradient = torch.bmm(left.mT, right)
-    for left, right in more:
+    if more:
+        left, right = more
         gradient.baddbmm_(left.mT, right)
     return gradient
-
-
-def _split(values: Tensor, embedding: Embedding) -> tuple[Tensor, Tensor]:
-    """Split the inputs of the first layer, on the last axis, into columns and components."""
-    n_columns = values.shape[-1] - embedding.bias[0].numel()
-    return values[..., :n_columns], values[..., n_columns:]
-
-
-def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return h Wᵀ + b for each member."""
-    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
-
-
-def _add_to_first_rows(values: Tensor, addition: Tensor) -> Tensor:
-    values[:, : addition.shape[1]] += addition
-    return values
-
-
-def mask(layers: Layers, index: int, h: Tensor) -> Tensor:
-    """Return the dropout of a hidden layer (M, B, H)."""
-    draws, rate = layers.dropout[index]
-    return dropout_mask(draws, h.shape[1:], rate, h.dtype)
-
-
-def _drop(derivatives: Derivatives, mask: Tensor) -> None:
-    value, slope, curvature = derivatives
-    value.mul_(mask)
-    slope.mul_(mask)
-    if curvature is not None:
-        curvature.mul_(mask[:, : curvature.shape[1]])
-
-
-def embed(embedding: Embedding, X: Tensor, n_rows: int) -> EmbeddingForward:
-    """Embed rows (B, n_features), with slopes at the first `n_rows`."""
-    numbers = X[:, embedding.features].T.unsqueeze(1).contiguous()
-    frequency = embedding.frequency.unsqueeze(-1)
-    angle = torch.addcmul(embedding.phase.unsqueeze(-1), frequency, numbers)
-    sin, cos = torch.sin(angle), angle.cos_()
-    sloped = -frequency * sin[..., :n_rows]
-    weight = embedding.weight.flatten(0, 1)  # (M · D, F, K)
-    bias = embedding.bias.flatten(0, 1).unsqueeze(-1)
-    value = torch.baddbmm(bias, weight.mT, cos.flatten(0, 1))
-    slope = torch.bmm(weight.mT, sloped.flatten(0, 1))
-    by_column = cos.shape[:2]
-    return EmbeddingForward(
-        embedding,
-        _rows_first(value, by_column),
-        _rows_first(slope, by_column),
-        numbers,
-        cos,
-        sin,
-        sloped,
-    )
-
-
-def _embedding_gradients(
-    forward: EmbeddingForward, value_cotangent: Tensor, slope_cotangent: Tensor | None
-) -> list[Tensor]:
-    """Return the gradients of frequency, phase, weight and bias."""
-    weight = forward.parameters.weight.flatten(0, 1)
-    e_bar = _rows_last(value_cotangent, weight)
-    weight_bar = torch.bmm(e_bar, forward.cos.flatten(0, 1).mT)
-    angle_bar = torch.bmm(weight, e_bar).view_as(forward.sin).mul_(forward.sin)  # −ᾱ
-    through_slopes = None
-    if slope_cotangent is not None:
-        first = slice(slope_cotangent.shape[1])
-        slope_bar = _rows_last(slope_cotangent, weight)
-        weight_bar.baddbmm_(slope_bar, forward.sloped.flatten(0, 1).mT)
-        at_slopes = torch.bmm(weight, slope_bar).view_as(forward.sloped)
-        frequency = forward.parameters.frequency.unsqueeze(-1)
-        angle_bar[..., first] += frequency * forward.cos[..., first] * at_slopes
-        through_slopes = at_slopes.mul_(forward.sin[..., first]).sum(-1)
-    phase_bar = angle_bar.sum(-1).neg_()
-    frequency_bar = angle_bar.mul_(forward.numbers).sum(-1).neg_()
-    if through_slopes is not None:
-        frequency_bar -= through_slopes
-    by_column = forward.cos.shape[:2]
-    return [
-        frequency_bar,
-        phase_bar,
-        weight_bar.mT.unflatten(0, by_column),
-        e_bar.sum(-1).unflatten(0, by_column),
-    ]
-
-
-def _rows_first(values: Tensor, by_column: torch.Size) -> Tensor:
-    """(M · D, K, rows) → (M, rows, D · K)."""
-    return values.view(*by_column, *values.shape[1:]).flatten(1, 2).mT
-
-
-def _rows_last(values: Tensor, weight: Tensor) -> Tensor:
-    """(M, rows, D · K) → (M · D, K, rows), for a weight (M · D, F, K)."""
-    return values.mT.reshape(len(weight), weight.shape[-1], -1)
 
 
 def _silu(a: Tensor, n_rows: int) -> Derivatives:
@@ -356,10 +268,10 @@ def _silu(a: Tensor, n_rows: int) -> Derivatives:
     # lerp(x, y, t) = x + t (y − x), in one pass over memory: s + a s (1 − s).
     slope = torch.lerp(value, s.new_ones(1), s)
     if not n_rows:
-        return Derivatives(value, slope, None)
+        return value, slope, None
     # The curvature is (1 − s) (2 slope − value).
     curvature = torch.lerp(value[:, :n_rows], slope[:, :n_rows], 2.0)
-    return Derivatives(value, slope, curvature.addcmul_(curvature, s[:, :n_rows], value=-1))
+    return value, slope, curvature.addcmul_(curvature, s[:, :n_rows], value=-1)
 
 
 def _sigmoid(a: Tensor) -> Tensor:
@@ -369,12 +281,12 @@ def _sigmoid(a: Tensor) -> Tensor:
     """
     n_pieces = max(1, min(torch.get_num_threads(), -(-a.numel() // _FEWEST_OF_A_THREAD)))
     share = -(-a.numel() // n_pieces)
-    if a.device.type != "cpu" or not (share % _AT_A_TIME or a[0].numel() % _AT_A_TIME):
-        return torch.sigmoid(a)
-    s = torch.empty_like(a)
-    for of_member, out in zip(a, s, strict=True):
-        torch.sigmoid(of_member, out=out)
-    return s
+    if a.is_cpu and (share % _AT_A_TIME or a[0].numel() % _AT_A_TIME):
+        s = torch.empty_like(a)
+        for of_member, out in zip(a, s, strict=True):
+            torch.sigmoid(of_member, out=out)
+        return s
+    return torch.sigmoid(a)
 
 
 def _gelu(a: Tensor, n_rows: int) -> Derivatives:
@@ -384,26 +296,26 @@ def _gelu(a: Tensor, n_rows: int) -> Derivatives:
     if n_rows:
         curvature = torch.square(a[:, :n_rows]).neg_().add_(2).mul_(pdf[:, :n_rows])
     slope = torch.addcmul(cdf, a, pdf)
-    return Derivatives(a.mul_(cdf), slope, curvature)
+    return a.mul_(cdf), slope, curvature
 
 
 def _tanh(a: Tensor, n_rows: int) -> Derivatives:
     value = a.tanh_()
     slope = torch.square(value).neg_().add_(1)
     curvature = torch.mul(value[:, :n_rows], slope[:, :n_rows]).mul_(-2) if n_rows else None
-    return Derivatives(value, slope, curvature)
+    return value, slope, curvature
 
 
 def _relu(a: Tensor, n_rows: int) -> Derivatives:  # noqa: ARG001 (its curvature is zero)
     slope = (a > 0).to(a.dtype)
-    return Derivatives(a.relu_(), slope, None)
+    return a.relu_(), slope, None
 
 
 # Each takes preactivations (M, B, H), which it overwrites because nothing else needs them, and the
 # number of rows that need a curvature.
-_DERIVATIVES: dict[str, Callable[[Tensor, int], Derivatives]] = {
-    "gelu": _gelu,
-    "relu": _relu,
-    "silu": _silu,
-    "tanh": _tanh,
+DERIVATIVES = {
+    nn.GELU: _gelu,
+    nn.ReLU: _relu,
+    nn.SiLU: _silu,
+    nn.Tanh: _tanh,
 }
