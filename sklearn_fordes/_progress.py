@@ -45,7 +45,8 @@ class Progress:
             self._bar.update(n)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._write(f"{self.unit} {self.n_done} of at most {self.total}, {note}")
+            where = f"{self.unit} {self.n_done} of at most {self.total}"
+            self._write(", ".join(filter(None, [where, note])))
 
     def close(self, summary: str) -> None:
         """Say how the work ended."""

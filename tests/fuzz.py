@@ -1,8 +1,10 @@
 """Random tables, targets and parameters: a case is made from its seed and index alone.
 
-``python tests/fuzz.py --seed 1 --n 3000`` prints what fails; ``--case 17`` runs a case alone. A case passes if the estimator fits, and then predicts finite float64 numbers for the
-training rows and for other ones, or refuses its input by a ValueError or TypeError that names what
-is wrong and leaves the estimator as it was. Warnings must be worth reading.
+``python tests/fuzz.py --seed 1 --n 3000`` prints what fails; ``--case 17`` runs a case alone.
+
+A case passes if the estimator fits, and then predicts finite float64 numbers for the training rows
+and for other ones, or refuses its input by a ValueError or TypeError that names what is wrong and
+leaves the estimator as it was. Warnings must be worth reading.
 """
 
 import argparse

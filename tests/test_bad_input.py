@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
@@ -89,11 +90,40 @@ def test_a_wrong_number_of_rows_at_a_time_is_refused_in_fit(small, binary, value
         small(iterator_valid__batch_size=value).fit(*binary)
 
 
-def test_unknown_parameter(small):
-    with pytest.raises(TypeError, match="unexpected parameter 'n_memebers', but expected one"):
-        small(n_memebers=3)
-    with pytest.raises(ValueError, match="Invalid parameter 'n_memebers'"):
-        small().set_params(n_memebers=3)
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("n_memebers", "n_members"),
+        ("n_estimators", "n_members"),
+        ("learning_rate", "lr"),
+        ("eval_set", "X_val and y_val"),
+        ("quite_different", None),
+    ],
+)
+def test_an_unknown_name_raises_an_error_with_the_near_one(small, binary, name, near):
+    message = f"unexpected {{}} {name!r}, but expected one .*"
+    message += f"Did you mean {near}" if near else r"callbacks__\.$"
+    with pytest.raises(TypeError, match=message.format("parameter")):
+        small(**{name: 3})
+    with pytest.raises(ValueError, match=message.format("parameter")):
+        small().set_params(**{name: 3})
+    with pytest.raises(TypeError, match=message.format("argument of fit")):
+        small().fit(*binary, **{name: 3})
+
+
+class DropsRows(StandardScaler):
+    def fit_transform(self, X, y=None):
+        return super().fit_transform(X)[1:]
+
+
+def test_errors_of_the_users_encoder_name_it(small, binary):
+    X, y = binary
+    with pytest.raises(
+        ValueError, match=r"Got encoder=DropsRows\(\) that can't .*: it made 179 rows"
+    ):
+        small(encoder=DropsRows()).fit(X, y)
+    with pytest.raises(ValueError, match=r"Got encoder=PCA.* that can't be used: n_components=50"):
+        small(encoder=PCA(50)).fit(X, y)
 
 
 class ReturnsTuple(MLP):
@@ -199,8 +229,14 @@ WRONG_DATA = {
     "Got X_val and y_val that can't be used: X has 5 features": (
         lambda X, y: (X, y, None, X[:, :5], y)
     ),
-    "Got column 'when' of type Datetime.*, but expected numb": (
+    "the encoder makes no column": (
         lambda X, y: (pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)}), y)
+    ),
+    "Got y with 2 missing labels, the first in row 1,": (
+        lambda X, y: (X[:4], np.array(["a", None, "b", np.nan], dtype=object))
+    ),
+    r"Got y with labels of several types, \['int', 'str'\]": (
+        lambda X, y: (X[:4], np.array(["a", 1, "b", 2], dtype=object))
     ),
 }
 
@@ -239,7 +275,7 @@ NOT_A_NUMBER = "could not convert string to float: 'many'"
         (None, np.nan, NOT_FINITE),
         (None, np.inf, NOT_FINITE),
         (None, "many", NOT_A_NUMBER),
-        ("auto", np.inf, "Got infinity in column 2, but expected"),
+        ("auto", np.inf, "Got inf in column 2, but expected finite"),
     ],
 )
 def test_a_cell_that_can_not_be_read_raises_an_error(small, binary, encoder, value, message):
@@ -255,7 +291,7 @@ def test_text_in_a_column_of_numbers_raises_an_error(small, binary):
     X, y = binary[0].astype(object), binary[1]
     model = small().fit(X, y)
     X[3, 2] = "many"
-    with pytest.raises(ValueError, match="Got 'many' in column 2, but expected numbers"):
+    with pytest.raises(ValueError, match="Got 'many' in column 2, but expected finite numbers"):
         model.predict(X)
 
 

@@ -159,3 +159,31 @@ assert "torch._dynamo" not in sys.modules
 """
     nowhere = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": "/proc/none", "TMPDIR": "/proc/none"}
     subprocess.run([sys.executable, "-c", code], check=True, env=nowhere)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="This system does not fork.")
+def test_a_forked_process_raises_an_error_instead_of_waiting_for_threads():
+    code = """
+import os
+import numpy as np
+import torch
+from sklearn_fordes import FoRDEClassifier
+
+torch.set_num_threads(2)
+X = np.random.default_rng(0).normal(size=(2000, 20))
+model = FoRDEClassifier(5, max_epochs=1, device="cpu", random_state=0).fit(X, X[:, 0] > 0)
+expected = model.predict_proba(X)
+child = os.fork()
+if not child:
+    code = 1
+    try:
+        model.predict_proba(X)
+    except RuntimeError as error:
+        torch.set_num_threads(1)
+        is_equal = np.allclose(model.predict_proba(X), expected, atol=1e-6)
+        code = 0 if "forked" in str(error) and is_equal else 2
+    finally:
+        os._exit(code)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

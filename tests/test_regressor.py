@@ -97,12 +97,15 @@ def test_quantiles_invert_the_distribution_of_the_mixture(waves):
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_constant_target_has_constant_predictions(waves, noise):
     X = waves[0][:100]
-    for constant in (0.0, 0.1, -1e6):
-        model = make_model(noise=noise, max_epochs=60).fit(X, np.full(len(X), constant))
-        assert model.target_scale_ == 1.0
-        np.testing.assert_allclose(model.predict(X), constant, atol=0.3)
+    for constant in (0.0, 0.1, -1e6, 1e-6, 1e-100):
+        model = make_model(noise=noise, max_epochs=10).fit(X, np.full(len(X), constant))
+        unit = abs(constant) or 1.0
+        mean, std = model.predict(X, return_std=True)
+        np.testing.assert_allclose(mean, constant, atol=1e-14 * unit)
+        assert (std > 0).all()
+        assert std.max() < 1e-14 * unit
         quantiles = model.predict(X, quantiles=[0.1, 0.5, 0.9])
-        np.testing.assert_allclose(quantiles, constant, atol=1)
+        np.testing.assert_allclose(quantiles, constant, atol=1e-14 * unit)
 
 
 def test_wrong_arguments_of_predictions_raise_errors(fitted, waves):

@@ -3,6 +3,7 @@
 import io
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -550,6 +551,37 @@ def test_progress_in_a_log_says_where_it_stands_and_how_it_ended(small, binary, 
     best = 1 + int(np.argmin(losses))
     assert last.startswith(f"training: {stopped} {len(losses)} epochs, best {best}, ")
     pickle.dumps(model)
+
+
+def test_predictions_of_many_rows_show_their_progress(small, binary, capfd, monkeypatch):
+    model = small(iterator_valid__batch_size=50).fit(*binary)
+    expected = model.predict_proba(binary[0])
+    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
+    capfd.readouterr()
+    np.testing.assert_array_equal(model.set_params(verbose=1).predict_proba(binary[0]), expected)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("prediction: row 50 of at most 200, ")
+    assert lines[-1].startswith("prediction: 200 rows, ")
+
+
+def test_a_fit_that_learns_nothing_warns(small):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)
+    with pytest.warns(ConvergenceWarning, match=r"The best validation loss, .* nothing was learnt"):
+        small(lr=1e-6, max_epochs=2, ema_decay=0).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = small(max_epochs=20).fit(X, X[:, 0] > 0)
+    frequencies = np.bincount(X[:, 0] > 0) / 300
+    assert min(e["valid_loss"] for e in model.history_) < -np.log(frequencies).max()
+
+
+def test_a_fit_that_can_not_predict_is_refused(small):
+    X = np.arange(4.0)[:, None]
+    model = small(lr=1e30, max_epochs=1, early_stopping=False)
+    with pytest.raises(ValueError, match=r"Got a .* that is not finite .* Lower lr"):
+        model.fit(X, [0, 1, 0, 1])
+    assert not hasattr(model, "fitted_")
 
 
 def test_progress_in_a_terminal_is_a_bar(small, binary, monkeypatch):

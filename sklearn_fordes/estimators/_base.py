@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, training
+from sklearn_fordes._progress import Progress
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
@@ -76,6 +77,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         X_repulsion: Any = None,
+        **unknown: Any,
     ) -> Self:
         """Fit the ensemble.
 
@@ -105,7 +107,16 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         ValueError
             If a parameter or an input is not as expected, or training diverges. The estimator is
             then as it was before the call.
+        TypeError
+            If there is an argument of another name.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If training is interrupted, or learns nothing that helps on the validation rows.
         """
+        for name in unknown:
+            raise TypeError(self._unexpected(name, "argument of fit"))
         new = self._copied(*_LEARNT)
         rows, valid = new._rows(X, y, sample_weight).of_mean_weight_one(), None
         split, *seeds = _seeds(new.random_state)
@@ -164,7 +175,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         else:
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
-            encoded = encoder.fit_transform(data.X, data.y)
+            encoded = self._first_encoded(encoder, data)
             shape = np.shape(encoded)[1:]
             if 0 in shape:
                 raise ValueError(
@@ -197,7 +208,35 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 state.load_into(net)
             ended = training.train(net, rows)
         self._set_learnt(fitted, net)
+        if valid_rows is not None:
+            self._warn_if_nothing_was_learnt(rows, valid_rows)
         return ended
+
+    def _warn_if_nothing_was_learnt(self, rows: Any, valid: Any) -> None:
+        """Compare the best validation loss with that of a constant prediction."""
+        constant = self.fitted_.likelihood.constant_loss(
+            rows.y, rows.sample_weight, valid.y, valid.sample_weight
+        )
+        best = min(epoch["valid_loss"] for epoch in self.history_)
+        if best >= constant:
+            warnings.warn(
+                f"The best validation loss, {best:.4g}, is no better than that of predicting the "
+                f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
+                "more epochs, another lr or more rows, and look at encoder_.report().",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _first_encoded(self, encoder: Any, data: TrainingData) -> Any:
+        """Fit the encoder, and return what it makes of the training rows."""
+        if isinstance(self.encoder, str | None):
+            return encoder.fit_transform(data.X, data.y)
+        with naming_argument(f"encoder={self.encoder!r}"):
+            encoded = encoder.fit_transform(data.X, data.y)
+            n_rows = np.shape(encoded)[0]
+            if n_rows != len(data.y):
+                raise ValueError(f"it made {n_rows} rows of {len(data.y)}.")
+        return encoded
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
@@ -287,9 +326,17 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
     def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs, with rows along an axis."""
         now = self._as_fitted()
-        compute = getattr(now.fitted_.likelihood, method)
+        compute, X = getattr(now.fitted_.likelihood, method), now._checked(X)
+        n_rows = X.shape[0]
+        progress = Progress("prediction", n_rows, "row") if now.verbose else None
+        chunks = []
         # Chunk by chunk, so that outputs of all rows are never held.
-        chunks = [compute(z, *arguments) for z in now.fitted_.outputs(now._checked(X))]
+        for outputs in now.fitted_.outputs(X):
+            chunks.append(compute(outputs, *arguments))
+            if progress:
+                progress.advance(outputs.shape[1])
+        if progress:
+            progress.close(f"{n_rows} rows")
         return np.concatenate(chunks, axis=axis)
 
     @property

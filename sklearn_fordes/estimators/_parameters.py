@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, Union
 
 import numpy as np
@@ -23,6 +25,20 @@ RepulsionLike = Union[
     "particles.Repulsion",
 ]
 LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
+# Of libraries that users come from.
+_NAMES_ELSEWHERE = {
+    "alpha": "weight_decay",
+    "epochs": "max_epochs",
+    "eval_set": "X_val and y_val, arguments of fit",
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "max_iter": "max_epochs",
+    "n_epochs": "max_epochs",
+    "n_estimators": "n_members",
+    "n_models": "n_members",
+    "patience": "n_iter_no_change",
+    "seed": "random_state",
+}
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -48,11 +64,18 @@ class Parameters(BaseEstimator):
         # Not the names of `__signature__`, which is a subclass's where that has its own parameters.
         for name in kwargs:
             if not name.startswith(PREFIXES):
-                raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}, but expected one "
-                    f"of its signature, or one that begins with {', '.join(PREFIXES)}."
-                )
+                raise TypeError(self._unexpected(name, "parameter"))
         self.__dict__.update(arguments, **kwargs)
+
+    def _unexpected(self, name: str, what: str) -> str:
+        """Return an error about an unknown name, with the one that may be meant."""
+        known = [*inspect.signature(type(self)).parameters, "X_val", "y_val", "X_repulsion"]
+        near = _NAMES_ELSEWHERE.get(name) or next(iter(get_close_matches(name, known)), None)
+        hint = f" Did you mean {near}?" if near else ""
+        return (
+            f"{type(self).__name__} got an unexpected {what} {name!r}, but expected one of its "
+            f"signature, or a parameter that begins with {', '.join(PREFIXES)}.{hint}"
+        )
 
     def _parts(self, *prefixes: str) -> dict[str, Any]:
         """Return the parameters of the net's parts that begin with one of `prefixes`."""
@@ -86,6 +109,10 @@ class Parameters(BaseEstimator):
                     f"set it of: repulsion=Repulsion({repulsion!r})."
                 )
         parts = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
+        known = self._get_param_names()
+        for name in params:
+            if name.partition("__")[0] not in known:
+                raise ValueError(self._unexpected(name, "parameter"))
         super().set_params(**params)
         self.__dict__.update(parts)
         return self
@@ -124,16 +151,19 @@ class Parameters(BaseEstimator):
                     "a class to pass it to."
                 )
             return self.module
-        sizes = np.atleast_1d(self.hidden_layer_sizes)
-        is_whole = not sizes.size or (sizes.dtype.kind in "iu" and sizes.min() >= 1)
-        if sizes.ndim > 1 or not is_whole:
+        given = self.hidden_layer_sizes
+        sizes = [given] if isinstance(given, Integral) or not np.iterable(given) else given
+        is_count = [
+            isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in sizes
+        ]
+        if not all(is_count):
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
         offered = {
             "n_features": int(np.prod(shape)),
             "n_outputs": n_outputs,
-            "hidden_layer_sizes": tuple(sizes.tolist()),
+            "hidden_layer_sizes": tuple(map(int, sizes)),
             "embedded_features": list(getattr(encoder, "continuous_", ())),
         }
         module = self.module or partial(networks.MLP, dropout=self._dropout)

@@ -327,8 +327,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             mean = np.average(y, weights=weight)
             deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
             limits = np.finfo(np.float64)
-            is_constant = deviation < 8 * limits.eps  # Rounding apart.
-            scale = 1.0 if is_constant else magnitude * deviation
+            # A constant, but for rounding, is predicted as exactly as its unit can be written.
+            scale = magnitude * (deviation if deviation > 8 * limits.eps else limits.eps)
             if not limits.tiny**0.5 < scale < limits.max**0.5:
                 raise ValueError(
                     f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.model_selection import train_test_split
@@ -142,12 +143,39 @@ def training_data(
     TrainingData
     """
     is_number = isinstance(estimator, RegressorMixin)
+    if not is_number:
+        _check_labels(y)
     y = _check_y(y, y_numeric=is_number, estimator=estimator)
     if is_number and y.dtype.kind not in "biuf":
         raise ValueError(f"Got y of type {y.dtype}, but expected numbers.")
     check_consistent_length(X, y)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return TrainingData(X, y, weight)
+
+
+def _check_labels(y: Any) -> None:
+    """Refuse labels that are missing, or that cannot be sorted, by saying which.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing, or labels are of several types.
+    """
+    labels = np.asarray(y)
+    if labels.dtype.kind != "O":
+        return
+    is_missing = np.asarray(pd.isna(labels))
+    if is_missing.any():
+        first = np.flatnonzero(is_missing)[0]
+        raise ValueError(
+            f"Got y with {is_missing.sum()} missing labels, the first in row {first}, but expected "
+            "a label in every row: leave rows without one out."
+        )
+    types = sorted({type(label).__name__ for label in labels.ravel().tolist()})
+    if len(types) > 1 and "str" in types:
+        raise ValueError(
+            f"Got y with labels of several types, {types}, but expected labels of one type."
+        )
 
 
 @contextmanager

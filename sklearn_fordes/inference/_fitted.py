@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
 
 # Rows encoded at once, so that memory does not grow with the table.
 _ROWS_ENCODED_AT_ONCE = 65_536
+# The process in which torch has computed with several threads, if any has.
+_process_of_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class FittedEnsemble:
         ValueError
             If a value is no number, missing or too large for the network's precision.
         """
+        _expect_threads_that_work()
         dtype = self.members.dtype
         array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
         try:
@@ -200,6 +204,7 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
     grad : bool
         Whether autograd follows.
     """
+    _expect_threads_that_work()
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(grad),
@@ -207,6 +212,27 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
     ):
         yield
+
+
+def _expect_threads_that_work() -> None:
+    """Refuse to wait for threads that a fork did not copy.
+
+    Raises
+    ------
+    RuntimeError
+        If this process was forked from one whose threads have computed. Their pool is gone, and
+        OpenMP would wait for it for ever.
+    """
+    global _process_of_threads
+    if torch.get_num_threads() == 1:
+        return
+    if _process_of_threads not in (None, os.getpid()):
+        raise RuntimeError(
+            "Got a process forked after its parent had computed with several threads, in which "
+            "torch would hang. Start processes by 'spawn' or 'forkserver', or call "
+            "torch.set_num_threads(1) in the child first."
+        )
+    _process_of_threads = os.getpid()
 
 
 def available_device(device: str | torch.device) -> torch.device:

@@ -75,6 +75,10 @@ class Likelihood(ABC):
         """Return the members' losses as a share of a constant prediction's loss, (M,)."""
 
     @abstractmethod
+    def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the outputs (C,) that predict the distribution of targets (B,) at every row."""
+
+    @abstractmethod
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the members' equal mixture in each row, (B,)."""
 
@@ -85,6 +89,23 @@ class Likelihood(ABC):
     @abstractmethod
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the uncertainty of the mixture; arrays of shape (B,)."""
+
+    def constant_loss(
+        self, y: Tensor, weight: Tensor | None, at: Tensor, weight_at: Tensor | None
+    ) -> float:
+        """Return the loss, as validation computes it, of predicting the distribution of `y`.
+
+        Parameters
+        ----------
+        y : Tensor of shape (B,)
+        weight : Tensor of shape (B,) or None
+        at : Tensor of shape (N,)
+            Targets to predict.
+        weight_at : Tensor of shape (N,) or None
+        """
+        outputs = self.constant_outputs(y, weight)
+        losses = self.mixture_losses(outputs.expand(1, len(at), -1), at)
+        return float((losses if weight_at is None else losses * weight_at).mean())
 
     def gradient_target_derivatives(
         self, outputs: Tensor, y: Tensor

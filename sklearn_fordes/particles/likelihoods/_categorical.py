@@ -142,6 +142,11 @@ class CategoricalLikelihood(Likelihood):
         share = loss / math.log(outputs.shape[-1])
         return share if weight is None else share / positive(weight.mean())
 
+    def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the logarithms of the classes' shares, (C,)."""
+        counts = torch.bincount(y, weight, self.n_outputs).to(torch.float32)
+        return (counts / counts.sum()).clamp(min=torch.finfo(torch.float32).tiny).log()
+
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return ``−log mean_i p_i(y)`` in nats, (B,)."""
         return -logit(_log_of_mean(outputs), y)

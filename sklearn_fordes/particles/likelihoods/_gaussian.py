@@ -21,6 +21,10 @@ class GaussianLikelihood(RealLikelihood):
     n_outputs = 2
     outputs_are = "a mean and what softplus turns into a variance"
 
+    def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Return those of mean 0 and variance 1."""
+        return y.new_tensor([0.0, math.log(math.expm1(1.0))])
+
     def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of each member's Gaussian, (..., B) of (..., B, 2)."""
         mean, raw = outputs.unbind(-1)

@@ -37,6 +37,10 @@ class QuantileLikelihood(RealLikelihood):
         below = torch.nn.functional.softplus(below + inverse_softplus[n_above:]).cumsum(-1)
         return torch.cat([median - below.flip(-1), median, median + above], dim=-1)
 
+    def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Return those of a standard normal distribution."""
+        return y.new_zeros(self.n_outputs)
+
     def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return twice the mean pinball loss over the levels (M, B), and its gradient.
 
