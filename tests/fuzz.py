@@ -205,7 +205,7 @@ NAMED = (
     "sample",
     "rows",
 )
-NAMED += ("loss", "epoch", "shape", "frame", "encoder", "module", "weight")
+NAMED += ("lengthscale", "loss", "epoch", "shape", "frame", "encoder", "module", "weight")
 WORTH_READING = ("Hardly any value", "hold text that is read as numbers", "feature names")
 WORTH_READING += ("number of unique classes",)
 

@@ -81,7 +81,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Determines the initial weights, the held-out rows, the batches and dropout, as in
         `FoRDEClassifier`.
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show the progress of epochs, and of predictions, on standard error: a bar in a
+        terminal, lines in a log. The last line says how many epochs there were, and the best one.
     **kwargs
         Parameters of the net's parts, as in `FoRDEClassifier`.
 
@@ -328,7 +329,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
             limits = np.finfo(np.float64)
             # A constant, but for rounding, is predicted as exactly as its unit can be written.
-            scale = magnitude * (deviation if deviation > 8 * limits.eps else limits.eps)
+            is_constant = deviation < 8 * limits.eps
+            scale = min(magnitude * limits.eps, 1.0) if is_constant else magnitude * deviation
             if not limits.tiny**0.5 < scale < limits.max**0.5:
                 raise ValueError(
                     f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "
