@@ -96,6 +96,8 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             Rows without a target at which the members ought to disagree. Members are compared at
             rows drawn from these too, as many as of each batch. Where a class is needed, it is the
             one that the ensemble predicts.
+        **unknown
+            Nothing: the error about another argument names the one that may be meant.
 
         Returns
         -------
