@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from skorch.dataset import Dataset
 from torch import Tensor
-from torch.utils.data import Dataset
 
 # Inputs by name ("X", and "sample_weight" and "extra_inputs" if there are any), and targets.
 Batch = tuple[dict[str, Tensor], Tensor | None]
@@ -18,7 +18,7 @@ Batch = tuple[dict[str, Tensor], Tensor | None]
 Batches = Iterable[Batch]
 
 
-class DeviceDataset(Dataset[Any]):
+class DeviceDataset(Dataset):
     """Rows of a table as tensors on one device.
 
     Parameters
