@@ -206,7 +206,7 @@ NAMED = (
     "rows",
 )
 NAMED += ("lengthscale", "loss", "epoch", "shape", "frame", "encoder", "module", "weight")
-WORTH_READING = ("Hardly any value", "hold text that is read as numbers", "feature names")
+WORTH_READING = ("Most values of the columns", "hold text that is read as numbers", "feature names")
 WORTH_READING += ("number of unique classes",)
 
 

@@ -72,7 +72,7 @@ def rows_of(X, rows):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Hardly any value", "ignore:Columns .* hold text that is read")
+@pytest.mark.filterwarnings("ignore:Most values", "ignore:Columns .* hold text that is read")
 @pytest.mark.filterwarnings("ignore:X (does not have|has) (valid )?feature names")
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(

@@ -21,7 +21,7 @@ from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE, NUMBER
 
 # A column of categories with a smaller share of its values in levels of their own is named.
-_LEAST_KEPT_SHARE = 0.1
+_LEAST_KEPT_SHARE = 0.5
 _SHARES = ("missing", "infrequent", "clipped")
 # Scaled numbers beyond it are as good as infinite, which no bound could be computed of.
 _LARGEST = 1e150
@@ -142,7 +142,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If text is read as numbers, or hardly anything of a column is encoded.
+            If text is read as numbers, or most values of a column are encoded alike.
         """
         table = as_table(X)
         return self._learn(table, read_columns(table))
@@ -365,10 +365,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         lost = [column.name for column in compress(columns, is_lost)]
         if lost:
             warnings.warn(
-                f"Hardly any value of the columns {lost} occurs in min_frequency="
-                f"{self.min_frequency} training rows, so that they are encoded as little or "
-                "nothing. Leave identifiers out; encode free text before, in a pipeline, with "
-                "skrub's StringEncoder or TextEncoder for example.",
+                f"Most values of the columns {lost} are encoded alike: they occur in fewer than "
+                f"min_frequency={self.min_frequency} training rows each, or there are more than "
+                f"max_levels={self.max_levels} levels. Leave identifiers out, convert dates by "
+                "pandas.to_datetime, and encode free text before, in a pipeline, with skrub's "
+                "StringEncoder or TextEncoder for example.",
                 stacklevel=4,
             )
 
