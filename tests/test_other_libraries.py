@@ -1,6 +1,7 @@
 """Libraries that take members, probabilities or scores of a fitted estimator."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from mapie.classification import SplitConformalClassifier
@@ -10,6 +11,8 @@ from pyod.utils.utility import score_to_label
 from skactiveml.classifier import SklearnClassifier
 from skactiveml.pool import QueryByCommittee
 from skactiveml.regressor import SklearnRegressor
+from sklearn.pipeline import make_pipeline
+from skrub import StringEncoder, TableVectorizer
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 
@@ -113,3 +116,21 @@ def test_skops_sees_all_types_of_a_file_and_loads_it(binary, kind):
     loaded = skops.io.loads(file, trusted=types)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     assert loaded.partial_fit(X, y).n_iter_ == 3
+
+
+def test_skrub_encodes_text_before_the_default_encoder():
+    rng = np.random.default_rng(0)
+    urgent = rng.random(300) < 0.5
+    words = np.array(["late order", "broken screen", "wrong colour", "two boxes"])
+    notes = [
+        f"{'please hurry' if u else 'no rush'}, {rng.choice(words)} {i}"
+        for i, u in enumerate(urgent)
+    ]
+    X = pd.DataFrame({"note": notes, "size": rng.normal(size=300)})
+    model = FoRDEClassifier(3, max_epochs=20, random_state=0)
+    text = TableVectorizer(high_cardinality=StringEncoder(n_components=5, random_state=0))
+    pipeline = make_pipeline(text, model).fit(X[:200], urgent[:200])
+    assert pipeline.score(X[200:], urgent[200:]) > 0.95
+    with pytest.warns(UserWarning, match=r"Most values of the columns \['note'\]"):
+        alone = model.fit(X[:200], urgent[:200])
+    assert alone.score(X[200:], urgent[200:]) < 0.7
