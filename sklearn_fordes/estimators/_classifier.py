@@ -101,7 +101,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, multiplied with `sample_weight`.
     device : str or torch.device, default="auto"
-        Where to train and predict. "auto" is CUDA where there is, else the CPU.
+        Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
+        the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
@@ -279,6 +280,22 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             In the order of `classes_`; finite, as the probabilities are positive.
         """
         return self._predicted(X, "predict_log")
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Score the classes by the logarithm of the mean probability.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Of two classes the log-odds of the second one, ``log(p / (1 - p))``, in nats. Of more
+            classes what `predict_log_proba` returns.
+        """
+        scores = self.predict_log_proba(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the most probable class.

@@ -74,7 +74,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     device : str or torch.device, default="auto"
-        Where to train and predict. "auto" is CUDA where there is, else the CPU.
+        Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
+        the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None

@@ -210,7 +210,7 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """Return the device named, or for "auto" the CUDA device if there is one, else the CPU.
+    """Return the device named, or for "auto" CUDA, XPU or MPS if there is one, else the CPU.
 
     Raises
     ------
@@ -218,13 +218,15 @@ def available_device(device: str | torch.device) -> torch.device:
         If torch knows no such device, or this machine has none.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        offered = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+        found = (name for name, backend in offered.items() if backend.is_available())
+        device = next(found, "cpu")
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).item()
+        known = torch.device(device)
+        torch.zeros(1, device=known).item()
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but expected "
             "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
         ) from error
-    return found
+    return known
