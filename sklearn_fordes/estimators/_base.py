@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, training
+from sklearn_fordes.estimators._importances import member_importances
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.estimators._validation import (
     TrainingData,
@@ -40,6 +41,7 @@ _LEARNT = (
     "_net_",
     "_then_",
     "_training_state_",
+    "_importances_",
 )
 
 
@@ -197,6 +199,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 state.load_into(net)
             ended = training.train(net, rows)
         self._set_learnt(fitted, net)
+        self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
@@ -328,9 +331,35 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         state = training.TrainingState.of(now.net_)._replace(members={}, optimizer={}).to_dict()
         alone = now._copied("_net_", n_members=1, _training_state_=state)
         return [
-            alone._copied(fitted_=now.fitted_.select([index]))
+            alone._copied(
+                fitted_=now.fitted_.select([index]),
+                _importances_=_of_member(vars(now).get("_importances_"), index),
+            )
             for index in range(now.fitted_.members.n_members)
         ]
+
+    @property
+    def member_importances_(self) -> NDArray[np.float64]:
+        """The importance of each column of X for each member, (n_members, n_features_in_).
+
+        Raises
+        ------
+        AttributeError
+            If there are none, because encoded columns can't be told apart by columns of X, or the
+            module has no input gradients.
+        """
+        importances = vars(self._as_fitted()).get("_importances_", "training has not ended")
+        if isinstance(importances, str):
+            raise AttributeError(
+                f"This {type(self).__name__} has no importances of columns, because {importances}."
+            )
+        return importances.copy()
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """The mean over members of `member_importances_`, (n_features_in_,)."""
+        mean: NDArray[np.float64] = self.member_importances_.mean(axis=0)
+        return mean
 
     # ---- scikit-learn and pickle
 
@@ -353,6 +382,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
                 self.fitted_.members.to(inference.available_device(self.device))
+
+
+def _of_member(importances: Any, index: int) -> Any:
+    """Return the importances of one member, or why there are none."""
+    return importances[[index]] if isinstance(importances, np.ndarray) else importances
 
 
 def _seeds(random_state: Any) -> Any:
