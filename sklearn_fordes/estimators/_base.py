@@ -6,6 +6,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -17,11 +18,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes.estimators._importances import member_importances
 from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._validation import (
+    CALLBACK_ATTRIBUTES,
+    CallbackSupportMixin,
     TrainingData,
     named_as_before,
     naming_argument,
     training_data,
+    with_callbacks,
 )
 from sklearn_fordes.preprocessing import as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
@@ -45,7 +50,7 @@ _LEARNT = (
 )
 
 
-class BaseFoRDE(Parameters, metaclass=ABCMeta):
+class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.
@@ -109,17 +114,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             then as it was before the call.
         """
         new = self._copied(*_LEARNT)
-        rows, valid = new._rows(X, y, sample_weight).of_mean_weight_one(), None
-        split, *seeds = _seeds(new.random_state)
-        if (X_val is None) != (y_val is None):
-            given = "y_val" if X_val is None else "X_val"
-            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
-        if X_val is not None:
-            with naming_argument("X_val and y_val"):
-                valid = new._rows(X_val, y_val).of_mean_weight_one()
-        elif new.early_stopping:
-            rows, valid = rows.hold_out(new._n_held_out(len(rows.y)), split)
-        if not new._train(rows, valid, X_repulsion, max_epochs=new.max_epochs, seeds=seeds):
+        if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
             warnings.warn(
                 f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
                 "and the fit is kept as it was then (with early stopping: as in the best epoch "
@@ -128,6 +123,29 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 stacklevel=2,
             )
         return self._adopt(new)
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, X_repulsion: Any
+    ) -> bool:
+        """Fit this copy, and return whether training came to its end."""
+        rows, valid = self._rows(X, y, sample_weight).of_mean_weight_one(), None
+        split, *seeds = _seeds(self.random_state)
+        if (X_val is None) != (y_val is None):
+            given = "y_val" if X_val is None else "X_val"
+            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
+        if X_val is not None:
+            with naming_argument("X_val and y_val"):
+                valid = self._rows(X_val, y_val).of_mean_weight_one()
+        elif self.early_stopping:
+            rows, valid = rows.hold_out(self._n_held_out(len(rows.y)), split)
+        tasks = tasks_of(self, X, y, sample_weight)
+        ended = self._train(
+            rows, valid, X_repulsion, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
+        )
+        if tasks is not None:
+            tasks.end()
+        return ended
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
@@ -149,6 +167,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         *,
         max_epochs: int,
         seeds: Any,
+        tasks: FitTasks | None = None,
     ) -> bool:
         """Set the fitted attributes of this copy, and return whether training came to its end.
 
@@ -194,7 +213,10 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             rows = training.DeviceDataset(
                 inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
             )
-            net = self._new_net(fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds)
+            around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
+            net = self._new_net(
+                fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
+            )
             if state:
                 state.load_into(net)
             ended = training.train(net, rows)
@@ -206,14 +228,29 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
         self.history_ = [
             {name: value for name, value in epoch.items() if name != "batches"}
-            for epoch in net.history
+            for epoch in list(net.history)[: net.n_epochs]
         ]
         self.n_iter_ = len(self.history_)
         self.__dict__.pop("_training_state_", None)  # That of the net before.
         # What may be changed in place later is copied.
         self._then_ = self._copied(
-            *_LEARNT, repulsion=copy(self.repulsion), lengthscale=copy(self.lengthscale)
+            *_LEARNT,
+            *CALLBACK_ATTRIBUTES,
+            repulsion=copy(self.repulsion),
+            lengthscale=copy(self.lengthscale),
         )
+
+    def _snapshot(self, fitted: inference.FittedEnsemble, net: Any) -> dict[str, Any]:
+        """Return what this copy would have learnt if training stopped between two epochs."""
+        then, members = self._copied(), [*range(fitted.members.n_members)]
+        then._set_learnt(fitted.select(members), net)
+        then.fitted_.members.eval()
+        # Its net is made anew if it is asked for, without moments: this one is being trained.
+        del then._net_
+        state = training.TrainingState.of(net)
+        state = state._replace(members={}, optimizer={}, history=state.history[: net.n_epochs])
+        then._training_state_ = state.to_dict()
+        return {name: value for name, value in vars(then).items() if name in _LEARNT}
 
     def _checked(self, X: Any, y: Any = "no_validation") -> Any:
         """Return a checked table, a frame or an array, or an array of rows without an encoder.
@@ -348,10 +385,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
             If there are none, because encoded columns can't be told apart by columns of X, or the
             module has no input gradients.
         """
-        importances = vars(self._as_fitted()).get("_importances_", "training has not ended")
-        if isinstance(importances, str):
+        importances = vars(self._as_fitted()).get("_importances_")
+        if not isinstance(importances, np.ndarray):
+            reason = importances or "its training has not ended"
             raise AttributeError(
-                f"This {type(self).__name__} has no importances of columns, because {importances}."
+                f"This {type(self).__name__} has no importances of columns, because {reason}."
             )
         return importances.copy()
 

@@ -42,9 +42,9 @@ def member_importances(fitted: Any, inputs: Any, n_features: int) -> NDArray[np.
         return f"there are no input gradients: {error}"
     if not np.isfinite(effects).all():
         return "some input gradients are not finite"
-    squares = np.zeros((len(effects), n_features))
-    np.add.at(squares, (slice(None), np.asarray(column_of)), effects**2)
-    importances = np.sqrt(squares)
+    squares = np.zeros((n_features, len(effects)))
+    np.add.at(squares, np.asarray(column_of), effects.T**2)
+    importances = np.sqrt(squares.T)
     # Of a member that no column moves, all columns are alike.
     importances[~importances.any(axis=1)] = 1.0
     return np.asarray(importances / importances.sum(axis=1, keepdims=True))

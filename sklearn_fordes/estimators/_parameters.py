@@ -141,9 +141,19 @@ class Parameters(BaseEstimator):
         return partial(module, **(taken | arguments))
 
     def _new_net(
-        self, fitted: Any, inputs: Any, lengthscale: Any, *, max_epochs: int, seeds: Any
+        self,
+        fitted: Any,
+        inputs: Any,
+        lengthscale: Any,
+        *,
+        max_epochs: int,
+        seeds: Any,
+        around: Any = ((), ()),
     ) -> Any:
-        """Return an initialised net for training rows, whose members are untrained."""
+        """Return an initialised net for training rows, whose members are untrained.
+
+        Callbacks come between those in the two parts of `around`.
+        """
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
         callbacks: list[Any] = []
         if self.early_stopping:
@@ -183,7 +193,12 @@ class Parameters(BaseEstimator):
             batch_size=self._batch_size(len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
-            callbacks=[*callbacks, *map(training.copy_callback, self.callbacks or ())],
+            callbacks=[
+                *around[0],
+                *callbacks,
+                *map(training.copy_callback, self.callbacks or ()),
+                *around[1],
+            ],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
         )
