@@ -164,6 +164,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     Ctrl-C ends training and keeps the model (with a warning), unless no epoch is done yet. If `fit`
     fails, the estimator is as it was before.
 
+    `set_callbacks` takes callbacks of scikit-learn's, from its version 1.9 on. `fit` tells them of
+    each epoch, a task below its own. X and y are those given to `fit`, whose held-out rows are
+    among them.
+
     References
     ----------
     T. Trinh, M. Heinonen, L. Acerbi, S. Kaski. Input-gradient space particle inference for neural

@@ -125,6 +125,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     Notes
     -----
     Row weights scale the rows' log likelihood. Targets have one dimension.
+    `set_callbacks` takes callbacks of scikit-learn's, as of `FoRDEClassifier`.
 
     References
     ----------
