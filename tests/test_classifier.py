@@ -76,6 +76,15 @@ def test_decisions_are_log_odds_of_two_classes_and_log_probabilities_of_more(
     np.testing.assert_array_equal(model.decision_function(X), model.predict_log_proba(X))
 
 
+@pytest.mark.parametrize("n_rows", [1, 3, 50])
+def test_a_prediction_does_not_depend_on_the_other_rows(small, multiclass, n_rows):
+    X, y = multiclass
+    model = small(hidden_layer_sizes=(32,)).fit(X, y)
+    parts = [model.decision_function(X[i : i + n_rows]) for i in range(0, 150, n_rows)]
+    expected = model.decision_function(X)[:150]
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("target", ["log_odds", "log_prob"])
 def test_input_gradients_by_finite_differences(small, multiclass, target):
     X, y = multiclass

@@ -38,7 +38,7 @@ def member_importances(fitted: Any, inputs: Any, n_features: int) -> NDArray[np.
     rows = inputs[np.arange(n_rows) * len(inputs) // n_rows]
     try:
         effects = fitted.column_effects(rows)
-    except ValueError as error:
+    except Exception as error:  # Whatever a user's module raises, its training has ended well.
         return f"there are no input gradients: {error}"
     if not np.isfinite(effects).all():
         return "some input gradients are not finite"

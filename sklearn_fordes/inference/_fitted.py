@@ -134,7 +134,8 @@ class FittedEnsemble:
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
                 with ordinary_state(grad=False):
-                    outputs = self.members(rows).cpu()
+                    whole = _filled_up(rows, self.members.row_multiple)
+                    outputs = self.members(whole)[:, : len(rows)].cpu()
                 if not outputs.sum(dtype=torch.float64).isfinite():
                     raise ValueError(
                         "Got X for which the network's output is not finite, but expected the "
@@ -217,6 +218,12 @@ class FittedEnsemble:
     def select(self, members: list[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
         return replace(self, members=self.members.select(members))
+
+
+def _filled_up(rows: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row until there are a multiple of so many."""
+    missing = -len(rows) % multiple
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 @contextmanager
