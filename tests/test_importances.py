@@ -12,6 +12,7 @@ from sklearn.feature_selection import SelectFromModel
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.inference import FittedEnsemble
 
 RNG = np.random.default_rng(0)
 CITY = RNG.choice(["Oslo", "Turku", "Bergen"], 300)
@@ -132,6 +133,16 @@ def test_the_attributes_are_missing_where_columns_have_no_importances(binary, pa
         with pytest.raises(AttributeError, match=message):
             getattr(model, name)
     assert not hasattr(model.estimators_[0], "feature_importances_")
+
+
+def test_a_module_that_raises_in_its_gradient_does_not_fail_the_fit(binary, monkeypatch):
+    def fail(*arguments):
+        raise TypeError("no such gradient")
+
+    monkeypatch.setattr(FittedEnsemble, "column_effects", fail)
+    model = FoRDEClassifier(2, **SIZES).fit(*binary)
+    with pytest.raises(AttributeError, match=r"no input gradients: no such gradient"):
+        model.feature_importances_  # noqa: B018
 
 
 def test_columns_that_move_nothing_have_equal_shares():

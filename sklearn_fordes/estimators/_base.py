@@ -201,18 +201,7 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
                 encoder, members, likelihood, shape, int(rows_per_chunk)
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
-            valid_rows = None
-            if X_repulsion is not None:
-                with naming_argument("X_repulsion"):
-                    X_repulsion = fitted.encode(self._checked(X_repulsion))
-            if valid is not None:
-                with naming_argument("validation rows"):
-                    valid_rows = training.DeviceDataset(
-                        fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
-                    )
-            rows = training.DeviceDataset(
-                inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
-            )
+            rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
             around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
             net = self._new_net(
                 fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
@@ -223,6 +212,28 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
         self._set_learnt(fitted, net)
         self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended
+
+    def _dataset(
+        self,
+        fitted: inference.FittedEnsemble,
+        inputs: Any,
+        data: TrainingData,
+        valid: TrainingData | None,
+        X_repulsion: Any,
+    ) -> Any:
+        """Return what a net trains on, with encoded inputs, and what it validates on."""
+        valid_rows = None
+        if X_repulsion is not None:
+            with naming_argument("X_repulsion"):
+                X_repulsion = fitted.encode(self._checked(X_repulsion))
+        if valid is not None:
+            with naming_argument("validation rows"):
+                valid_rows = training.DeviceDataset(
+                    fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
+                )
+        return training.DeviceDataset(
+            inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
+        )
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net

@@ -157,14 +157,6 @@ class Parameters(BaseEstimator):
         Callbacks come between those in the two parts of `around`.
         """
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-        callbacks: list[Any] = []
-        if self.early_stopping:
-            stop = training.BestEpoch(
-                patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
-            )
-            callbacks.append(("early_stopping", stop))
-        if self.verbose:
-            callbacks.append(("progress", training.EpochProgress()))
         optimizer = self.optimizer or training.AdamW
         settings = {
             "iterator_train__shuffle": True,
@@ -195,16 +187,23 @@ class Parameters(BaseEstimator):
             batch_size=self._batch_size(len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
-            callbacks=[
-                *around[0],
-                *callbacks,
-                *map(training.copy_callback, self.callbacks or ()),
-                *around[1],
-            ],
+            callbacks=[*around[0], *self._new_callbacks(), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
         )
         return net.initialize()
+
+    def _new_callbacks(self) -> list[Any]:
+        """Return the callbacks that the parameters describe, the user's last."""
+        callbacks: list[Any] = []
+        if self.early_stopping:
+            stop = training.BestEpoch(
+                patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
+            )
+            callbacks.append(("early_stopping", stop))
+        if self.verbose:
+            callbacks.append(("progress", training.EpochProgress()))
+        return [*callbacks, *map(training.copy_callback, self.callbacks or ())]
 
     def _batch_size(self, n_rows: int) -> int:
         if not isinstance(self.batch_size, str):
