@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import logit
 from sklearn.base import clone
 
 from sklearn_fordes import FoRDEClassifier, Repulsion
@@ -56,6 +57,32 @@ def test_log_probabilities_are_finite_and_the_logarithms_of_probabilities(small,
     assert np.isfinite(logarithms).all()
     np.testing.assert_allclose(np.exp(logarithms), model.predict_proba(scale * X), atol=1e-12)
     assert (logarithms.min() < -1000) == (scale > 1)
+
+
+def test_decisions_are_log_odds_of_two_classes_and_log_probabilities_of_more(
+    small, binary, multiclass
+):
+    X, y = binary
+    model = small().fit(X, y)
+    p = model.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(model.decision_function(X), logit(p), rtol=1e-9)
+    np.testing.assert_array_equal(model.decision_function(X) > 0, model.predict(X))
+    linear = small(encoder=None, hidden_layer_sizes=()).fit(X, y)
+    far = linear.decision_function(1e4 * X)
+    assert np.isfinite(far).all()
+    assert np.abs(far).max() > 1000  # One probability rounds to zero.
+    X, y = multiclass
+    model = small().fit(X, y)
+    np.testing.assert_array_equal(model.decision_function(X), model.predict_log_proba(X))
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 50])
+def test_a_prediction_does_not_depend_on_the_other_rows(small, multiclass, n_rows):
+    X, y = multiclass
+    model = small(hidden_layer_sizes=(32,)).fit(X, y)
+    parts = [model.decision_function(X[i : i + n_rows]) for i in range(0, 150, n_rows)]
+    expected = model.decision_function(X)[:150]
+    np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("target", ["log_odds", "log_prob"])

@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, particles
+from sklearn_fordes.inference import available_device
 from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import SPACES, UPDATES, BuiltRepulsion, Ensemble, Kernel, Lengthscale
 from sklearn_fordes.training import ParticleNet, WeightAverage
@@ -110,6 +111,19 @@ def test_prediction_stays_on_the_device(device, fake, kind):
         outputs = ensemble(fake(8, 5))
     assert outputs.shape == (4, 8, 3)
     assert_all_on(device, outputs, CATEGORICAL.guess(outputs))
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [("cuda xpu mps", "cuda"), ("xpu mps", "xpu"), ("mps", "mps"), ("", "cpu")],
+)
+def test_auto_is_the_first_accelerator_that_torch_finds(monkeypatch, offered, expected):
+    backends = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+    for name, backend in backends.items():
+        monkeypatch.setattr(backend, "is_available", lambda name=name: name in offered.split())
+    # A number can't be made where there is no such device.
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(shape))
+    assert available_device("auto") == torch.device(expected)
 
 
 READS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu")

@@ -20,6 +20,7 @@ from scipy.special import expit
 from scipy.stats import entropy
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.datasets import make_regression
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import get_scorer
@@ -31,6 +32,7 @@ from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.inspection import (
     AccuracyRejectionDisplay,
     DiversityDisplay,
+    ImportanceDisplay,
     LengthscaleTradeoffDisplay,
     ReliabilityDisplay,
     TrainingHistoryDisplay,
@@ -43,7 +45,9 @@ N_FEATURES = 3
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, N_FEATURES)) * [1, 2, 5]
 COEF = RNG.normal(size=(4, N_FEATURES))  # one row per member
+IMPORTANCES = np.abs(COEF) / np.abs(COEF).sum(1, keepdims=True)
 Y = np.where(X @ COEF.mean(0) + RNG.normal(size=40) > 0, "yes", "no")
+FRAME = pd.DataFrame(X, columns=list("abc"))
 XX0, XX1 = np.meshgrid(np.linspace(0, 1, 4), np.linspace(2, 5, 3))
 HISTORY = [
     {"epoch": 1, "driving_loss": 0.7, "repulsion": 0.3, "valid_loss": 0.6},
@@ -61,6 +65,7 @@ class FakeEnsemble(BaseEstimator):
 
     def fit(self, X, y):
         self.history_ = HISTORY
+        self.member_importances_ = IMPORTANCES
         return self
 
     def members(self, X):
@@ -127,6 +132,7 @@ def texts(legend):
 THREE = [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]
 reliability = ReliabilityDisplay.from_predictions
 diversity = DiversityDisplay.from_predictions
+importances = ImportanceDisplay.from_importances
 history = TrainingHistoryDisplay.from_history
 uncertainty = partial(UncertaintyDisplay.from_predictions, XX0, XX1)
 rejection = AccuracyRejectionDisplay.from_predictions
@@ -135,6 +141,7 @@ DRAW = {
     "reliability": partial(reliability, [0, 1, 1], THREE),
     "diversity": partial(diversity, RNG.dirichlet(np.ones(3), size=(4, 10))),
     "two heat maps": partial(diversity, RNG.normal(size=(4, 10)), RNG.normal(size=(4, 10, 3))),
+    "importances": partial(importances, IMPORTANCES),
     "history": partial(history, HISTORY),
     "uncertainty": partial(uncertainty, XX0 * XX1),
     "decision": partial(uncertainty, XX0 > 0.5, measure="decision", classes=["no", "yes"]),
@@ -144,6 +151,7 @@ DRAW = {
 FROM_ESTIMATOR = {
     ReliabilityDisplay: (X, Y),
     DiversityDisplay: (X,),
+    ImportanceDisplay: (),
     TrainingHistoryDisplay: (),
     UncertaintyDisplay: (X,),
     AccuracyRejectionDisplay: (X, Y),
@@ -221,7 +229,7 @@ class TestFromEstimator:
 def test_importing_displays_and_encoder_loads_neither_matplotlib_nor_torch():
     code = """
 import sys, sklearn_fordes.inspection as inspection, sklearn_fordes.preprocessing
-assert len(inspection.__all__) == 6 and all(hasattr(inspection, n) for n in inspection.__all__)
+assert len(inspection.__all__) == 7 and all(hasattr(inspection, n) for n in inspection.__all__)
 print({"matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -247,6 +255,7 @@ def test_displays_use_the_best_estimator_of_a_search(small, binary):
     search = GridSearchCV(small(), {"n_members": [2]}, cv=2).fit(X, y)
     assert DiversityDisplay.from_estimator(search, X).disagreement.shape == (2, 2)
     assert TrainingHistoryDisplay.from_estimator(search).epoch[0] == 1
+    assert ImportanceDisplay.from_estimator(search).importances.shape == (2, 6)
     display = AccuracyRejectionDisplay.from_estimator(search, X, y, measure="epistemic")
     best = search.best_estimator_
     expected = AccuracyRejectionDisplay.from_estimator(best, X, y, measure="epistemic")
@@ -365,6 +374,42 @@ def test_diversity_takes_two_axes_or_splits_one():
         draw(ax=plt.subplots(1, 3)[1])
     with pytest.raises(ValueError, match=r"Got axes that are not part of a grid"):
         draw(ax=plt.figure().add_axes((0, 0, 1, 1)))
+
+
+# ---- importances
+
+
+def ticks(display):
+    return [label.get_text() for label in display.ax_.get_yticklabels()]
+
+
+def test_importances_are_drawn_in_order_with_the_range_of_members():
+    members = np.array([[0.1, 0.6, 0.3], [0.2, 0.4, 0.4], [0.0, 0.8, 0.2]])
+    display = importances(members, feature_names=["a", "b", "c"])
+    assert ticks(display) == ["a", "c", "b"]  # From bottom to top.
+    assert_allclose([bar.get_width() for bar in display.bars_], [0.1, 0.3, 0.6])
+    (lines,) = display.bars_.errorbar.lines[2]
+    ranges = np.array(lines.get_segments())[:, :, 0]
+    assert_allclose(ranges, [[0, 0.2], [0.2, 0.4], [0.4, 0.8]], atol=1e-15)
+    two = importances(members, feature_names=["a", "b", "c"], max_features=2)
+    assert ticks(two) == ["c", "b"]
+    assert two.ax_.get_ylabel() == "feature (2 of 3)"
+    assert ticks(importances(members, xerr=None)) == ["feature 0", "feature 2", "feature 1"]
+
+
+def test_a_single_member_has_no_range():
+    assert importances([[0.3, 0.7]]).bars_.errorbar is None
+
+
+def test_importances_of_a_forest_and_of_a_pipeline():
+    forest = RandomForestRegressor(5, random_state=0).fit(FRAME, X[:, 0])
+    display = ImportanceDisplay.from_estimator(forest, color="gold")
+    assert_array_equal(display.importances, [forest.feature_importances_])
+    assert ticks(display)[-1] == "a"
+    assert same_color(display.bars_[0].get_facecolor(), "gold")
+    display = ImportanceDisplay.from_estimator(PIPELINE, feature_names=["x", "y", "z"])
+    assert display.importances is IMPORTANCES
+    assert set(ticks(display)) == {"x", "y", "z"}
 
 
 # ---- training history
@@ -594,7 +639,6 @@ def test_tradeoff_over_seeds_shows_mean_and_one_standard_deviation():
 # ---- bad input
 
 TWO = [[0.5, 0.5], [0.5, 0.5]]
-FRAME = pd.DataFrame(X, columns=list("abc"))
 WITH_TEXT = np.c_[X, Y]
 surface = UncertaintyDisplay.from_estimator
 rejection_of = AccuracyRejectionDisplay.from_estimator
@@ -608,6 +652,9 @@ BAD = [
     (diversity, (np.ones((1, 5, 2)),), {}, r"Got predictions of shape .* at least two members"),
     (diversity, (np.ones((2, 5)), np.ones((2, 4, 3))), {}, r"Got input_.* \(2, 4, 3\).*\(2, 5\)"),
     (history, ([],), {}, r"Got a history of 0 epochs without driving_loss, but expected"),
+    (importances, ([0.1, 0.9],), {}, r"Got member_importances of shape \(2,\), but expected \(n_m"),
+    (importances, (TWO,), {"feature_names": ["a"]}, r"shape \(1,\), but .* each of 2 features"),
+    (importances, (TWO,), {"max_features": 0}, r"max_features == 0, must be >= 1"),
     (uncertainty, (XX0[:2],), {}, r"Got xx0, xx1 and response of .*\(2, 4\)\], but expected one"),
     (uncertainty, (XX0,), {"points": X[:, :2]}, r"Got one of points and y, but expected both"),
     (uncertainty, (XX0,), {"measure": "x"}, r"Got measure='x', but expected one of .*, decision"),
@@ -642,6 +689,7 @@ def test_bad_input_raises_before_a_figure_is_made(method, arguments, options, me
         (ReliabilityDisplay, LINEAR, AttributeError, r"has no attribute 'predict_proba'"),
         (AccuracyRejectionDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_proba'"),
         (DiversityDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_proba_members'"),
+        (ImportanceDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'feature_importances_'"),
         (TrainingHistoryDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'history_'"),
         (UncertaintyDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_uncertainty'"),
         (UncertaintyDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_uncertainty'"),
@@ -673,6 +721,9 @@ def test_every_display_of_a_fitted_classifier_in_a_pipeline(small, binary):
     held = held.assign(b=display.xx0.ravel(), d=display.xx1.ravel())
     expected = model[-1].predict_uncertainty(model[:-1].transform(held)).epistemic
     assert_allclose(display.response.ravel(), expected, atol=1e-6)
+    drawn = ImportanceDisplay.from_estimator(model)
+    assert_array_equal(drawn.importances, model[-1].member_importances_)
+    assert set(ticks(drawn)) == set("abcdef")
     compared = DiversityDisplay.from_estimator(model, X, y)
     assert_allclose(np.diag(compared.cosine), 1, rtol=1e-5)
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, [X + 1, X], alphas=(0, 1))
@@ -689,6 +740,7 @@ def test_every_display_of_a_fitted_regressor():
     compared = DiversityDisplay.from_estimator(model, X, y)
     assert_allclose(compared.disagreement[0, 1], np.abs(members[0] - members[1]).mean())
     assert compared.cosine.shape == (3, 3)
+    assert len(ImportanceDisplay.from_estimator(model, max_features=2).bars_) == 2
     assert "driving_loss" in TrainingHistoryDisplay.from_estimator(model).lines_
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, X, alphas=[0, 1])
     expected = clone(model).set_params(lengthscale=1.0).fit(X, y).score(X, y)  # R²

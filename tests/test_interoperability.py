@@ -82,26 +82,90 @@ def test_an_encoder_may_return_numbers_as_objects(small, binary):
         small(encoder=FunctionTransformer()).fit(np.full(X.shape, "a", object), y)
 
 
-@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+KINDS = {"classifier": FoRDEClassifier, "regressor": FoRDERegressor}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_search_space(binary, kind):
     X, y = binary
-    model = kind(2, max_epochs=1, random_state=0)
-    search = RandomizedSearchCV(model, search_space(), n_iter=4, cv=2, random_state=0)
-    search.fit(X, y)
-    assert set(search.best_params_) == set(search_space())
+    model = KINDS[kind](2, max_epochs=1, random_state=0)
+    space = search_space(kind=kind)
+    search = RandomizedSearchCV(model, space, n_iter=4, cv=2, random_state=0).fit(X, y)
+    assert set(search.best_params_) == set(space)
+    assert ("noise" in space) == (kind == "regressor")
     pipeline = make_pipeline(StandardScaler(), model)
-    space = search_space(kind.__name__.lower())
+    space = search_space(KINDS[kind].__name__.lower(), kind=kind)
     assert set(space) <= {*pipeline.get_params(), *(k for k in space if "__module__" in k)}
     within = RandomizedSearchCV(pipeline, space, n_iter=2, cv=2, random_state=0).fit(X, y)
     assert within.best_params_.keys() == space.keys()
 
 
-def test_the_defaults_lie_within_the_search_space():
-    defaults = {**FoRDEClassifier().get_params(), "module__dropout": 0.1}
-    defaults |= {"lengthscale": 0.0, "module__frequency_scale": 0.3}  # "identity", the module's
-    for name, values in search_space().items():
-        value = defaults[name]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_candidate_is_the_default_and_lies_within_the_space(binary, kind):
+    default, space = search_space(kind=kind, family="default"), search_space(kind=kind)
+    assert default.keys() == space.keys()
+    for name, values in space.items():
+        value = default[name]
         assert value in values if isinstance(values, list) else 0 < values.cdf(value) < 1
+    settings = {"n_members": 2, "max_epochs": 2, "random_state": 0}
+    as_it_is = KINDS[kind](**settings).fit(*binary)
+    first = KINDS[kind](**settings, **default).fit(*binary)
+    np.testing.assert_array_equal(first.predict(binary[0]), as_it_is.predict(binary[0]))
+    assert first.history_[-1]["train_loss"] == as_it_is.history_[-1]["train_loss"]
+    default["hidden_layer_sizes"].append(1)
+    assert search_space(family="default")["hidden_layer_sizes"] == [128, 128]
+
+
+def optuna_study(**settings):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), **settings)
+
+
+def test_optuna_asks_within_the_space():
+    study, default = optuna_study(), search_space("a", kind="regressor", family="default")
+    study.enqueue_trial(default)
+    space = search_space("a", kind="regressor", family="optuna")
+    assert study.ask(space).params == default
+    drawn = pd.DataFrame([study.ask(space).params for _ in range(20)])
+    sizes = {tuple(size) for size in drawn["a__hidden_layer_sizes"]}
+    assert sizes == {(64, 64), (128, 128), (256, 256)}
+    assert set(drawn["a__noise"]) == {"heteroscedastic", "homoscedastic", "quantile"}
+    assert 0.03 <= drawn["a__repulsion_strength"].min() < 0.1
+    assert 0.5 < drawn["a__repulsion_strength"].max() <= 1.5
+
+
+# A database makes the distributions anew, and Optuna warns of lists once more.
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_a_database_keeps_the_layer_sizes(tmp_path):
+    study = optuna_study(storage=f"sqlite:///{tmp_path}/study.db")
+    study.enqueue_trial(search_space(family="default"))
+    trials = [study.ask(search_space(family="optuna")) for _ in range(2)]
+    assert trials[0].params == search_space(family="default")
+    assert study.trials[1].params == trials[1].params
+
+
+# Warnings of its own: it is experimental, and calls what Optuna has deprecated.
+@pytest.mark.filterwarnings("ignore:`optuna.terminator` module has been deprecated")
+@pytest.mark.filterwarnings("ignore:OptunaSearchCV is experimental")
+def test_optuna_search(binary):
+    integration = pytest.importorskip("optuna_integration")
+    study = optuna_study(direction="maximize")
+    study.enqueue_trial(search_space(family="default"))
+    model = FoRDEClassifier(2, max_epochs=1, random_state=0)
+    search = integration.OptunaSearchCV(
+        model, search_space(family="optuna"), cv=2, n_trials=3, study=study, random_state=0
+    )
+    search.fit(*binary)
+    assert study.trials[0].params == search_space(family="default")
+    assert search.best_params_.keys() == search_space().keys()
+
+
+@pytest.mark.parametrize("given", [{"kind": "ranker"}, {"family": "ray"}])
+def test_a_search_space_of_another_kind_raises(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=f"Got {name}='{value}', but expected one of "):
+        search_space(**given)
 
 
 def test_grid_search_gives_the_same_in_two_processes(small, credit):

@@ -6,6 +6,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,12 +17,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
+from sklearn_fordes.estimators._importances import member_importances
 from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._validation import (
+    CALLBACK_ATTRIBUTES,
+    CallbackSupportMixin,
     TrainingData,
     named_as_before,
     naming_argument,
     training_data,
+    with_callbacks,
 )
 from sklearn_fordes.preprocessing import as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
@@ -41,10 +47,11 @@ _LEARNT = (
     "_net_",
     "_then_",
     "_training_state_",
+    "_importances_",
 )
 
 
-class BaseFoRDE(Parameters, metaclass=ABCMeta):
+class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.
@@ -120,17 +127,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         for name in unknown:
             raise TypeError(self._unexpected(name, "argument of fit"))
         new = self._copied(*_LEARNT)
-        rows, valid = new._rows(X, y, sample_weight).of_mean_weight_one(), None
-        split, *seeds = _seeds(new.random_state)
-        if (X_val is None) != (y_val is None):
-            given = "y_val" if X_val is None else "X_val"
-            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
-        if X_val is not None:
-            with naming_argument("X_val and y_val"):
-                valid = new._rows(X_val, y_val).of_mean_weight_one()
-        elif new.early_stopping:
-            rows, valid = rows.hold_out(new._n_held_out(len(rows.y)), split)
-        if not new._train(rows, valid, X_repulsion, max_epochs=new.max_epochs, seeds=seeds):
+        if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
             warnings.warn(
                 f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
                 "and the fit is kept as it was then (with early stopping: as in the best epoch "
@@ -139,6 +136,29 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 stacklevel=2,
             )
         return self._adopt(new)
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, X_repulsion: Any
+    ) -> bool:
+        """Fit this copy, and return whether training came to its end."""
+        rows, valid = self._rows(X, y, sample_weight).of_mean_weight_one(), None
+        split, *seeds = _seeds(self.random_state)
+        if (X_val is None) != (y_val is None):
+            given = "y_val" if X_val is None else "X_val"
+            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
+        if X_val is not None:
+            with naming_argument("X_val and y_val"):
+                valid = self._rows(X_val, y_val).of_mean_weight_one()
+        elif self.early_stopping:
+            rows, valid = rows.hold_out(self._n_held_out(len(rows.y)), split)
+        tasks = tasks_of(self, X, y, sample_weight)
+        ended = self._train(
+            rows, valid, X_repulsion, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
+        )
+        if tasks is not None:
+            tasks.end()
+        return ended
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
@@ -160,6 +180,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         *,
         max_epochs: int,
         seeds: Any,
+        tasks: FitTasks | None = None,
     ) -> bool:
         """Set the fitted attributes of this copy, and return whether training came to its end.
 
@@ -193,31 +214,24 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 encoder, members, likelihood, shape, int(rows_per_chunk)
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
-            valid_rows = None
-            if X_repulsion is not None:
-                with naming_argument("X_repulsion"):
-                    X_repulsion = fitted.encode(self._checked(X_repulsion))
-            if valid is not None:
-                with naming_argument("validation rows"):
-                    valid_rows = training.DeviceDataset(
-                        fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
-                    )
-            rows = training.DeviceDataset(
-                inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
+            rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
+            around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
+            net = self._new_net(
+                fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
             )
-            net = self._new_net(fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds)
             if state:
                 state.load_into(net)
             ended = training.train(net, rows)
         self._set_learnt(fitted, net)
-        if valid_rows is not None:
-            self._warn_if_nothing_was_learnt(rows, valid_rows)
+        if rows.valid is not None:
+            self._warn_if_nothing_was_learnt(rows)
+        self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended
 
-    def _warn_if_nothing_was_learnt(self, rows: Any, valid: Any) -> None:
+    def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
         """Compare the best validation loss with that of a constant prediction."""
         constant = self.fitted_.likelihood.constant_loss(
-            rows.y, rows.sample_weight, valid.y, valid.sample_weight
+            rows.y, rows.sample_weight, rows.valid.y, rows.valid.sample_weight
         )
         best = min(epoch["valid_loss"] for epoch in self.history_)
         if best >= constant:
@@ -240,18 +254,55 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 raise ValueError(f"it made {n_rows} rows of {len(data.y)}.")
         return encoded
 
+    def _dataset(
+        self,
+        fitted: inference.FittedEnsemble,
+        inputs: Any,
+        data: TrainingData,
+        valid: TrainingData | None,
+        X_repulsion: Any,
+    ) -> Any:
+        """Return what a net trains on, with encoded inputs, and what it validates on."""
+        valid_rows = None
+        if X_repulsion is not None:
+            with naming_argument("X_repulsion"):
+                X_repulsion = fitted.encode(self._checked(X_repulsion))
+        if valid is not None:
+            with naming_argument("validation rows"):
+                valid_rows = training.DeviceDataset(
+                    fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
+                )
+        return training.DeviceDataset(
+            inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
+        )
+
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net
         self.history_ = [
             {name: value for name, value in epoch.items() if name != "batches"}
-            for epoch in net.history
+            for epoch in list(net.history)[: net.n_epochs]
         ]
         self.n_iter_ = len(self.history_)
         self.__dict__.pop("_training_state_", None)  # That of the net before.
         # What may be changed in place later is copied.
         self._then_ = self._copied(
-            *_LEARNT, repulsion=copy(self.repulsion), lengthscale=copy(self.lengthscale)
+            *_LEARNT,
+            *CALLBACK_ATTRIBUTES,
+            repulsion=copy(self.repulsion),
+            lengthscale=copy(self.lengthscale),
         )
+
+    def _snapshot(self, fitted: inference.FittedEnsemble, net: Any) -> dict[str, Any]:
+        """Return what this copy would have learnt if training stopped between two epochs."""
+        then, members = self._copied(), [*range(fitted.members.n_members)]
+        then._set_learnt(fitted.select(members), net)
+        then.fitted_.members.eval()
+        # Its net is made anew if it is asked for, without moments: this one is being trained.
+        del then._net_
+        state = training.TrainingState.of(net)
+        state = state._replace(members={}, optimizer={}, history=state.history[: net.n_epochs])
+        then._training_state_ = state.to_dict()
+        return {name: value for name, value in vars(then).items() if name in _LEARNT}
 
     def _checked(self, X: Any, y: Any = "no_validation") -> Any:
         """Return a checked table, a frame or an array, or an array of rows without an encoder.
@@ -377,9 +428,36 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         state = training.TrainingState.of(now.net_)._replace(members={}, optimizer={}).to_dict()
         alone = now._copied("_net_", n_members=1, _training_state_=state)
         return [
-            alone._copied(fitted_=now.fitted_.select([index]))
+            alone._copied(
+                fitted_=now.fitted_.select([index]),
+                _importances_=_of_member(vars(now).get("_importances_"), index),
+            )
             for index in range(now.fitted_.members.n_members)
         ]
+
+    @property
+    def member_importances_(self) -> NDArray[np.float64]:
+        """The importance of each column of X for each member, (n_members, n_features_in_).
+
+        Raises
+        ------
+        AttributeError
+            If there are none, because encoded columns can't be told apart by columns of X, or the
+            module has no input gradients.
+        """
+        importances = vars(self._as_fitted()).get("_importances_")
+        if not isinstance(importances, np.ndarray):
+            reason = importances or "its training has not ended"
+            raise AttributeError(
+                f"This {type(self).__name__} has no importances of columns, because {reason}."
+            )
+        return importances.copy()
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """The mean over members of `member_importances_`, (n_features_in_,)."""
+        mean: NDArray[np.float64] = self.member_importances_.mean(axis=0)
+        return mean
 
     # ---- scikit-learn and pickle
 
@@ -402,6 +480,11 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
                 self.fitted_.members.to(inference.available_device(self.device))
+
+
+def _of_member(importances: Any, index: int) -> Any:
+    """Return the importances of one member, or why there are none."""
+    return importances[[index]] if isinstance(importances, np.ndarray) else importances
 
 
 def _seeds(random_state: Any) -> Any:

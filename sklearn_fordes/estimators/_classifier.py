@@ -101,7 +101,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, multiplied with `sample_weight`.
     device : str or torch.device, default="auto"
-        Where to train and predict. "auto" is CUDA where there is, else the CPU.
+        Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
+        the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
@@ -131,6 +132,15 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     estimators_ : list of FoRDEClassifier
         The members as fitted classifiers, with ``n_members=1``. Made anew at each access, with
         copies of the weights.
+    feature_importances_ : ndarray of shape (n_features_in_,)
+        The mean over members of `member_importances_`.
+    member_importances_ : ndarray of shape (n_members, n_features_in_)
+        The importance of each column of X for each member: not negative, of sum 1. It is the root
+        mean square, over 256 training rows at most, of the member's input gradient times the
+        standard deviation of the encoded column; squares are summed over the encoded columns of a
+        column. Of this call's rows, after `partial_fit`. Missing if an encoder or a module of your
+        own makes other columns, unless the encoder has an attribute ``column_map_``, the column of
+        each encoded one.
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean cross-entropy of a member, nats per row),
         ``repulsion`` (mean over members), ``train_loss`` (the objective: the sum of both over
@@ -154,6 +164,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
 
     Ctrl-C ends training and keeps the model (with a warning), unless no epoch is done yet. If `fit`
     fails, the estimator is as it was before.
+
+    `set_callbacks` takes callbacks of scikit-learn's, from its version 1.9 on. `fit` tells them of
+    each epoch, a task below its own. X and y are those given to `fit`, whose held-out rows are
+    among them.
 
     References
     ----------
@@ -280,6 +294,22 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
             In the order of `classes_`; finite, as the probabilities are positive.
         """
         return self._predicted(X, "predict_log")
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Score the classes by the logarithm of the mean probability.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Of two classes the log-odds of the second one, ``log(p / (1 - p))``, in nats. Of more
+            classes what `predict_log_proba` returns.
+        """
+        scores = self.predict_log_proba(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the most probable class.

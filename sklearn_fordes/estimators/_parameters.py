@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
@@ -171,18 +173,20 @@ class Parameters(BaseEstimator):
         return partial(module, **(taken | arguments))
 
     def _new_net(
-        self, fitted: Any, inputs: Any, lengthscale: Any, *, max_epochs: int, seeds: Any
+        self,
+        fitted: Any,
+        inputs: Any,
+        lengthscale: Any,
+        *,
+        max_epochs: int,
+        seeds: Any,
+        around: Any = ((), ()),
     ) -> Any:
-        """Return an initialised net for training rows, whose members are untrained."""
+        """Return an initialised net for training rows, whose members are untrained.
+
+        Callbacks come between those in the two parts of `around`.
+        """
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
-        callbacks: list[Any] = []
-        if self.early_stopping:
-            stop = training.BestEpoch(
-                patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
-            )
-            callbacks.append(("early_stopping", stop))
-        if self.verbose:
-            callbacks.append(("progress", training.EpochProgress()))
         optimizer = self.optimizer or training.AdamW
         settings = {
             "iterator_train__shuffle": True,
@@ -213,11 +217,23 @@ class Parameters(BaseEstimator):
             batch_size=self._batch_size(len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
-            callbacks=[*callbacks, *map(training.copy_callback, self.callbacks or ())],
+            callbacks=[*around[0], *self._new_callbacks(), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
         )
         return net.initialize()
+
+    def _new_callbacks(self) -> list[Any]:
+        """Return the callbacks that the parameters describe, the user's last."""
+        callbacks: list[Any] = []
+        if self.early_stopping:
+            stop = training.BestEpoch(
+                patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
+            )
+            callbacks.append(("early_stopping", stop))
+        if self.verbose:
+            callbacks.append(("progress", training.EpochProgress()))
+        return [*callbacks, *map(training.copy_callback, self.callbacks or ())]
 
     def _batch_size(self, n_rows: int) -> int:
         if not isinstance(self.batch_size, str):
@@ -233,8 +249,30 @@ class Parameters(BaseEstimator):
         return max(n_rows // 10, min(n_rows // 5, 64))
 
 
-def search_space(step: str | None = None) -> dict[str, Any]:
-    """Distributions of the parameters that pay to tune, for a randomized search.
+# Ranges on a logarithmic scale, or lists of choices, with the default of each parameter.
+_Candidates = dict[str, tuple[tuple[float, float] | list[Any], Any]]
+_CANDIDATES: _Candidates = {
+    "repulsion_strength": ((0.03, 1.5), 0.3),
+    "lengthscale": ([0.0, 0.5, 1.0], 0.0),
+    "hidden_layer_sizes": ([[64, 64], [128, 128], [256, 256]], [128, 128]),
+    "module__dropout": ([0.0, 0.1, 0.2, 0.3], 0.1),
+    "module__frequency_scale": ((0.05, 1.0), 0.3),
+    "lr": ((1e-3, 1e-2), 4e-3),
+}
+_OF_REGRESSOR: _Candidates = {
+    "repulsion_strength": (_CANDIDATES["repulsion_strength"][0], 0.15),
+    "module__dropout": (_CANDIDATES["module__dropout"][0], 0.0),
+    "noise": (["heteroscedastic", "homoscedastic", "quantile"], "heteroscedastic"),
+}
+
+
+def search_space(
+    step: str | None = None,
+    *,
+    kind: Literal["classifier", "regressor"] = "classifier",
+    family: Literal["scipy", "optuna", "default"] = "scipy",
+) -> dict[str, Any]:
+    """Distributions of the parameters that pay to tune, for a search.
 
     Ranges were chosen on development sets (``docs/defaults.md``): the defaults lie inside.
 
@@ -242,12 +280,25 @@ def search_space(step: str | None = None) -> dict[str, Any]:
     ----------
     step : str, default=None
         Name of the estimator's step if it is in a pipeline.
+    kind : {"classifier", "regressor"}, default="classifier"
+        A regressor has its `noise` in the space too.
+    family : {"scipy", "optuna", "default"}, default="scipy"
+        Lists and distributions of scipy, as `sklearn.model_selection.RandomizedSearchCV` takes
+        them; Optuna's, as ``optuna_integration.OptunaSearchCV`` and ``study.ask`` take them; or no
+        distributions but the defaults, one value for each parameter, as ``study.enqueue_trial``
+        takes them: then the first trial is what there is without tuning.
 
     Returns
     -------
     dict
-        From names of parameters to lists and distributions of scipy, as
-        `sklearn.model_selection.RandomizedSearchCV` takes them.
+        From names of parameters to distributions or values.
+
+    Raises
+    ------
+    ImportError
+        If Optuna's are asked for, and it is not installed.
+    ValueError
+        If there is no such kind or family.
 
     Examples
     --------
@@ -258,17 +309,34 @@ def search_space(step: str | None = None) -> dict[str, Any]:
     ... )
     >>> sorted(search_space("fordeclassifier"))[0]
     'fordeclassifier__hidden_layer_sizes'
+    >>> search_space(family="default")["repulsion_strength"]
+    0.3
     """
-    space = {
-        "repulsion_strength": loguniform(0.03, 1.5),
-        "lengthscale": [0.0, 0.5, 1.0],
-        "hidden_layer_sizes": [(64, 64), (128, 128), (256, 256)],
-        "module__dropout": [0.0, 0.1, 0.2, 0.3],
-        "module__frequency_scale": loguniform(0.05, 1),
-        "lr": loguniform(1e-3, 1e-2),
+    kinds = {"classifier": _CANDIDATES, "regressor": {**_CANDIDATES, **_OF_REGRESSOR}}
+    families: dict[str, Callable[..., Any]] = {
+        "scipy": lambda values, _: values if isinstance(values, list) else loguniform(*values),
+        "optuna": lambda values, _: _optuna_distribution(values),
+        "default": lambda _, default: default,
     }
+    for name, value, known in (("kind", kind, kinds), ("family", family, families)):
+        if value not in known:
+            raise ValueError(f"Got {name}={value!r}, but expected one of {', '.join(known)}.")
     prefix = "" if step is None else f"{step}__"
-    return {prefix + name: values for name, values in space.items()}
+    make = families[family]
+    return {prefix + name: make(*deepcopy(entry)) for name, entry in kinds[kind].items()}
+
+
+def _optuna_distribution(values: Any) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if not isinstance(values, list):
+        low, high = values
+        return FloatDistribution(low, high, log=True)
+    with warnings.catch_warnings():
+        # Optuna warns of choices that are no scalars: a database returns tuples as lists. These
+        # are lists.
+        warnings.simplefilter("ignore", UserWarning)
+        return CategoricalDistribution(values)
 
 
 def _accepts(function: Any, name: str) -> bool:

@@ -74,7 +74,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     device : str or torch.device, default="auto"
-        Where to train and predict. "auto" is CUDA where there is, else the CPU.
+        Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
+        the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
@@ -101,6 +102,15 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         The fitted encoder.
     estimators_ : list of FoRDERegressor
         The members as fitted estimators.
+    feature_importances_ : ndarray of shape (n_features_in_,)
+        The mean over members of `member_importances_`.
+    member_importances_ : ndarray of shape (n_members, n_features_in_)
+        The importance of each column of X for each member: not negative, of sum 1. It is the root
+        mean square, over 256 training rows at most, of the member's input gradient times the
+        standard deviation of the encoded column; squares are summed over the encoded columns of a
+        column. Of this call's rows, after `partial_fit`. Missing if an encoder or a module of your
+        own makes other columns, unless the encoder has an attribute ``column_map_``, the column of
+        each encoded one.
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean loss of a member: negative log likelihood in nats
         per row of the standardised target, or twice the mean pinball loss), ``repulsion``,
@@ -116,6 +126,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     Notes
     -----
     Row weights scale the rows' log likelihood. Targets have one dimension.
+    `set_callbacks` takes callbacks of scikit-learn's, as of `FoRDEClassifier`.
 
     References
     ----------

@@ -23,6 +23,27 @@ from sklearn.utils.validation import (
     check_consistent_length,
 )
 
+try:
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
+    from sklearn.callback import with_callbacks as with_callbacks
+except ImportError:  # Callbacks are new in scikit-learn 1.9.
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing: this scikit-learn has no callbacks."""
+
+    def with_callbacks(method: Any) -> Any:
+        """Return a method as it is: this scikit-learn has no callbacks."""
+        return method
+
+
+# Where scikit-learn keeps an estimator's callbacks, and what it sets while they are told of a fit.
+CALLBACK_ATTRIBUTES = (
+    "_skl_callbacks",
+    "_parent_callback_ctx",
+    "_callback_fit_ctx",
+    "_skl_callbacks_to_teardown",
+)
+
 check_partial_fit_first_call = _check_partial_fit_first_call
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]

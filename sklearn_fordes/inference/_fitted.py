@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
+from sklearn_fordes.particles import SPACES, Ensemble, Likelihood, seeded_generators
 
 # Rows encoded at once, so that memory does not grow with the table.
 _ROWS_ENCODED_AT_ONCE = 65_536
@@ -138,7 +138,8 @@ class FittedEnsemble:
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
                 with ordinary_state(grad=False):
-                    outputs = self.members(rows).cpu()
+                    whole = _filled_up(rows, self.members.row_multiple)
+                    outputs = self.members(whole)[:, : len(rows)].cpu()
                 if not outputs.sum(dtype=torch.float64).isfinite():
                     raise ValueError(
                         "Got X for which the network's output is not finite, but expected the "
@@ -165,32 +166,68 @@ class FittedEnsemble:
         ValueError
             If the module's output can't be differentiated twice.
         """
+        with ordinary_state(grad=True):
+            inputs = self.encode(X)
+            # The space guesses the targets of rows that have none.
+            known = torch.tensor(np.asarray(y, dtype=np.int64), device=self.device)
+        return torch.cat([*self._gradients(inputs, known)], dim=1).double().numpy()
+
+    def column_effects(self, inputs: Tensor) -> NDArray[np.float64]:
+        """Return by how much a column's variation moves each member, to first order.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n_rows, ...)
+            Encoded rows.
+
+        Returns
+        -------
+        ndarray of shape (M, n_inputs)
+            Root mean square over rows of the gradient of the likelihood's target, of the class
+            that the ensemble predicts, times the column's standard deviation over these rows.
+
+        Raises
+        ------
+        ValueError
+            If the module's output can't be differentiated twice.
+        """
+        # A module may draw when it is evaluated; what it draws here is drawn for nothing else.
+        draws = seeded_generators(0, self.device) if self.members.draws_globally else nullcontext()
+        known = torch.empty(0, dtype=torch.int64, device=self.device)
+        with draws:
+            squares = [g.double().square().sum(1) for g in self._gradients(inputs, known)]
+        deviation = inputs.flatten(1).cpu().double().std(dim=0, correction=0)
+        mean_square = torch.stack(squares).sum(0) / len(inputs)
+        return (mean_square.sqrt() * deviation).numpy()
+
+    def _gradients(self, inputs: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Yield input gradients (M, n_rows, n_inputs) of successive chunks, on the CPU."""
         # The derivatives of every layer are kept, where outputs need one layer at a time.
-        size = max(1, self.rows_per_chunk // 4)
-        chunks = []
-        try:
-            with ordinary_state(grad=True):
-                inputs = self.encode(X)
-                # The space guesses the targets of rows that have none.
-                known = torch.tensor(np.asarray(y, dtype=np.int64), device=self.device)
-                for rows in gen_batches(len(inputs), size):
-                    part = inputs[rows]
+        for rows in gen_batches(len(inputs), max(1, self.rows_per_chunk // 4)):
+            part = inputs[rows]
+            try:
+                with ordinary_state(grad=True):
                     evaluation: Any = SPACES["input_gradient"].evaluate(
-                        self.members, part, known[rows], len(part), self.likelihood
+                        self.members, part, y[rows], len(part), self.likelihood
                     )
-                    chunks.append(evaluation.representation.cpu())
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got a module whose output can't be differentiated twice ({error}), but expected "
-                "one that can."
-            ) from error
-        return torch.cat(chunks, dim=1).double().numpy()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Got a module whose output can't be differentiated twice ({error}), but "
+                    "expected one that can."
+                ) from error
+            yield evaluation.representation.cpu()
 
     def select(self, members: list[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
         return replace(self, members=self.members.select(members))
+
+
+def _filled_up(rows: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row until there are a multiple of so many."""
+    missing = -len(rows) % multiple
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 @contextmanager
@@ -236,7 +273,7 @@ def _expect_threads_that_work() -> None:
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """Return the device named, or for "auto" the CUDA device if there is one, else the CPU.
+    """Return the device named, or for "auto" CUDA, XPU or MPS if there is one, else the CPU.
 
     Raises
     ------
@@ -244,13 +281,15 @@ def available_device(device: str | torch.device) -> torch.device:
         If torch knows no such device, or this machine has none.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        offered = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+        found = (name for name, backend in offered.items() if backend.is_available())
+        device = next(found, "cpu")
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).item()
+        known = torch.device(device)
+        torch.zeros(1, device=known).item()
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but expected "
             "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
         ) from error
-    return found
+    return known

@@ -76,7 +76,8 @@ def tuned_lengthscale(alpha: float, mix: str = "precision") -> Callable[[Tensor]
 
 
 def _tuned(X: Tensor, *, alpha: float, mix: str) -> Lengthscale:
-    features = X.flatten(1).double()
+    # MPS has no double precision.
+    features = (X.cpu() if X.device.type == "mps" else X).flatten(1).double()
     if alpha == 0 or (features == features[:1]).all():
         return Lengthscale()  # Rows that are all alike have no variance.
     features = features / features.abs().max()  # Units cancel, and no square overflows.

@@ -54,6 +54,9 @@ class Ensemble(nn.Module):
         A tree of the members' parameters and buffers, named as in the member, each of shape
         ``(M, *shape in the member)``. It holds tensors only and can't be called.
     n_members : int
+    row_multiple : int, default=1
+        Prediction evaluates multiples of so many rows, where this makes a row's output independent
+        of how many others there are.
     draws_globally : bool
         Whether members may draw from the global generators, because they take no `generator`.
 
@@ -78,6 +81,8 @@ class Ensemble(nn.Module):
     >>> ensemble.stacked.weight.shape
     torch.Size([5, 3, 4])
     """
+
+    row_multiple = 1
 
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,6 +59,44 @@ class BestEpoch(EarlyStopping):
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         super().on_train_end(net, **kwargs)
         self.best_model_weights_ = None  # The copy is as large as the model.
+
+
+class EpochTasks(Callback):
+    """Tell of each epoch's begin and end, with what an estimator that stops there would be.
+
+    Parameters
+    ----------
+    tasks : object
+        Its `begin_epoch` and `end_epoch` take a function that returns fitted attributes; the second
+        returns whether to stop.
+    snapshot : callable
+        Makes these attributes from the net.
+    """
+
+    def __init__(self, tasks: Any, snapshot: Any) -> None:
+        self.tasks = tasks
+        self.snapshot = snapshot
+        self.is_stopped = False
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.tasks.begin_epoch(partial(self.snapshot, net))
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.is_stopped = self.tasks.end_epoch(partial(self.snapshot, net))
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.tasks = self.snapshot = None  # They hold the rows.
+
+
+class StopWhenTold(Callback):
+    """Stop after an epoch at whose end `EpochTasks` was told to."""
+
+    def __init__(self, told: EpochTasks) -> None:
+        self.told = told
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if self.told.is_stopped:
+            raise KeyboardInterrupt  # As skorch's early stopping does.
 
 
 class ClipMemberGradients(Callback):

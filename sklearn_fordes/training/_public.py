@@ -5,6 +5,8 @@ from sklearn_fordes.training._callbacks import (
     BestEpoch,
     ClipMemberGradients,
     EpochProgress,
+    EpochTasks,
+    StopWhenTold,
     copy_callback,
 )
 from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset

@@ -61,6 +61,9 @@ class MLPEnsemble(Ensemble):
     `stack_members` makes one of an ensemble whose members are of the right kind.
     """
 
+    # Matrix products sum in another order where rows do not fill up a block of a processor.
+    row_multiple = 16
+
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
         (first, *rest), embedding = self._layers()
