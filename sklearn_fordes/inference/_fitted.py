@@ -56,7 +56,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
 
         Returns
         -------
@@ -115,7 +115,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
 
         Yields
@@ -129,7 +129,7 @@ class FittedEnsemble:
             If an output is not finite.
         """
         table = nw.from_native(X, eager_only=True, pass_through=True)
-        for part in gen_batches(len(table), _ROWS_ENCODED_AT_ONCE):
+        for part in gen_batches(table.shape[0], _ROWS_ENCODED_AT_ONCE):
             inputs = self.encode(nw.to_native(table[part], pass_through=True))
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
@@ -147,7 +147,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
         y : array-like of shape (n_rows,), optional
             Encoded classes. Default: the ensemble's predictions.
