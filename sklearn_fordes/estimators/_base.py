@@ -177,7 +177,7 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
                 )
         with inference.ordinary_state(grad=True):
             likelihood = self._likelihood()
-            make_member = self._member_factory(encoder, shape, likelihood.n_outputs)
+            make_member = self._member_factory(encoder, shape, likelihood.n_outputs, device)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
             rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
             fitted = inference.FittedEnsemble(

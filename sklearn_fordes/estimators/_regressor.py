@@ -348,7 +348,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         # 0.88 with it, at equal pinball loss.
         return 0.1 if self.noise == "quantile" else 0.0
 
-    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int, device: Any) -> Any:
         if self.noise != "homoscedastic":
-            return super()._member_factory(encoder, shape, n_outputs)
-        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1))
+            return super()._member_factory(encoder, shape, n_outputs, device)
+        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1, device))
