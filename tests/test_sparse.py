@@ -10,12 +10,17 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    StandardScaler,
+)
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.networks import MLP
+from sklearn_fordes.particles import _memory
 from sklearn_fordes.preprocessing import TabularEncoder
 from test_contract import SHORT, expected_failures
 
@@ -60,6 +65,32 @@ def test_every_sparse_format_is_taken(name, data):
     expected = FoRDEClassifier(encoder=MaxAbsScaler(), **SETTINGS).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), expected.predict_proba(X), atol=1e-6)
     assert model.n_features_in_ == 12
+
+
+def test_wide_rows_are_made_dense_some_at_a_time(data, monkeypatch):
+    rows, y = scipy.sparse.csr_array(data[0]), data[1]
+    model = FoRDEClassifier(encoder=MaxAbsScaler(), **SETTINGS).fit(rows, y)
+    expected, sizes = model.predict_proba(rows), []
+    monkeypatch.setattr("sklearn_fordes.inference._fitted._NUMBERS_ENCODED_AT_ONCE", 12 * 25)
+
+    def transform(self, X):
+        sizes.append(X.shape)
+        return MaxAbsScaler.transform(self, X)
+
+    monkeypatch.setattr(model.encoder_, "transform", transform.__get__(model.encoder_))
+    np.testing.assert_allclose(model.predict_proba(rows), expected, rtol=1e-5)
+    assert sizes == [(25, 12), (25, 12), (25, 12), (15, 12)]
+
+
+def test_sparse_rows_that_no_machine_holds_as_dense_ones_are_refused(data, monkeypatch):
+    model = FoRDEClassifier(encoder=MaxAbsScaler(), **SETTINGS, early_stopping=False)
+    n_bytes = 90 * 12 * 8
+    monkeypatch.setattr(_memory, "memory_of", lambda device: n_bytes)
+    model.fit(scipy.sparse.csr_array(data[0]), data[1])
+    monkeypatch.setattr(_memory, "memory_of", lambda device: n_bytes - 1)
+    expected = r"Got sparse rows of shape \(90, 12\) from the encoder, whose dense copies take 0 MB"
+    with pytest.raises(ValueError, match=expected):
+        model.fit(scipy.sparse.csr_array(data[0]), data[1])
 
 
 def test_sparse_rows_after_a_frame(data):

@@ -45,7 +45,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories, as in `FoRDEClassifier`.
     hidden_layer_sizes : sequence of int or int, default=(128, 128)
-        Widths of the hidden layers of the default network; ``()`` makes a linear model.
+        Widths of the hidden layers of the default network, as in `FoRDEClassifier`; ``()`` makes a
+        linear model.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture, as in `FoRDEClassifier`. It must map ``(n_rows, …)`` to
         ``(n_rows, 2)``, a mean and what softplus turns into a variance, both of a target with mean

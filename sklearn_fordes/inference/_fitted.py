@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from sklearn_fordes.particles import SPACES, Ensemble, Likelihood
+from sklearn_fordes.particles import SPACES, Ensemble, Likelihood, expect_memory
 
-# Rows encoded at once, so that memory does not grow with the table.
-_ROWS_ENCODED_AT_ONCE = 65_536
+# Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
+# are sparse before they are encoded may be wide.
+_ROWS_ENCODED_AT_ONCE, _NUMBERS_ENCODED_AT_ONCE = 65_536, 1 << 27
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,16 @@ class FittedEnsemble:
         Raises
         ------
         ValueError
-            If a value is no number, missing or too large for the network's precision.
+            If a value is no number, missing or too large for the network's precision, or sparse
+            rows are too large for this machine as dense ones.
         """
         dtype = self.members.dtype
-        array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+        if issparse(encoded):
+            n_bytes = math.prod(encoded.shape) * encoded.dtype.itemsize
+            got = f"sparse rows of shape {encoded.shape} from the encoder, whose dense copies"
+            expect_memory(got, n_bytes, torch.device("cpu"))
+            encoded = encoded.toarray()
+        array = np.asarray(encoded)
         try:
             array = array if array.dtype.kind in "biuf" else array.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -129,7 +137,8 @@ class FittedEnsemble:
             If an output is not finite.
         """
         table = nw.from_native(X, eager_only=True, pass_through=True)
-        for part in gen_batches(table.shape[0], _ROWS_ENCODED_AT_ONCE):
+        at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
+        for part in gen_batches(table.shape[0], min(_ROWS_ENCODED_AT_ONCE, at_most)):
             inputs = self.encode(nw.to_native(table[part], pass_through=True))
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
