@@ -24,8 +24,8 @@ RepulsionLike = Union[
     "particles.Repulsion",
 ]
 LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
-# Wider tables are not embedded: it costs most of the time there, and on four such tables the loss
-# was lower with it on two and higher on two (benchmarks/wide_tables.py).
+# Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of them
+# and raises it on others (docs/tables.md has figures).
 MOST_EMBEDDED = 128
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
@@ -153,11 +153,11 @@ class Parameters(BaseEstimator):
         keeps, n_copies = ", gradients and two moments", 4
         if self.optimizer is not None:  # Nothing says what it keeps.
             keeps, n_copies = " and gradients", 2
-        given = {"n_members": self.n_members, "module": self.module}
-        if _accepts(make_member, "hidden_layer_sizes"):
-            given["hidden_layer_sizes"] = make_member.keywords["hidden_layer_sizes"]
-            given = {name: value for name, value in given.items() if value is not None}
-        names = " and ".join(f"{name}={value!r}" for name, value in given.items())
+        sizes = getattr(make_member, "keywords", {}).get("hidden_layer_sizes")
+        given = {"n_members": self.n_members, "module": self.module, "hidden_layer_sizes": sizes}
+        names = " and ".join(
+            f"{name}={value!r}" for name, value in given.items() if value is not None
+        )
         n_bytes = n_copies * _bytes_of(make_member, names)
         particles.expect_memory(
             f"{names}, whose weights{keeps}", int(self.n_members) * n_bytes, device

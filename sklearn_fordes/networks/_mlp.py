@@ -1,4 +1,8 @@
-"""The default member for tables, and its parts: plain modules, forward only."""
+"""The default member for tables, and its parts: plain modules, forward only.
+
+The estimators embed numbers only where there are at most `estimators._parameters.MOST_EMBEDDED` of
+them: an embedding widens the first layer by a factor of four, and takes most of the time there.
+"""
 
 import math
 from collections.abc import Sequence
