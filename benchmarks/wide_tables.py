@@ -130,7 +130,8 @@ def main() -> None:
         f"\n60 rows × 4,000 numbers, {N_MEMBERS} networks {LAYERS}, {N_EPOCHS} epochs, medians of "
         f"{arguments.repeats} interleaved fits\n{fixed(times, 2)}",
         f"\n50 rows × 100,000 numbers, default fit\n{fixed(fit, 2)}",
-        f"\nLog losses on real tables, random halves of the rows: {arguments.seeds}\n{fixed(losses, 3)}",
+        f"\nLog losses on real tables, random halves of the rows: {arguments.seeds}\n"
+        f"{fixed(losses, 3)}",
     )
 
 

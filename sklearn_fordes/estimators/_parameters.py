@@ -24,8 +24,8 @@ RepulsionLike = Union[
     "particles.Repulsion",
 ]
 LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
-# Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of them
-# and raises it on others (docs/tables.md has figures).
+# Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
+# them and raises it on others (docs/tables.md has figures).
 MOST_EMBEDDED = 128
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
