@@ -19,12 +19,12 @@ from sklearn_fordes.preprocessing import TabularEncoder
 
 
 def expected_failures(estimator):
-    return {
-        "check_sample_weight_equivalence_on_dense_data": (
-            "Rows are shuffled into batches and held out at random, so repeating a row is not the "
-            "same as weighing it. HistGradientBoostingClassifier shares this one."
-        )
-    }
+    reason = (
+        "Rows are shuffled into batches and held out at random, so repeating a row is not the same "
+        "as weighing it. HistGradientBoostingClassifier shares this one."
+    )
+    check = "check_sample_weight_equivalence_on_{}_data"
+    return {check.format(kind): reason for kind in ("dense", "sparse")}
 
 
 SHORT = {"n_members": 3, "hidden_layer_sizes": (32,), "max_epochs": 60}

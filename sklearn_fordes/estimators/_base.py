@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import InputTags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, training
@@ -24,12 +24,14 @@ from sklearn_fordes.estimators._validation import (
     CALLBACK_ATTRIBUTES,
     CallbackSupportMixin,
     TrainingData,
+    input_tags_of,
     named_as_before,
     naming_argument,
+    promises_sparse,
     training_data,
     with_callbacks,
 )
-from sklearn_fordes.preprocessing import as_rows, as_table
+from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
@@ -37,6 +39,7 @@ _LEARNT = (
     "n_features_in_",
     "feature_names_in_",
     "_is_table_",
+    "_is_sparse_taken_",
     "classes_",
     "target_mean_",
     "target_scale_",
@@ -92,7 +95,8 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
         ----------
         X : array-like or data frame of shape (n_samples, n_features)
             Numbers, booleans, strings and categories, any of which may be missing, in pandas,
-            polars or numpy. Without an encoder: numbers, none missing, (n_samples, …).
+            polars or numpy. Without an encoder: numbers, none missing, (n_samples, …). With an
+            `encoder` of your own what it takes, such as a sparse array.
         y : array-like of shape (n_samples,)
             Class labels of any kind, at least two classes; for the regressor finite numbers.
         sample_weight : array-like of shape (n_samples,), optional
@@ -207,7 +211,7 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
                 )
         with inference.ordinary_state(grad=True):
             likelihood = self._likelihood()
-            make_member = self._member_factory(encoder, shape, likelihood.n_outputs)
+            make_member = self._member_factory(encoder, shape, likelihood.n_outputs, device)
             members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
             rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
             fitted = inference.FittedEnsemble(
@@ -312,7 +316,11 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
         is_first = "_is_table_" not in vars(self)
         if is_first:
             self._is_table_ = self._uses_encoder()
-        X = as_table(X) if self._is_table_ else as_rows(X, n_axes=None)
+            self._is_sparse_taken_ = self._input_tags().sparse
+        if self._is_table_:
+            X = as_table(X, accept_sparse=self._is_sparse_taken_)
+        else:
+            X = as_rows(X, n_axes=None)
         validate_data(self, X, y, reset=is_first, skip_check_array=True)
         if not self._is_table_ or isinstance(self.encoder, str):
             return X
@@ -463,9 +471,17 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inputs = tags.input_tags
-        inputs.allow_nan = inputs.string = inputs.categorical = self._uses_encoder()
+        of_encoder = self._input_tags()
+        for name in ("allow_nan", "string", "categorical"):
+            setattr(tags.input_tags, name, getattr(of_encoder, name))
+        tags.input_tags.sparse = of_encoder.sparse and promises_sparse(self.encoder)
         return tags
+
+    def _input_tags(self) -> Any:
+        """Return what the encoder in use takes; without one, arrays of numbers."""
+        if not self._uses_encoder():
+            return InputTags()
+        return input_tags_of(TabularEncoder() if isinstance(self.encoder, str) else self.encoder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Replace the net, whose own pickle hides another, by arrays and numbers."""

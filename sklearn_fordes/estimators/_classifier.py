@@ -33,7 +33,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     Parameters
     ----------
     n_members : int, default=10
-        Number of networks, M. Nothing repels a single one.
+        Number of networks, M. Nothing repels a single one. Networks whose weights, gradients and
+        moments no machine of this memory can hold are refused before memory is taken.
     repulsion : {"input_gradient", "weight", "function", "feature", "none"}, callable or \
             Repulsion, default="input_gradient"
         How members repel each other. A name or a function is the space in which they do: the
@@ -58,20 +59,25 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers: for the default network a
         `sklearn_fordes.preprocessing.TabularEncoder`, for a `module` of your own nothing; or a
-        transformer, of which a clone is fitted to the training rows; or nothing.
+        transformer, of which a clone is fitted to the training rows; or nothing. X may be sparse
+        if a transformer of your own takes it, such as scikit-learn's ``MaxAbsScaler`` or
+        ``TruncatedSVD``, alone or as the first step of a pipeline.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories: those of strings, categories, enumerations and objects that are no
         numbers; or names, indices or a mask (for categories coded as integers, say); or none.
     hidden_layer_sizes : sequence of int or int, default=(128, 128)
         Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
-        `module` too that takes an argument of this name.
+        `module` too that takes an argument of this name. The first layer has an input for each
+        encoded column, and three more for each embedded number: those of tables with at most 128
+        numbers of more than two values (see ``docs/tables.md``).
     module : type, callable or torch.nn.Module, default=None
         The members' architecture. A class (or function) is called for each member with the
         ``module__…`` parameters, and with ``n_features`` and ``n_outputs`` if it takes arguments
         of these names. An instance is copied and its layers reset. It must map ``(n_rows, …)`` to
         logits ``(n_rows, n_classes)``. None is a `sklearn_fordes.networks.MLP` with a dropout of
-        0.1 and periodic embeddings of the numbers that the default encoder finds: its other
-        parameters are ``module__activation``, ``module__dropout``, ``module__embedded_features``…
+        0.1 and periodic embeddings of the numbers that the default encoder finds, unless they are
+        more than 128: its other parameters are ``module__activation``, ``module__dropout``,
+        ``module__embedded_features``…
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
     max_epochs : int, default=200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -41,6 +42,9 @@ _NAMES_ELSEWHERE = {
     "patience": "n_iter_no_change",
     "seed": "random_state",
 }
+# Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
+# them and raises it on others (docs/tables.md has figures).
+MOST_EMBEDDED = 128
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -141,8 +145,8 @@ class Parameters(BaseEstimator):
         # Arrays, whatever scikit-learn's configuration says.
         return encoder.set_output(transform="default")
 
-    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
-        """Return what makes a member for rows of an encoder."""
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int, device: Any) -> Any:
+        """Return what makes a member for rows of an encoder, if a device can hold them all."""
         arguments = {
             name.removeprefix("module__"): value for name, value in self._parts("module__").items()
         }
@@ -152,6 +156,7 @@ class Parameters(BaseEstimator):
                     f"Got module__{next(iter(arguments))} with an instance as module, but expected "
                     "a class to pass it to."
                 )
+            self._expect_memory(self.module, device)
             return self.module
         given = self.hidden_layer_sizes
         sizes = [given] if isinstance(given, Integral) or not np.iterable(given) else given
@@ -162,15 +167,33 @@ class Parameters(BaseEstimator):
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
             )
+        continuous = list(getattr(encoder, "continuous_", ()))
         offered = {
             "n_features": int(np.prod(shape)),
             "n_outputs": n_outputs,
             "hidden_layer_sizes": tuple(map(int, sizes)),
-            "embedded_features": list(getattr(encoder, "continuous_", ())),
+            "embedded_features": continuous if len(continuous) <= MOST_EMBEDDED else [],
         }
         module = self.module or partial(networks.MLP, dropout=self._dropout)
         taken = {name: value for name, value in offered.items() if _accepts(module, name)}
-        return partial(module, **(taken | arguments))
+        make_member = partial(module, **(taken | arguments))
+        self._expect_memory(make_member, device)
+        return make_member
+
+    def _expect_memory(self, make_member: Any, device: Any) -> None:
+        """Raise an error if a device can never hold the members and what training keeps of each."""
+        keeps, n_copies = ", gradients and two moments", 4
+        if self.optimizer is not None:  # Nothing says what it keeps.
+            keeps, n_copies = " and gradients", 2
+        sizes = getattr(make_member, "keywords", {}).get("hidden_layer_sizes")
+        given = {"n_members": self.n_members, "module": self.module, "hidden_layer_sizes": sizes}
+        names = " and ".join(
+            f"{name}={value!r}" for name, value in given.items() if value is not None
+        )
+        n_bytes = n_copies * _bytes_of(make_member, names)
+        particles.expect_memory(
+            f"{names}, whose weights{keeps}", int(self.n_members) * n_bytes, device
+        )
 
     def _new_net(
         self,
@@ -337,6 +360,22 @@ def _optuna_distribution(values: Any) -> Any:
         # are lists.
         warnings.simplefilter("ignore", UserWarning)
         return CategoricalDistribution(values)
+
+
+def _bytes_of(make_member: Any, names: str) -> int:
+    """Return the bytes of a member's weights; one of the user's own is made to be counted."""
+    module = getattr(make_member, "func", None)
+    if getattr(module, "__init__", None) is networks.MLP.__init__:  # Of subclasses too.
+        return 4 * networks.MLP.count_weights(**make_member.keywords)
+    try:
+        return sum(weight.nbytes for weight in particles.Ensemble(make_member, 1).trainable)
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or re.search("memory|overflow", str(error))):
+            raise
+        raise ValueError(
+            f"Got {names}, a single one of which takes more memory than there is ({error}), but "
+            "expected smaller ones."
+        ) from error
 
 
 def _accepts(function: Any, name: str) -> bool:

@@ -45,7 +45,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories, as in `FoRDEClassifier`.
     hidden_layer_sizes : sequence of int or int, default=(128, 128)
-        Widths of the hidden layers of the default network; ``()`` makes a linear model.
+        Widths of the hidden layers of the default network, as in `FoRDEClassifier`; ``()`` makes a
+        linear model.
     module : type, callable or torch.nn.Module, default=None
         The members' architecture, as in `FoRDEClassifier`. It must map ``(n_rows, …)`` to
         ``(n_rows, 2)``, a mean and what softplus turns into a variance, both of a target with mean
@@ -361,7 +362,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         # 0.88 with it, at equal pinball loss.
         return 0.1 if self.noise == "quantile" else 0.0
 
-    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int) -> Any:
+    def _member_factory(self, encoder: Any, shape: Any, n_outputs: int, device: Any) -> Any:
         if self.noise != "homoscedastic":
-            return super()._member_factory(encoder, shape, n_outputs)
-        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1))
+            return super()._member_factory(encoder, shape, n_outputs, device)
+        return networks.with_homoscedastic_noise(super()._member_factory(encoder, shape, 1, device))

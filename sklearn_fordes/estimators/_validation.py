@@ -11,9 +11,10 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing
+from sklearn.utils import InputTags, _safe_indexing, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import (
@@ -22,6 +23,8 @@ from sklearn.utils.validation import (
     _get_feature_names,
     check_consistent_length,
 )
+
+from sklearn_fordes.preprocessing import TabularEncoder
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
@@ -128,6 +131,40 @@ class TrainingData(NamedTuple):
         return self.take(np.delete(rows, held_out)), self.take(held_out)
 
 
+def input_tags_of(encoder: Any) -> InputTags:
+    """Return what an encoder takes, as scikit-learn's tags say it.
+
+    Parameters
+    ----------
+    encoder : transformer
+
+    Returns
+    -------
+    InputTags
+        Of the first step of a pipeline, since the tags of the whole leave some of them out.
+        Missing values are taken by a `TabularEncoder` alone: other encoders that take them may
+        hand them on, and a network can't use them.
+    """
+    while steps := [s for _, s in getattr(encoder, "steps", ()) if s not in ("passthrough", None)]:
+        encoder = steps[0]
+    tags = _own_input_tags(encoder)
+    tags.allow_nan = isinstance(encoder, TabularEncoder)
+    return tags
+
+
+def promises_sparse(encoder: Any) -> bool:
+    """Return whether all steps of an encoder take sparse arrays.
+
+    Others may work too: after a step that makes dense arrays, say. Nothing tells before they do.
+    """
+    return bool(_own_input_tags(encoder).sparse)
+
+
+def _own_input_tags(encoder: Any) -> InputTags:
+    # A transformer need not be scikit-learn's.
+    return get_tags(encoder).input_tags if hasattr(encoder, "__sklearn_tags__") else InputTags()
+
+
 def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
     """Return a checked table that has column names if, and only if, the training table had some.
 
@@ -135,12 +172,14 @@ def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
 
     Parameters
     ----------
-    X : data frame or ndarray of shape (n_samples, n_features)
+    X : data frame, ndarray or sparse array of shape (n_samples, n_features)
     names : ndarray of shape (n_features,) or None
         Those of the training table.
     """
     if (_get_feature_names(X) is None) == (names is None):
         return X
+    if issparse(X):
+        return pd.DataFrame.sparse.from_spmatrix(X, columns=names)
     X = np.asarray(X)
     return X if names is None else nw.from_numpy(X, list(names), backend="pandas").to_native()
 
@@ -205,4 +244,5 @@ def naming_argument(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise ValueError(f"Got {name} that can't be used: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Got {name} that can't be used: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,10 +17,17 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from sklearn_fordes.particles import SPACES, Ensemble, Likelihood, seeded_generators
+from sklearn_fordes.particles import (
+    SPACES,
+    Ensemble,
+    Likelihood,
+    expect_memory,
+    seeded_generators,
+)
 
-# Rows encoded at once, so that memory does not grow with the table.
-_ROWS_ENCODED_AT_ONCE = 65_536
+# Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
+# are sparse before they are encoded may be wide.
+_ROWS_ENCODED_AT_ONCE, _NUMBERS_ENCODED_AT_ONCE = 65_536, 1 << 27
 # The process in which torch has computed with several threads, if any has.
 _process_of_threads: int | None = None
 
@@ -59,7 +67,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
 
         Returns
         -------
@@ -93,11 +101,17 @@ class FittedEnsemble:
         Raises
         ------
         ValueError
-            If a value is no number, missing or too large for the network's precision.
+            If a value is no number, missing or too large for the network's precision, or sparse
+            rows are too large for this machine as dense ones.
         """
         _expect_threads_that_work()
         dtype = self.members.dtype
-        array = np.asarray(encoded.toarray() if issparse(encoded) else encoded)
+        if issparse(encoded):
+            n_bytes = math.prod(encoded.shape) * encoded.dtype.itemsize
+            got = f"sparse rows of shape {encoded.shape} from the encoder, whose dense copies"
+            expect_memory(got, n_bytes, torch.device("cpu"))
+            encoded = encoded.toarray()
+        array = np.asarray(encoded)
         try:
             array = array if array.dtype.kind in "biuf" else array.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -119,7 +133,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
 
         Yields
@@ -133,7 +147,8 @@ class FittedEnsemble:
             If an output is not finite.
         """
         table = nw.from_native(X, eager_only=True, pass_through=True)
-        for part in gen_batches(len(table), _ROWS_ENCODED_AT_ONCE):
+        at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
+        for part in gen_batches(table.shape[0], min(_ROWS_ENCODED_AT_ONCE, at_most)):
             inputs = self.encode(nw.to_native(table[part], pass_through=True))
             # A thread may run other code of its own between two chunks.
             for rows in inputs.split(self.rows_per_chunk):
@@ -152,7 +167,7 @@ class FittedEnsemble:
 
         Parameters
         ----------
-        X : data frame or ndarray of shape (n_rows, ...)
+        X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
         y : array-like of shape (n_rows,), optional
             Encoded classes. Default: the ensemble's predictions.

@@ -1,4 +1,8 @@
-"""The default member for tables, and its parts: plain modules, forward only."""
+"""The default member for tables, and its parts: plain modules, forward only.
+
+The estimators embed numbers only where there are at most `estimators._parameters.MOST_EMBEDDED` of
+them: an embedding widens the first layer by a factor of four, and takes most of the time there.
+"""
 
 import math
 from collections.abc import Sequence
@@ -114,6 +118,38 @@ class MLP(nn.Sequential):
         super().__init__(*layers, last)
         # What differs once a part is replaced or set otherwise, or shares its weights.
         self.as_built: tuple[str, int] = str(self), len(list(self.parameters()))
+
+    @staticmethod
+    def count_weights(
+        n_features: int,
+        n_outputs: int,
+        *,
+        hidden_layer_sizes: Sequence[int] = (64, 64),
+        embedded_features: Sequence[int] = (),
+        n_frequencies: int = 16,
+        n_components: int = 3,
+        **_: object,
+    ) -> int:
+        """Count the weights and biases of a network that is not made.
+
+        Parameters
+        ----------
+        n_features, n_outputs, hidden_layer_sizes, embedded_features, n_frequencies, n_components
+            As in the class. Others change nothing.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> MLP.count_weights(3, 2, hidden_layer_sizes=(10**12,))
+        6000000000002
+        """
+        n_embedded = len(embedded_features)
+        widths = [n_features + n_embedded * n_components, *hidden_layer_sizes, n_outputs]
+        in_layers = sum((n_inputs + 1) * width for n_inputs, width in pairwise(widths))
+        return in_layers + n_embedded * (n_frequencies * (2 + n_components) + n_components)
 
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:

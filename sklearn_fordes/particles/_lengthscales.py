@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_fordes.particles._memory import expect_memory
+
 MIXES = ("precision", "variance")
 
 
@@ -80,6 +82,12 @@ def _tuned(X: Tensor, *, alpha: float, mix: str) -> Lengthscale:
     features = (X.cpu() if X.device.type == "mps" else X).flatten(1).double()
     if alpha == 0 or (features == features[:1]).all():
         return Lengthscale()  # Rows that are all alike have no variance.
+    width = features.shape[1]
+    expect_memory(
+        f"a lengthscale of the variance of {width} inputs, whose covariance and axes",
+        2 * 8 * width**2,
+        X.device,
+    )
     features = features / features.abs().max()  # Units cancel, and no square overflows.
     variance, rotation = torch.linalg.eigh(torch.atleast_2d(torch.cov(features.T)))
     variance = variance.clamp(min=0)  # Rounding leaves some slightly below zero.

@@ -28,6 +28,7 @@ from sklearn_fordes.particles._members import (
     autograd_evaluation,
     derived_seed,
 )
+from sklearn_fordes.particles._memory import expect_memory
 from sklearn_fordes.particles._random import seeded_generators
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
 from sklearn_fordes.particles._spaces import (

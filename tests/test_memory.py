@@ -1,0 +1,174 @@
+"""Wide tables, and networks that no machine can hold."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes.estimators import _parameters
+from sklearn_fordes.networks import MLP, PeriodicEmbedding
+from sklearn_fordes.particles import _memory
+
+SETTINGS = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 1, "random_state": 0}
+X = np.random.default_rng(0).normal(size=(40, 4))
+y = (X[:, 0] > 0).astype(int)
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Set the memory of the machine, in bytes."""
+    return lambda size: monkeypatch.setattr(_memory, "memory_of", lambda device: size)
+
+
+class OwnMLP(MLP):
+    """Autograd differentiates it."""
+
+
+class Own(nn.Linear):
+    """It is built to be counted."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__(n_features, n_outputs)
+
+
+# ---- embedding
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_wide_tables_are_not_embedded(kind):
+    widest = _parameters.MOST_EMBEDDED
+    wide = np.random.default_rng(0).normal(size=(40, widest + 1))
+    wide[:, -3:] = wide[:, -3:] > 0  # Numbers of two values don't count.
+    for n_columns, is_embedded in [(widest + 1, True), (widest + 4, False)]:
+        table = np.concatenate([wide, X], axis=1)[:, -n_columns:]
+        model = kind(**SETTINGS).fit(table, y)
+        first = model.fitted_.members.member(0)[0]
+        assert isinstance(first, PeriodicEmbedding) == is_embedded
+    assert first.weight.shape == (8, n_columns)
+    chosen = kind(**SETTINGS, module__embedded_features=range(n_columns)).fit(table, y)
+    assert len(chosen.fitted_.members.member(0)[0].features) == n_columns
+
+
+# ---- refused before it is tried
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"n_members": 10**12}, r"n_members=10{12} and hidden_layer_sizes=\(8,\), whose"),
+        ({"hidden_layer_sizes": (10**9, 10**9)}, r"n_members=2 and hidden_layer_sizes=\(10{9}, "),
+        ({"hidden_layer_sizes": 10**18}, r"n_members=2 and hidden_layer_sizes=\(10{18},\), whose"),
+        ({"module__n_frequencies": 10**12}, "n_members=2 and"),
+        ({"module": OwnMLP, "hidden_layer_sizes": (10**9,) * 2}, "n_members=2 and module=.*OwnMLP"),
+        ({"module": Own, "n_members": 10**12}, "n_members=10{12} and module=.*Own"),
+        ({"module": nn.Linear(4, 2), "n_members": 10**12}, "n_members=10{12} and module=Linear"),
+    ],
+)
+def test_networks_that_no_machine_holds_are_refused_by_name(kind, settings, names):
+    model = kind(**{**SETTINGS, **settings})
+    expected = f"Got {names}.* weights, gradients and two moments take [0-9,]+ MB, but expected "
+    with pytest.raises(ValueError, match=expected + "at most the [0-9,]+ MB of memory of this mac"):
+        model.fit(X, y)
+    assert not hasattr(model, "fitted_")
+
+
+def test_a_failed_fit_leaves_the_estimator_as_it_was():
+    model = FoRDEClassifier(**SETTINGS).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match=r"Got n_members=10{12} and"):
+        model.set_params(n_members=10**12).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("settings", [{}, {"module": Own}, {"module": nn.Linear(4, 2)}])
+def test_the_limit_is_four_times_the_weights(settings, memory):
+    settings = {**SETTINGS, **settings, "encoder": None}
+    model = FoRDEClassifier(**settings).fit(X, y)
+    n_bytes = sum(weight.nbytes for weight in model.fitted_.members.parameters())
+    memory(4 * n_bytes)
+    model.fit(X, y)
+    memory(4 * n_bytes - 1)
+    with pytest.raises(ValueError, match="gradients and two moments take"):
+        model.fit(X, y)
+    plain = FoRDEClassifier(**settings, optimizer=torch.optim.SGD)
+    memory(2 * n_bytes)  # Another optimizer may keep nothing.
+    plain.fit(X, y)
+    memory(2 * n_bytes - 1)
+    with pytest.raises(ValueError, match="whose weights and gradients take"):
+        plain.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"hidden_layer_sizes": ()},
+        {"hidden_layer_sizes": (7, 5), "dropout": 0.1},
+        {
+            "embedded_features": [0, 2, 3],
+            "n_frequencies": 6,
+            "n_components": 2,
+            "activation": "relu",
+        },
+    ],
+)
+def test_weights_are_counted_without_a_network(arguments):
+    network = MLP(4, 3, **arguments)
+    expected = sum(parameter.numel() for parameter in network.parameters())
+    assert MLP.count_weights(4, 3, **arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ValueError),
+        (RuntimeError("Storage size calculation overflowed"), ValueError),
+        (MemoryError(), ValueError),
+        (RuntimeError("something else"), RuntimeError),
+    ],
+)
+def test_a_module_of_the_user_that_takes_too_much_is_named(error, expected):
+    class Large(nn.Module):
+        def __init__(self):
+            raise error
+
+    named = "Got n_members=2 and module=.*Large.*, a single one of"
+    match = named if expected is ValueError else "something else"
+    with pytest.raises(expected, match=match):
+        FoRDEClassifier(**SETTINGS, module=Large).fit(X, y)
+
+
+def test_a_lengthscale_that_no_machine_holds_is_refused(memory):
+    model = FoRDEClassifier(**{**SETTINGS, "hidden_layer_sizes": ()}, lengthscale="pca")
+    wide = np.random.default_rng(0).normal(size=(20, 300))
+    memory(2 * 8 * 300**2 - 1)
+    with pytest.raises(ValueError, match=r"Got a lengthscale of the variance of 300 inputs, whose"):
+        model.fit(wide, y[:20])
+    memory(2 * 8 * 300**2)
+    model.fit(wide, y[:20])
+    model.set_params(lengthscale="identity")
+    memory(10**5)
+    model.fit(wide, y[:20])
+
+
+def test_the_memory_of_a_machine(monkeypatch, tmp_path):
+    cpu, limit = torch.device("cpu"), tmp_path / "limit"
+    monkeypatch.setattr(_memory, "_LIMITS", (str(limit), str(tmp_path / "missing")))
+    whole = _memory.memory_of(cpu)
+    assert whole > 1e8
+    limit.write_text("max\n")
+    assert _memory.memory_of(cpu) == whole
+    limit.write_text("1000000\n")
+    assert _memory.memory_of(cpu) == 1_000_000
+    monkeypatch.delattr(_memory.os, "sysconf", raising=False)
+    assert _memory.memory_of(cpu) == 1_000_000
+    limit.unlink()
+    assert _memory.memory_of(cpu) == float("inf")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 7))
+    assert _memory.memory_of(torch.device("cuda:1")) == 7
+    with pytest.raises(
+        ValueError, match=r"Got two take 8 MB, .* 0 MB of memory of the device cuda:1"
+    ):
+        _memory.expect_memory("two", 8_000_000, torch.device("cuda:1"))
