@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import sklearn_fordes
 from sklearn_fordes import inference, networks, training
-from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.estimators._saving import Saving
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     named_as_before,
@@ -43,7 +44,7 @@ _LEARNT = (
 )
 
 
-class BaseFoRDE(Parameters, metaclass=ABCMeta):
+class BaseFoRDE(Saving, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.
@@ -346,9 +347,20 @@ class BaseFoRDE(Parameters, metaclass=ABCMeta):
         if "_net_" in state:
             net_state = training.TrainingState.of(state.pop("_net_"))
             state["_training_state_"] = net_state._replace(members={}).to_dict()
-        return state
+        return {**state, "_sklearn_fordes_version": sklearn_fordes.__version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written_by = state.pop("_sklearn_fordes_version", "unknown")
+        if written_by != sklearn_fordes.__version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{sklearn_fordes.__version__} of sklearn_fordes",
+                    original_sklearn_version=f"{written_by} of sklearn_fordes",
+                ),
+                stacklevel=2,
+            )
         super().__setstate__(state)
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
