@@ -156,6 +156,8 @@ def _state_of(estimator: Any, include_training_state: bool) -> dict[str, Any]:
     if not include_training_state:
         attributes["_training_state_"] = {**attributes["_training_state_"], "optimizer": {}}
     now, then = (_parameters_of(one) for one in (estimator, estimator._then_))
+    if not all(_must_be_kept(name, value) for name, value in then.items()):
+        estimator._validate_params()  # Parameters of now are used for those of then.
     fitted = estimator.fitted_
     members = fitted.members.__getstate__()
     del members["make_member"]
@@ -187,23 +189,30 @@ def _parameters_of(estimator: Any) -> dict[str, Any]:
 
 def _estimator_of(kind: Any, state: dict[str, Any], module: Any) -> Any:
     """Return the estimator that a state describes, with members on the CPU."""
-    now, then = (
-        kind(**{**parameters, "module": parameters["module"] and module})
-        for parameters in (state["parameters"], state["then"])
-    )
+    now, then = (_with_parameters(kind, state[part], module) for part in ("parameters", "then"))
+    then._validate_params()
     learnt, parts, members = state["learnt"], state["fitted"], state["members"]
     encoder, likelihood, shape, rows_per_chunk = (parts[name] for name in _FITTED)
     vars(now).update(learnt, _then_=then, encoder_=encoder)
     _check({**_checks_of_learnt(now), **_checks_of_fitted(now, then, **parts)})
     make_member = then._member_factory(encoder, shape, likelihood.n_outputs)
     ensemble = persistence.members_from(make_member, members)
-    fields = set(training.TrainingState._fields)
-    persistence.check_training_state(learnt["_training_state_"], fields, members["parameters"])
+    training_state = training.TrainingState.from_dict(learnt["_training_state_"])
+    persistence.check_training_state(training_state._asdict(), ensemble)
     now.fitted_ = inference.FittedEnsemble(encoder, ensemble, likelihood, shape, rows_per_chunk)
     with inference.ordinary_state(grad=False):
         outputs = ensemble(now.fitted_.as_inputs(np.zeros((2, *shape))))
-    _check({"outputs": outputs.shape == (ensemble.n_members, 2, likelihood.n_outputs)})
+    is_output = outputs.shape == (ensemble.n_members, 2, likelihood.n_outputs)
+    # Another module than the default one may have no finite output of zeros.
+    _check({"outputs": is_output and (module is not None or outputs.isfinite().all())})
     return now
+
+
+def _with_parameters(kind: Any, parameters: dict[str, Any], module: Any) -> Any:
+    saved = parameters["module"]
+    if not isinstance(saved, persistence.UsersModule | None):
+        raise ValueError(f"its module is {saved!r}")
+    return kind(**{**parameters, "module": None if saved is None else module})
 
 
 def _check(are_right: dict[str, Any]) -> None:
@@ -245,7 +254,8 @@ def _checks_of_fitted(
     is_whole = type(input_shape) is tuple and {type(size) for size in input_shape} == {int}
     return {
         "encoder": isinstance(encoder, TabularEncoder | FunctionTransformer)
-        and encoder.n_features_in_ == now.n_features_in_,
+        and encoder.n_features_in_ == now.n_features_in_
+        and _names(encoder) == _names(now),
         "likelihood": type(likelihood) is type(expected)
         and likelihood.n_outputs == expected.n_outputs
         and getattr(likelihood, "target", expected.kind)
@@ -256,3 +266,7 @@ def _checks_of_fitted(
         and math.prod(input_shape) <= _LARGEST_ROW,
         "rows_per_chunk": type(rows_per_chunk) is int and rows_per_chunk >= 1,
     }
+
+
+def _names(fitted: Any) -> list[str]:
+    return list(getattr(fitted, "feature_names_in_", []))

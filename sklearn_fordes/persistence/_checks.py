@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sklearn_fordes.particles import Ensemble
+
 # Of a tensor that a small file may ask for too.
 _ALWAYS_ALLOWED = 1 << 20
 # They fill what they make. What others make is looked at after, before it is filled.
@@ -59,37 +61,38 @@ def limited_size(n_numbers: int) -> Iterator[None]:
         yield
 
 
-def check_training_state(state: dict[str, Any], names: set[str], parameters: Any) -> None:
-    """Refuse what is no description of a `TrainingState`.
+def check_training_state(state: dict[str, Any], ensemble: Ensemble) -> None:
+    """Refuse what is no training state of an ensemble.
 
     Parameters
     ----------
     state : dict
-        That of `TrainingState.to_dict`, with or without an optimizer.
-    names : set of str
-        Names of the fields.
-    parameters : dict of ndarray
-        The members' weights by name.
+        The fields of a `TrainingState`, with or without an optimizer.
+    ensemble : Ensemble
 
     Raises
     ------
     Exception
         If a part is of another type or shape.
     """
-    if state.keys() != names or state["members"]:
-        raise ValueError(f"its training state has the entries {sorted(state)}")
     np.random.PCG64().state = state["batches"]
-    numbers = state["n_steps"] >= 0 and state["batch_size"] >= 1 and 0 <= state["seed"] < 1 << 63
-    is_whole = {type(state[name]) for name in ("n_steps", "batch_size", "seed")} == {int}
-    if not (numbers and is_whole and math.isfinite(state["relative_loss"])):
-        raise ValueError("its training state has counters of another kind")
-    if not all(isinstance(epoch, dict) for epoch in state["history"]):
-        raise ValueError("its training state has no history of epochs")
-    for part in state["lengthscale"] or ():
-        if part is not None and len({*np.shape(part)}) != 1:
-            raise ValueError(f"its lengthscale is of shape {np.shape(part)}")
+    counters = [state[name] for name in ("n_steps", "batch_size", "seed")]
+    is_right = {
+        "members": not state["members"],
+        "n_steps": {*map(type, counters)} == {int} and min(counters) >= 0,
+        "batch_size": state["batch_size"] >= 1,
+        "seed": state["seed"] < 1 << 63,
+        "relative_loss": math.isfinite(state["relative_loss"]),
+        "history": all(isinstance(epoch, dict) for epoch in state["history"]),
+        "lengthscale": all(
+            part is None or len(set(part.shape)) == 1 for part in state["lengthscale"] or ()
+        ),
+    }
+    parameters = dict(ensemble.named_parameters())
     for name, (settings, moments) in state["optimizer"].get("parameters", {}).items():
-        shapes = {np.shape(moment) for moment in moments.values()} - {()}
-        weight = parameters[name.removeprefix("stacked.")]
-        if not (isinstance(settings, dict) and shapes <= {weight.shape}):
-            raise ValueError(f"its optimizer has moments of {name!r} of another shape")
+        shapes = {moment.shape for moment in moments.values() if isinstance(moment, Tensor)}
+        is_moment = shapes <= {parameters[name].shape, torch.Size()}
+        is_right[f"optimizer of {name}"] = is_moment and isinstance(settings, dict)
+    wrong = [name for name, is_valid in is_right.items() if not is_valid]
+    if wrong:
+        raise ValueError(f"the {wrong} of its training state are of another type, size or shape")

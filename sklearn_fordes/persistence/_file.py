@@ -120,7 +120,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"Got {os.fspath(path)!r}, which can't be loaded ({reason}), but expected an intact "
-            "file that save wrote."
+            "file that save wrote, and its own module if it needs one."
         ) from error
 
 

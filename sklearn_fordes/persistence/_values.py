@@ -90,11 +90,10 @@ def pack(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
         return _pack_array(value, name, arrays)
     if isinstance(value, np.generic) and _is_storable(value.dtype):
         return {"scalar": [value.dtype.str, pack(value.item(), name, arrays)]}
-    for tag, form in FORMS.items():
-        is_class = isinstance(value, type) and form.type is type
-        if is_class or type(value) is form.type:
-            with_name = name if is_class or tag in ("tuple", "Tensor") else f"{name}.{tag}"
-            return {tag: pack(form.parts(value), with_name, arrays)}
+    tag = _tag_of(value)
+    if tag is not None:
+        of_parts = name if tag in _NOT_NAMED else f"{name}.{tag}"
+        return {tag: pack(FORMS[tag].parts(value), of_parts, arrays)}
     raise _refusal(value, name)
 
 
@@ -138,10 +137,17 @@ def unpack(node: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     return _MAKERS[tag](unpack(parts, arrays))
 
 
+def _tag_of(value: Any) -> str | None:
+    """Return the name of the form of a value, if it has one."""
+    if isinstance(value, type):
+        return "optimizer" if vars(torch.optim).get(value.__name__) is value else None
+    return next((tag for tag, form in FORMS.items() if type(value) is form.type), None)
+
+
 def _refusal(value: Any, name: str) -> ValueError:
     parts = re.split(r"[.\[]", name)
     hint = next((text for part, text in _WHAT_TO_DO.items() if part in parts), "")
-    shown = repr(value)
+    shown = " ".join(repr(value).split())
     return ValueError(
         f"Got {name}={shown if len(shown) <= 80 else shown[:77] + '...'}, which a file without "
         "code can't hold, but expected None, numbers, strings, arrays of these, lists, tuples, "
@@ -232,13 +238,6 @@ def _optimizer_class(name: str) -> type:
     return found
 
 
-def _optimizer_name(value: type) -> str:
-    name: str = value.__name__
-    if vars(torch.optim).get(name) is not value:
-        raise _refusal(value, "optimizer")
-    return name
-
-
 def _index(parts: list[Any]) -> pd.Index:
     values, name = parts
     return pd.Index(values, name=name)
@@ -272,7 +271,7 @@ FORMS = {
     "Tensor": Form(torch.Tensor, to_arrays, to_tensors),
     "device": Form(torch.device, str, torch.device),
     "Index": Form(pd.Index, lambda value: [value.to_numpy(), value.name], _index),
-    "optimizer": Form(type, _optimizer_name, _optimizer_class),
+    "optimizer": Form(type, lambda value: value.__name__, _optimizer_class),
     "Lengthscale": Form(Lengthscale, list, lambda parts: Lengthscale(*parts)),
     "UsersModule": Form(UsersModule, list, lambda parts: UsersModule(*parts)),
     "TabularEncoder": Form(TabularEncoder, encoder_state, encoder_from),
@@ -282,6 +281,8 @@ FORMS = {
         for kind in (Repulsion, CategoricalLikelihood, GaussianLikelihood, QuantileLikelihood)
     },
 }
+# Their parts need no name of the form in the names of arrays and in errors.
+_NOT_NAMED = ("tuple", "Tensor", "optimizer")
 _MAKERS: dict[str, Callable[[Any], Any]] = {
     "float": lambda text: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[text],
     "scalar": _scalar,
