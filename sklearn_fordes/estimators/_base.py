@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import sklearn_fordes
 from sklearn_fordes import inference, networks, training
-from sklearn_fordes.estimators._saving import Saving
+from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     named_as_before,
@@ -27,21 +27,7 @@ from sklearn_fordes.preprocessing import as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
-_LEARNT = (
-    "n_features_in_",
-    "feature_names_in_",
-    "_is_table_",
-    "classes_",
-    "target_mean_",
-    "target_scale_",
-    "encoder_",
-    "fitted_",
-    "history_",
-    "n_iter_",
-    "_net_",
-    "_then_",
-    "_training_state_",
-)
+_LEARNT = (*LEARNT_VALUES, "encoder_", "fitted_", "_net_", "_then_")
 
 
 class BaseFoRDE(Saving, metaclass=ABCMeta):

@@ -18,8 +18,8 @@ from sklearn_fordes import inference, particles, persistence, training
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.preprocessing import TabularEncoder
 
-# The encoder and the members have entries of their own in a file.
-_LEARNT = {
+# Attributes that `fit` sets, and that are saved as they are.
+LEARNT_VALUES = (
     "n_features_in_",
     "feature_names_in_",
     "_is_table_",
@@ -29,7 +29,7 @@ _LEARNT = {
     "history_",
     "n_iter_",
     "_training_state_",
-}
+)
 _FITTED = ("encoder", "likelihood", "input_shape", "rows_per_chunk")
 # What these say is in the weights. Other parameters of a fit only acted in it.
 _OF_THE_NETWORK = ("module", "hidden_layer_sizes", "noise")
@@ -167,7 +167,7 @@ def _state_of(estimator: Any, include_training_state: bool) -> dict[str, Any]:
             name: value if _must_be_kept(name, value) else now.get(name)
             for name, value in then.items()
         },
-        "learnt": {name: attributes[name] for name in sorted(_LEARNT & attributes.keys())},
+        "learnt": {name: attributes[name] for name in LEARNT_VALUES if name in attributes},
         "fitted": {name: getattr(fitted, name) for name in _FITTED},
         "members": members,
     }
@@ -223,9 +223,9 @@ def _check(are_right: dict[str, Any]) -> None:
 
 def _checks_of_learnt(now: Any) -> dict[str, Any]:
     """Return whether each attribute is what a fit sets."""
-    found, optional = vars(now).keys() & _LEARNT, {"feature_names_in_"}
+    found, optional = vars(now).keys() & {*LEARNT_VALUES}, {"feature_names_in_"}
     of_class, of_number = {"classes_"}, {"target_mean_", "target_scale_"}
-    needed = _LEARNT - optional - (of_number if is_classifier(now) else of_class)
+    needed = {*LEARNT_VALUES} - optional - (of_number if is_classifier(now) else of_class)
     names, history = getattr(now, "feature_names_in_", None), now.history_
     checks = {
         "attributes": found - optional == needed,
@@ -248,8 +248,7 @@ def _checks_of_fitted(
     now: Any, then: Any, encoder: Any, likelihood: Any, input_shape: Any, rows_per_chunk: Any
 ) -> dict[str, Any]:
     """Return whether each part of what was learnt fits the others."""
-    expected = then._copied(**{name: vars(now)[name] for name in vars(now).keys() & _LEARNT})
-    expected = expected._likelihood()
+    expected = then._copied(classes_=getattr(now, "classes_", ()))._likelihood()
     width = len(encoder.column_map_) if isinstance(encoder, TabularEncoder) else now.n_features_in_
     is_whole = type(input_shape) is tuple and {type(size) for size in input_shape} == {int}
     return {

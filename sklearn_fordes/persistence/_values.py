@@ -206,10 +206,8 @@ def _unpack_array(parts: list[Any], arrays: dict[str, NDArray[Any]]) -> NDArray[
 def _object_array(parts: list[Any]) -> NDArray[np.object_]:
     shape, items = parts
     array = np.empty(len(items), dtype=object)
-    array[:] = items
-    if len(items) and any(isinstance(item, list | tuple) for item in items):
-        for i, item in enumerate(items):  # numpy would look into them.
-            array[i] = item
+    for i, item in enumerate(items):  # Assigned at once, numpy would look into them.
+        array[i] = item
     return array.reshape(shape)
 
 
