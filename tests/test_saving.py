@@ -148,6 +148,17 @@ class Contract(EstimatorContract):
         with pytest.raises(ValueError, match="with module=None, and module=<class"):
             load(path, module=Own)
 
+    def test_loading_does_not_depend_on_how_torch_computes(self, make, data, path):
+        X, y = data
+        model = make().fit(X, y)
+        model.save(path, include_training_state=True)
+        with torch.inference_mode(), torch.device("meta"):
+            loaded = load(path)
+        state = torch.get_rng_state()
+        expected = self.predict(model.partial_fit(X, y), X)
+        np.testing.assert_array_equal(self.predict(loaded.partial_fit(X, y), X), expected)
+        assert torch.equal(torch.get_rng_state(), state)
+
     def test_settings_of_the_fit_count_and_those_of_now_come_back(self, make, data, path):
         X, y = data
         model = make(hidden_layer_sizes=(5,)).fit(X, y)

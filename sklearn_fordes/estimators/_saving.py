@@ -138,7 +138,8 @@ def load_one_of(
         estimator = _estimator_of(known[name], state, module)
     if device is not None:
         estimator.device = device
-    with suppress(ValueError):  # This machine may not have the saved device.
+    # This machine may not have the saved device.
+    with inference.ordinary_state(grad=True), suppress(ValueError):
         estimator.fitted_.members.to(inference.available_device(estimator.device))
     return estimator
 
