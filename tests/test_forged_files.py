@@ -217,7 +217,7 @@ def test_a_damaged_file_raises_a_value_error(saved, path):
     raw = (saved / "classifier").read_bytes()
     rng = np.random.default_rng(0)
     header = int.from_bytes(raw[:8], "little")
-    positions = [*range(10), *rng.integers(8, header, 60), *rng.integers(header, len(raw), 40)]
+    positions = [*range(10), *rng.integers(8, header, 80), *rng.integers(header, len(raw), 50)]
     damaged = []
     for position in positions:
         changed = bytearray(raw)
