@@ -43,6 +43,7 @@ SETTINGS = {
     "array": {"lengthscale": np.array([1.0, 2.0, np.inf, 4.0]), "encoder": None},
     "linear": {"hidden_layer_sizes": (), "module__activation": "tanh"},
     "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 1e-3},
+    "adafactor": {"optimizer": torch.optim.Adafactor, "early_stopping": False},
     "encoder": {"encoder": TabularEncoder(clip=2.0).set_output(transform="pandas")},
     "batches": {"iterator_valid__batch_size": 7, "random_state": np.random.RandomState(3)},
 }
@@ -54,6 +55,12 @@ class Own(MLP):
 
 def own_bfloat16(n_features, n_outputs):
     return torch.nn.Linear(n_features, n_outputs, dtype=torch.bfloat16)
+
+
+def own_frozen(n_features, n_outputs):
+    """Its first layer stays as it was drawn."""
+    first = torch.nn.Linear(n_features, 6).requires_grad_(False)
+    return torch.nn.Sequential(first, torch.nn.BatchNorm1d(6), torch.nn.Linear(6, n_outputs))
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ class Contract(EstimatorContract):
         member.save(path)
         np.testing.assert_array_equal(self.predict(load(path), X), self.predict(member, X))
 
-    @pytest.mark.parametrize("module", [Own, own_bfloat16])
+    @pytest.mark.parametrize("module", [Own, own_bfloat16, own_frozen])
     def test_a_module_comes_from_the_caller(self, make, data, path, module):
         X, y = data
         model = make(module=module).fit(X, y)

@@ -253,6 +253,7 @@ def _checks_of_fitted(
     width = len(encoder.column_map_) if isinstance(encoder, TabularEncoder) else now.n_features_in_
     is_whole = type(input_shape) is tuple and {type(size) for size in input_shape} == {int}
     return {
+        "callbacks": not then.callbacks,
         "encoder": isinstance(encoder, TabularEncoder | FunctionTransformer)
         and encoder.n_features_in_ == now.n_features_in_
         and _names(encoder) == _names(now),

@@ -88,11 +88,28 @@ def check_training_state(state: dict[str, Any], ensemble: Ensemble) -> None:
             part is None or len(set(part.shape)) == 1 for part in state["lengthscale"] or ()
         ),
     }
-    parameters = dict(ensemble.named_parameters())
-    for name, (settings, moments) in state["optimizer"].get("parameters", {}).items():
-        shapes = {moment.shape for moment in moments.values() if isinstance(moment, Tensor)}
-        is_moment = shapes <= {parameters[name].shape, torch.Size()}
-        is_right[f"optimizer of {name}"] = is_moment and isinstance(settings, dict)
+    is_right["optimizer"] = not state["optimizer"] or _is_optimizer(state["optimizer"], ensemble)
     wrong = [name for name, is_valid in is_right.items() if not is_valid]
     if wrong:
         raise ValueError(f"the {wrong} of its training state are of another type, size or shape")
+
+
+def _is_optimizer(state: dict[str, Any], ensemble: Ensemble) -> bool:
+    """Return whether there are settings and moments of all weights that are trained."""
+    parameters, given = dict(ensemble.named_parameters()), state["parameters"]
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    is_right = {*state} == {"type", "parameters"} and trained <= {*given} <= {*parameters}
+    if not all(isinstance(part, dict) for parts in given.values() for part in parts):
+        return False
+    if state["type"] != "AdamW":  # Others may have moments of any name and shape.
+        return is_right
+    # Of weights without a gradient there are none.
+    names = {frozenset(moments) for _, moments in given.values() if moments}
+    return (
+        is_right
+        and len(names) <= 1
+        and all(
+            {np.shape(moment) for moment in moments.values()} <= {parameters[name].shape, ()}
+            for name, (_, moments) in given.items()
+        )
+    )
