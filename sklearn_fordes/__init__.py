@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from sklearn_fordes import particles
-from sklearn_fordes.estimators import FoRDEClassifier, FoRDERegressor, search_space
+from sklearn_fordes.estimators import FoRDEClassifier, FoRDERegressor, load, search_space
 
 if TYPE_CHECKING:
     from sklearn_fordes.particles import Repulsion as Repulsion
 
 __version__ = "0.2.0a1"
 
-__all__ = ["FoRDEClassifier", "FoRDERegressor", "Repulsion", "__version__", "search_space"]
+__all__ = ["FoRDEClassifier", "FoRDERegressor", "Repulsion", "__version__", "load", "search_space"]
 
 
 def __getattr__(name: str) -> Any:

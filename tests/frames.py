@@ -1,5 +1,7 @@
 """One table in every container, with columns of every type."""
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -23,6 +25,14 @@ def plain_columns(n_rows=N_ROWS, seed=0):
         "again": size.tolist(),
         "code": rng.integers(0, 4, n_rows).tolist(),
     }
+
+
+def with_dates(columns):
+    """The columns and two more: dates with a gap, and nothing at all."""
+    n_rows = len(columns["size"])
+    dates = [datetime(2020, 1, 1) + timedelta(hours=31 * i) for i in range(n_rows)]
+    dates[3] = None
+    return {**columns, "when": dates, "empty": [None] * n_rows}
 
 
 NUMBERS = ["size", "count", "gaps", "flag", "constant", "again", "code"]

@@ -1,7 +1,8 @@
-"""The estimators, and the space of parameters that are worth tuning."""
+"""The estimators, how to load one, and the space of parameters that are worth tuning."""
 
 from sklearn_fordes.estimators._classifier import FoRDEClassifier
+from sklearn_fordes.estimators._load import load
 from sklearn_fordes.estimators._parameters import search_space
 from sklearn_fordes.estimators._regressor import FoRDERegressor
 
-__all__ = ["FoRDEClassifier", "FoRDERegressor", "search_space"]
+__all__ = ["FoRDEClassifier", "FoRDERegressor", "load", "search_space"]

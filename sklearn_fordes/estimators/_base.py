@@ -11,14 +11,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.utils import InputTags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
-from sklearn_fordes.estimators._importances import member_importances
-from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.estimators._importances import Importances, member_importances
+from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._validation import (
     CALLBACK_ATTRIBUTES,
@@ -35,26 +36,10 @@ from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
 from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
-_LEARNT = (
-    "n_features_in_",
-    "feature_names_in_",
-    "_is_table_",
-    "_is_sparse_taken_",
-    "classes_",
-    "target_mean_",
-    "target_scale_",
-    "encoder_",
-    "fitted_",
-    "history_",
-    "n_iter_",
-    "_net_",
-    "_then_",
-    "_training_state_",
-    "_importances_",
-)
+_LEARNT = (*LEARNT_VALUES, "encoder_", "fitted_", "_net_", "_then_")
 
 
-class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
+class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.
@@ -443,30 +428,6 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
             for index in range(now.fitted_.members.n_members)
         ]
 
-    @property
-    def member_importances_(self) -> NDArray[np.float64]:
-        """The importance of each column of X for each member, (n_members, n_features_in_).
-
-        Raises
-        ------
-        AttributeError
-            If there are none, because encoded columns can't be told apart by columns of X, or the
-            module has no input gradients.
-        """
-        importances = vars(self._as_fitted()).get("_importances_")
-        if not isinstance(importances, np.ndarray):
-            reason = importances or "its training has not ended"
-            raise AttributeError(
-                f"This {type(self).__name__} has no importances of columns, because {reason}."
-            )
-        return importances.copy()
-
-    @property
-    def feature_importances_(self) -> NDArray[np.float64]:
-        """The mean over members of `member_importances_`, (n_features_in_,)."""
-        mean: NDArray[np.float64] = self.member_importances_.mean(axis=0)
-        return mean
-
     # ---- scikit-learn and pickle
 
     def __sklearn_tags__(self) -> Any:
@@ -489,9 +450,20 @@ class BaseFoRDE(CallbackSupportMixin, Parameters, metaclass=ABCMeta):
         if "_net_" in state:
             net_state = training.TrainingState.of(state.pop("_net_"))
             state["_training_state_"] = net_state._replace(members={}).to_dict()
-        return state
+        return {**state, "_sklearn_fordes_version": sklearn_fordes.__version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written_by = state.pop("_sklearn_fordes_version", "unknown")
+        if written_by != sklearn_fordes.__version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{sklearn_fordes.__version__} of sklearn_fordes",
+                    original_sklearn_version=f"{written_by} of sklearn_fordes",
+                ),
+                stacklevel=2,
+            )
         super().__setstate__(state)
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,3 +49,35 @@ def member_importances(fitted: Any, inputs: Any, n_features: int) -> NDArray[np.
     # Of a member that no column moves, all columns are alike.
     importances[~importances.any(axis=1)] = 1.0
     return np.asarray(importances / importances.sum(axis=1, keepdims=True))
+
+
+class Importances:
+    """The attributes of a fitted estimator that say how important each column is."""
+
+    @abstractmethod
+    def _as_fitted(self) -> Self:
+        """Return the estimator as it is now, if it is fitted."""
+
+    @property
+    def member_importances_(self) -> NDArray[np.float64]:
+        """The importance of each column of X for each member, (n_members, n_features_in_).
+
+        Raises
+        ------
+        AttributeError
+            If there are none, because encoded columns can't be told apart by columns of X, or the
+            module has no input gradients.
+        """
+        importances = vars(self._as_fitted()).get("_importances_")
+        if not isinstance(importances, np.ndarray):
+            reason = importances or "its training has not ended"
+            raise AttributeError(
+                f"This {type(self).__name__} has no importances of columns, because {reason}."
+            )
+        return importances.copy()
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """The mean over members of `member_importances_`, (n_features_in_,)."""
+        mean: NDArray[np.float64] = self.member_importances_.mean(axis=0)
+        return mean

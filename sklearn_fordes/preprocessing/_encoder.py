@@ -192,7 +192,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         self.known_levels_ = [column.known for column in levels]
         self.other_levels_ = [column.other for column in levels]
         self.level_shares_ = [column.share for column in levels]
-        self.column_map_ = _column_map(kinds, parts, has_gaps, levels)
+        self.column_map_ = column_map(kinds, parts, has_gaps, levels)
         self.training_shares_ = shares
         return self
 
@@ -437,7 +437,7 @@ def _shares(
     return shares
 
 
-def _column_map(
+def column_map(
     kinds: NDArray[np.str_],
     parts: list[list[str]],
     has_gaps: NDArray[np.bool_],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
+DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
 
 
 def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
@@ -51,7 +51,7 @@ def with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.f
         if names == [""]:
             blocks.append(column[:, None])
         else:
-            blocks.append(_date_parts(column)[:, [_DATE_PARTS.index(name) for name in names]])
+            blocks.append(_date_parts(column)[:, [DATE_PARTS.index(name) for name in names]])
     return np.concatenate(blocks, axis=1)
 
 
@@ -71,4 +71,4 @@ def _date_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
 def varying_parts(seconds: NDArray[np.float64]) -> list[str]:
     """Return the names of the parts of a date that have several values."""
     parts = _date_parts(seconds[~np.isnan(seconds)])
-    return list(compress(_DATE_PARTS, (parts != parts[:1]).any(axis=0)))
+    return list(compress(DATE_PARTS, (parts != parts[:1]).any(axis=0)))

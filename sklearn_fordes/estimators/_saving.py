@@ -1,0 +1,287 @@
+"""Estimators as a file without code, and back."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.preprocessing import FunctionTransformer
+
+import sklearn_fordes
+from sklearn_fordes import inference, particles, persistence, training
+from sklearn_fordes.estimators._parameters import Parameters
+from sklearn_fordes.preprocessing import TabularEncoder
+
+# Attributes that `fit` sets, and that are saved as they are.
+LEARNT_VALUES = (
+    "n_features_in_",
+    "feature_names_in_",
+    "_is_table_",
+    "_is_sparse_taken_",
+    "classes_",
+    "target_mean_",
+    "target_scale_",
+    "history_",
+    "n_iter_",
+    "_training_state_",
+    "_importances_",
+)
+_FITTED = ("encoder", "likelihood", "input_shape", "rows_per_chunk")
+# What these say is in the weights. Other parameters of a fit only acted in it.
+_OF_THE_NETWORK = ("module", "hidden_layer_sizes", "noise")
+# Numbers of an input. A file of a few bytes could ask for more than fit into the memory.
+_LARGEST_ROW = 1 << 24
+
+
+class Saving(Parameters):
+    """`save` and `load` of the estimators."""
+
+    _then_: Self
+    fitted_: inference.FittedEnsemble
+
+    @abstractmethod
+    def _as_fitted(self) -> Self:
+        """Return the estimator as it is now, if it is fitted."""
+
+    def save(self, path: str | os.PathLike[str], *, include_training_state: bool = False) -> None:
+        """Save the fitted estimator in one file, from which nothing is ever executed.
+
+        The file is in the safetensors format: arrays, and settings as JSON. It holds no rows of
+        data. If saving fails, an older file of that name stays as it was.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, by custom with the suffix ``.safetensors``.
+        include_training_state : bool, default=False
+            Whether to save the optimizer's moments too, two or so numbers for each weight. With
+            them `partial_fit` of the loaded estimator does what it would do here; without them the
+            optimizer starts anew, from the same weights.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If a file can't hold a parameter, such as a function, a callback or another encoder. The
+            error says what to do.
+        OSError
+            If the file can't be written.
+
+        See Also
+        --------
+        load : Load the estimator.
+        """
+        now = self._as_fitted()
+        state = _state_of(now, include_training_state)
+        persistence.write(path, type(now).__name__, state, sklearn_fordes.__version__)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: Any = None, module: Any = None) -> Self:
+        """Load a fitted estimator of this class that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str or torch.device, optional
+            Where to predict and train, the parameter `device` of the estimator. By default the
+            saved one, and the CPU where that is not available.
+        module : type, callable or torch.nn.Module, optional
+            The `module` of the saved estimator, if it had one of your own: a file holds its
+            weights and no code.
+
+        Returns
+        -------
+        estimator : FoRDEClassifier or FoRDERegressor
+            On the same device it predicts the same numbers as the saved one.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of a newer format or of another class; if `module` is missing
+            or makes another network; or if this machine does not have the device given.
+        OSError
+            If the file can't be read.
+
+        See Also
+        --------
+        save : Save an estimator.
+        """
+        loaded: Self = load_one_of([cls], path, device, module)
+        return loaded
+
+
+def load_one_of(
+    kinds: Iterable[Any], path: str | os.PathLike[str], device: Any = None, module: Any = None
+) -> Any:
+    """Load an estimator of one of some classes (see `Saving.load`)."""
+    if device is not None:
+        inference.available_device(device)  # It raises if there is none.
+    name, state = persistence.read(path)
+    known = {kind.__name__: kind for kind in kinds}
+    if name not in known:
+        raise ValueError(
+            f"Got {os.fspath(path)!r} of a {name!r}, but expected one of {sorted(known)}: call "
+            "load of its class, or sklearn_fordes.load."
+        )
+    saved = _module_of(state)
+    if (saved is None) != (module is None):
+        raise ValueError(
+            f"Got {os.fspath(path)!r} of an estimator with module={saved}, and module={module!r}, "
+            "but expected both or neither: a file holds no code."
+        )
+    with persistence.refusing(path), inference.ordinary_state(grad=True):
+        estimator = _estimator_of(known[name], state, module)
+    if device is not None:
+        estimator.device = device
+    # This machine may not have the saved device.
+    with inference.ordinary_state(grad=True), suppress(ValueError):
+        estimator.fitted_.members.to(inference.available_device(estimator.device))
+    return estimator
+
+
+def _module_of(state: dict[str, Any]) -> str | None:
+    """Return the name of the module of the user's own, if there is one."""
+    parts = (state.get(part) for part in ("then", "parameters"))
+    modules = (part.get("module") for part in parts if isinstance(part, dict))
+    return next((m.name for m in modules if isinstance(m, persistence.UsersModule)), None)
+
+
+def _state_of(estimator: Any, include_training_state: bool) -> dict[str, Any]:
+    """Return all of a fitted estimator as values that a file can hold, or that it refuses."""
+    attributes = estimator.__getstate__()  # With the training state as values.
+    if not include_training_state:
+        attributes["_training_state_"] = {**attributes["_training_state_"], "optimizer": {}}
+    now, then = (_parameters_of(one) for one in (estimator, estimator._then_))
+    if not all(_must_be_kept(name, value) for name, value in then.items()):
+        estimator._validate_params()  # Parameters of now are used for those of then.
+    fitted = estimator.fitted_
+    members = fitted.members.__getstate__()
+    del members["make_member"]
+    return {
+        "parameters": now,
+        "then": {
+            name: value if _must_be_kept(name, value) else now.get(name)
+            for name, value in then.items()
+        },
+        "learnt": {name: attributes[name] for name in LEARNT_VALUES if name in attributes},
+        "fitted": {name: getattr(fitted, name) for name in _FITTED},
+        "members": members,
+    }
+
+
+def _must_be_kept(name: str, value: Any) -> bool:
+    """Return whether a parameter of the last fit is saved, and not replaced by that of now."""
+    return name.startswith(_OF_THE_NETWORK) or persistence.can_pack(value)
+
+
+def _parameters_of(estimator: Any) -> dict[str, Any]:
+    parameters: dict[str, Any] = estimator.get_params(deep=False)
+    module = parameters["module"]
+    if module is not None:
+        name = getattr(module, "__qualname__", type(module).__qualname__)
+        parameters["module"] = persistence.UsersModule(name)
+    return parameters
+
+
+def _estimator_of(kind: Any, state: dict[str, Any], module: Any) -> Any:
+    """Return the estimator that a state describes, with members on the CPU."""
+    now, then = (_with_parameters(kind, state[part], module) for part in ("parameters", "then"))
+    then._validate_params()
+    learnt, parts, members = state["learnt"], state["fitted"], state["members"]
+    encoder, likelihood, shape, rows_per_chunk = (parts[name] for name in _FITTED)
+    vars(now).update(learnt, _then_=then, encoder_=encoder)
+    _check({**_checks_of_learnt(now), **_checks_of_fitted(now, then, **parts)})
+    make_member = then._member_factory(
+        encoder, shape, likelihood.n_outputs, inference.available_device("cpu")
+    )
+    ensemble = persistence.members_from(make_member, members)
+    training_state = training.TrainingState.from_dict(learnt["_training_state_"])
+    persistence.check_training_state(training_state._asdict(), ensemble)
+    now.fitted_ = inference.FittedEnsemble(encoder, ensemble, likelihood, shape, rows_per_chunk)
+    with inference.ordinary_state(grad=False):
+        outputs = ensemble(now.fitted_.as_inputs(np.zeros((2, *shape))))
+    is_output = outputs.shape == (ensemble.n_members, 2, likelihood.n_outputs)
+    # Another module than the default one may have no finite output of zeros.
+    _check({"outputs": is_output and (module is not None or outputs.isfinite().all())})
+    return now
+
+
+def _with_parameters(kind: Any, parameters: dict[str, Any], module: Any) -> Any:
+    saved = parameters["module"]
+    if not isinstance(saved, persistence.UsersModule | None):
+        raise ValueError(f"its module is {saved!r}")
+    return kind(**{**parameters, "module": None if saved is None else module})
+
+
+def _check(are_right: dict[str, Any]) -> None:
+    wrong = [name for name, is_right in are_right.items() if not is_right]
+    if wrong:
+        raise ValueError(f"its {wrong} are of another type, shape or size than expected")
+
+
+def _checks_of_learnt(now: Any) -> dict[str, Any]:
+    """Return whether each attribute is what a fit sets."""
+    found, optional = vars(now).keys() & {*LEARNT_VALUES}, {"feature_names_in_"}
+    of_class, of_number = {"classes_"}, {"target_mean_", "target_scale_"}
+    needed = {*LEARNT_VALUES} - optional - (of_number if is_classifier(now) else of_class)
+    names, history = getattr(now, "feature_names_in_", None), now.history_
+    checks = {
+        "attributes": found - optional == needed,
+        "n_features_in_": type(now.n_features_in_) is int and now.n_features_in_ >= 1,
+        "feature_names_in_": names is None
+        or (names.shape == (now.n_features_in_,) and {*map(type, names)} == {str}),
+        "_is_table_": type(now._is_table_) is bool,
+        "_is_sparse_taken_": type(now._is_sparse_taken_) is bool,
+        "_importances_": _are_importances(now._importances_, now.n_features_in_),
+        "history_": type(history) is list and all(type(epoch) is dict for epoch in history),
+        "n_iter_": type(now.n_iter_) is int and now.n_iter_ == len(history),
+    }
+    if is_classifier(now):
+        classes = now.classes_
+        is_sorted = classes.ndim == 1 and np.array_equal(np.unique(classes), classes)
+        return {**checks, "classes_": is_sorted and len(classes) >= 2}
+    is_scale = np.finfo(np.float64).tiny < now.target_scale_ < np.inf
+    return {**checks, "target_mean_": np.isfinite(now.target_mean_), "target_scale_": is_scale}
+
+
+def _checks_of_fitted(
+    now: Any, then: Any, encoder: Any, likelihood: Any, input_shape: Any, rows_per_chunk: Any
+) -> dict[str, Any]:
+    """Return whether each part of what was learnt fits the others."""
+    expected = then._copied(classes_=getattr(now, "classes_", ()))._likelihood()
+    width = len(encoder.column_map_) if isinstance(encoder, TabularEncoder) else now.n_features_in_
+    is_whole = type(input_shape) is tuple and {type(size) for size in input_shape} == {int}
+    return {
+        "callbacks": not then.callbacks,
+        "encoder": isinstance(encoder, TabularEncoder | FunctionTransformer)
+        and encoder.n_features_in_ == now.n_features_in_
+        and _names(encoder) == _names(now),
+        "likelihood": type(likelihood) is type(expected)
+        and likelihood.n_outputs == expected.n_outputs
+        and getattr(likelihood, "target", expected.kind)
+        in (*particles.GRADIENT_TARGETS, "regressor"),
+        "input_shape": is_whole
+        and min(input_shape) >= 1
+        and input_shape[0] == width
+        and math.prod(input_shape) <= _LARGEST_ROW,
+        "rows_per_chunk": type(rows_per_chunk) is int and rows_per_chunk >= 1,
+    }
+
+
+def _are_importances(saved: Any, n_features: int) -> bool:
+    """Whether these are shares of columns for each member, or the reason why there are none."""
+    if not isinstance(saved, np.ndarray):
+        return isinstance(saved, str)
+    are_shares = saved.ndim == 2 and saved.shape[1] == n_features and saved.dtype == np.float64
+    return are_shares and bool((saved >= 0).all() and np.allclose(saved.sum(axis=1), 1))
+
+
+def _names(fitted: Any) -> list[str]:
+    return list(getattr(fitted, "feature_names_in_", []))

@@ -1,0 +1,171 @@
+"""One file in the safetensors format, written as a whole or not at all, and checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import numpy as np
+import safetensors.numpy
+import sklearn
+import torch
+from numpy.typing import NDArray
+
+from sklearn_fordes.persistence._values import pack, unpack
+
+FORMAT, FORMAT_VERSION = "sklearn_fordes", 1
+_LARGEST_HEADER = 100_000_000
+_NO_DIGEST = "0" * 64
+
+
+def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], version: str) -> None:
+    """Write the state of an estimator. If this fails, an older file stays as it was.
+
+    Parameters
+    ----------
+    path : str or path-like
+    kind : str
+        Name of the estimator's class.
+    state : dict
+        Of values that `pack` takes.
+    version : str
+        Of this package. Those of others are noted too, for people who look into the file.
+
+    Raises
+    ------
+    ValueError
+        If a file can't hold a value, or not so many settings.
+    OSError
+        If the file can't be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    packed = {name: pack(value, name, arrays) for name, value in state.items()}
+    libraries = {"torch": torch, "scikit-learn": sklearn, "numpy": np}
+    versions = {name: str(library.__version__) for name, library in libraries.items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "class": kind,
+        "versions": json.dumps(versions | {"sklearn_fordes": version}),
+        "state": json.dumps(packed, allow_nan=False),
+        "sha256": _NO_DIGEST,
+    }
+    raw = safetensors.numpy.save(arrays, metadata)
+    header, tensors = _split(raw)
+    if len(header) > _LARGEST_HEADER:
+        raise ValueError(
+            f"Got an estimator whose settings take {len(header)} bytes, but expected up to "
+            f"{_LARGEST_HEADER}, which the format allows: it has too many levels of categories, or "
+            "too many epochs."
+        )
+    digest = _digest(header, tensors)
+    _write_atomically(path, _with_digest(header, _NO_DIGEST, digest), tensors)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """Read the state of an estimator.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    kind : str
+        Name of the estimator's class.
+    state : dict
+
+    Raises
+    ------
+    ValueError
+        If the file is not of this format, of a newer version, or damaged.
+    OSError
+        If the file can't be read.
+    """
+    with open(path, "rb") as file:
+        raw = file.read()
+    with refusing(path):
+        arrays = safetensors.numpy.load(raw)
+        header, tensors = _split(raw)
+        metadata = json.loads(header[8:]).get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r} and not {FORMAT!r}")
+        versions = _json(metadata["versions"])
+        if not 1 <= int(metadata["format_version"]) <= FORMAT_VERSION:
+            raise ValueError(
+                f"its format_version is {metadata['format_version']}, of sklearn_fordes "
+                f"{versions.get('sklearn_fordes')}, and this one reads up to {FORMAT_VERSION}"
+            )
+        given = metadata["sha256"]
+        if _digest(_with_digest(header, given, _NO_DIGEST), tensors) != given:
+            raise ValueError("its checksum is not that of its content: it was changed or damaged")
+        packed = _json(metadata["state"])
+        state = {name: unpack(value, arrays) for name, value in packed.items()}
+        if arrays:
+            raise ValueError(f"it has tensors that belong to nothing: {sorted(arrays)}")
+        return metadata["class"], state
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever goes wrong with the content of a file into a ValueError that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"Got {os.fspath(path)!r}, which can't be loaded ({reason}), but expected an intact "
+            "file that save wrote, and its own module if it needs one."
+        ) from error
+
+
+def _json(text: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(text, parse_constant=_no_constant)
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _split(raw: bytes) -> tuple[bytes, memoryview]:
+    """Return the length and text of the header, and the tensors."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    return raw[:end], memoryview(raw)[end:]
+
+
+def _with_digest(header: bytes, old: str, new: str) -> bytes:
+    # In a text of JSON inside the header the quotes are escaped, so that this is the only place.
+    before, after = (f'"sha256":"{digest}"'.encode() for digest in (old, new))
+    if header.count(before) != 1:
+        raise ValueError("it has no checksum")
+    return header.replace(before, after)
+
+
+def _digest(header: bytes, tensors: memoryview) -> str:
+    """Return the checksum of a file in which that of the header is still zero."""
+    digest = hashlib.sha256(header)
+    digest.update(tensors)
+    return digest.hexdigest()
+
+
+def _write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,126 @@
+"""An encoder as plain values and arrays, and back."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY
+from sklearn_fordes.preprocessing._encoder import TabularEncoder, column_map
+from sklearn_fordes.preprocessing._numbers import DATE_PARTS
+from sklearn_fordes.preprocessing._values import DATE, DURATION, NUMBER
+
+_PARAMETERS = set(inspect.signature(TabularEncoder).parameters)
+_LEARNT = {
+    "kinds_",
+    "parts_",
+    "low_",
+    "high_",
+    "center_",
+    "scale_",
+    "has_gaps_",
+    "continuous_",
+    "known_levels_",
+    "other_levels_",
+    "level_shares_",
+    "column_map_",
+    "training_shares_",
+    "n_features_in_",
+}
+_OTHERS = {"feature_names_in_", "_sklearn_output_config"}
+
+
+def encoder_state(encoder: TabularEncoder) -> dict[str, Any]:
+    """Return parameters, and what was learnt, as lists, arrays, numbers and strings.
+
+    Parameters
+    ----------
+    encoder : TabularEncoder
+        Fitted or not.
+
+    Returns
+    -------
+    dict
+        By the names of attributes.
+    """
+    known = _PARAMETERS | _LEARNT | _OTHERS
+    return {name: value for name, value in vars(encoder).items() if name in known}
+
+
+def encoder_from(state: dict[str, Any]) -> TabularEncoder:
+    """Make the encoder that `encoder_state` described.
+
+    Parameters
+    ----------
+    state : dict
+
+    Returns
+    -------
+    TabularEncoder
+        It encodes as the one described.
+
+    Raises
+    ------
+    ValueError
+        If names, types or shapes do not fit together.
+    """
+    learnt = state.keys() & (_LEARNT | {"feature_names_in_"})
+    if state.keys() - _LEARNT - _OTHERS != _PARAMETERS or (learnt and not learnt >= _LEARNT):
+        raise ValueError(f"an encoder with the attributes {sorted(state)}")
+    encoder = TabularEncoder(**{name: state[name] for name in _PARAMETERS})
+    encoder._check_parameters()
+    encoder.__dict__.update(state)
+    config = state.get("_sklearn_output_config", {})
+    is_known = config in ({}, *({"transform": name} for name in ("default", "pandas", "polars")))
+    faults = [] if is_known else ["_sklearn_output_config"]
+    if learnt:
+        faults += [name for name, is_right in _checks(encoder).items() if not is_right]
+    if faults:
+        raise ValueError(f"an encoder whose {faults} do not fit the others")
+    return encoder
+
+
+def _checks(encoder: TabularEncoder) -> dict[str, bool]:
+    """Return whether each attribute has the type, shape and values that the others ask for."""
+    kinds = encoder.kinds_
+    n_columns, is_number = len(kinds), ~np.isin(kinds, [CATEGORY, EMPTY])
+    n_categories = int(np.count_nonzero(kinds == CATEGORY))
+    n_numbers = sum(map(len, encoder.parts_))
+    names = getattr(encoder, "feature_names_in_", np.full(n_columns, "", dtype=object))
+    levels = encoder.levels_
+    texts = [text for level in levels for text in level.columns]
+    n_encoded = len(encoder.column_map_)
+    return {
+        "kinds_": kinds.ndim == 1
+        and set(kinds.tolist()) <= {NUMBER, DATE, DURATION, CATEGORY, EMPTY},
+        "n_features_in_": encoder.n_features_in_ == n_columns,
+        "feature_names_in_": names.shape == (n_columns,)
+        and all(isinstance(name, str) for name in names),
+        "parts_": len(encoder.parts_) == np.count_nonzero(is_number)
+        and all(
+            set(parts) <= set(DATE_PARTS) if kind == DATE else parts == [""]
+            for kind, parts in zip(kinds[is_number], encoder.parts_, strict=True)
+        ),
+        **{
+            name: _is_array(getattr(encoder, name), "f", n_numbers)
+            and bool(np.isfinite(getattr(encoder, name)).all())
+            for name in ("low_", "high_", "center_", "scale_")
+        },
+        "has_gaps_": _is_array(encoder.has_gaps_, "b", len(encoder.parts_)),
+        "continuous_": _is_array(encoder.continuous_, "i")
+        and set(encoder.continuous_.tolist()) <= set(range(n_numbers)),
+        "known_levels_": len(levels) == n_categories and all(isinstance(t, str) for t in texts),
+        "level_shares_": all(_is_array(v.share, "f", len(v.columns)) for v in levels),
+        "column_map_": np.array_equal(
+            column_map(kinds, encoder.parts_, encoder.has_gaps_, levels), encoder.column_map_
+        )
+        and _is_array(encoder.column_map_, "i", n_encoded),
+        "training_shares_": _is_array(encoder.training_shares_, "f", 3, n_columns),
+    }
+
+
+def _is_array(value: Any, kind: str, *shape: int) -> bool:
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind == kind
+    return is_array and (value.shape == shape if shape else value.ndim == 1)

@@ -1,0 +1,265 @@
+"""Files of a safe format that `save` did not write, or that were damaged since."""
+
+import hashlib
+import json
+import pickle
+import random
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from contracts import SIZES
+from frames import as_pandas, plain_columns, with_dates
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def X():
+    return as_pandas(with_dates(plain_columns())).drop(columns=["constant", "empty"])
+
+
+def content(path):
+    """The arrays of a file, and the metadata with the state as Python objects."""
+    with safetensors.safe_open(path, "np") as file:
+        metadata = file.metadata()
+    return safetensors.numpy.load_file(path), {**metadata, "state": json.loads(metadata["state"])}
+
+
+def forge(path, tensors, metadata, signed=True):
+    """Write a file as someone would who knows the format, with a checksum that is right."""
+    metadata = {**metadata, "state": json.dumps(metadata["state"]), "sha256": "0" * 64}
+    raw = safetensors.numpy.save(tensors, metadata)
+    if signed:
+        field = '"sha256":"{}"'
+        digest = field.format(hashlib.sha256(raw).hexdigest())
+        raw = raw.replace(field.format("0" * 64).encode(), digest.encode())
+    path.write_bytes(raw)
+
+
+def entry(state, *names):
+    """The node of a packed state at the end of a path of keys, to be changed in place."""
+    node = state[names[0]]
+    for name in names[1:]:
+        if isinstance(node, dict) and node.keys() != {"dict"}:
+            (node,) = node.values()
+        node = next(pair for pair in node["dict"] if pair[0] == name)[1]
+    return node
+
+
+def replace(state, *names, by):
+    *before, last = names
+    node = entry(state, *before)
+    if node.keys() != {"dict"}:
+        (node,) = node.values()
+    next(pair for pair in node["dict"] if pair[0] == last)[1] = by
+
+
+@pytest.fixture(scope="module")
+def saved(X, tmp_path_factory):
+    """Files of a classifier with the training state and of a regressor."""
+    folder = tmp_path_factory.mktemp("saved")
+    size = X["size"]
+    classifier = FoRDEClassifier(**SIZES, random_state=0, lengthscale="pca", repulsion=Repulsion())
+    classifier.fit(X, size > 0).save(folder / "classifier", include_training_state=True)
+    FoRDERegressor(**SIZES, random_state=0).fit(X, size).save(folder / "regressor")
+    return folder
+
+
+def test_a_forged_file_that_changes_nothing_loads(saved, path):
+    forge(path, *content(saved / "classifier"))
+    assert load(path).n_members == 3
+
+
+METADATA = {
+    "another format": ({"format": "pt"}, "its format is 'pt'"),
+    "no format": ({"format": ""}, "its format is ''"),
+    "a newer version": ({"format_version": "2"}, "format_version is 2.* reads up to 1"),
+    "no version": ({"format_version": "x"}, "invalid literal"),
+    "a class": ({"class": "os.system"}, "of a 'os.system', but expected one of"),
+    "no JSON": ({"versions": "{"}, "JSONDecodeError"),
+    "deep": ({"versions": "[" * 100_000}, "RecursionError"),
+    "no constant of JSON": ({"versions": '{"numpy": NaN}'}, "NaN is no number of JSON"),
+    "digits": ({"versions": '{"a": ' + "9" * 5000 + "}"}, "4300"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), METADATA.values(), ids=METADATA)
+def test_metadata_of_another_kind_are_refused(saved, path, changes, message):
+    tensors, metadata = content(saved / "classifier")
+    forge(path, tensors, {**metadata, **changes})
+    with pytest.raises(ValueError, match=message):
+        load(path)
+
+
+def test_a_wrong_class_is_refused(saved):
+    with pytest.raises(ValueError, match=r"of a 'FoRDEClassifier', but expected .*FoRDERegressor"):
+        FoRDERegressor.load(saved / "classifier")
+
+
+def test_a_checksum_is_needed(saved, path):
+    forge(path, *content(saved / "classifier"), signed=False)
+    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+        load(path)
+    safetensors.numpy.save_file({"x": np.ones(3)}, path)
+    with pytest.raises(ValueError, match="its format is None"):
+        load(path)
+    with pytest.raises(FileNotFoundError):
+        load(path.with_name("missing"))
+
+
+ENCODER = ("fitted", "encoder")
+LOW, HIGH = (f"fitted.encoder.TabularEncoder.{name}" for name in ("low_", "high_"))
+TRAINING = ("learnt", "_training_state_")
+FORGERIES = {
+    "a callable": ("parameters", "repulsion", {"os.system": "true"}),
+    "two forms": ("parameters", "repulsion", {"tuple": [], "dict": []}),
+    "no optimizer": ("parameters", "optimizer", {"optimizer": "Optimizers"}),
+    "another name of torch.optim": ("parameters", "optimizer", {"optimizer": "lr_scheduler"}),
+    "a list for a name": ("parameters", "optimizer", {"optimizer": []}),
+    "a random state": (
+        "parameters", "random_state",
+        {"RandomState": {"dict": [["state", {"dict": [["pos", 10**9]]}]]}},
+    ),
+    "a tensor twice": (*ENCODER, "low_", {"array": [HIGH, "<f8", [0]]}),
+    "a type": (*ENCODER, "low_", {"array": [LOW, "<f4", [0]]}),
+    "an object type": (*ENCODER, "low_", {"array": [LOW, "|O", [0]]}),
+    "axes": (*ENCODER, "low_", {"array": [LOW, "<f8", [1]]}),
+    "NaN": (*ENCODER, "clip", {"float": "nan"}),
+    "a float": (*ENCODER, "clip", {"float": "1e5"}),
+    "kinds": (*ENCODER, "kinds_", ["number"]),
+    "parts": (*ENCODER, "parts_", [["year"]]),
+    "levels": (*ENCODER, "known_levels_", [[]]),
+    "shares": (*ENCODER, "level_shares_", []),
+    "columns": (*ENCODER, "n_features_in_", 3),
+    "another encoder": ("fitted", "encoder", {"StandardScaler": {"dict": []}}),
+    "no encoder": ("fitted", "encoder", {"tuple": []}),
+    "an encoder that does nothing": ("fitted", "encoder", {"FunctionTransformer": {"dict": []}}),
+    "likelihood": ("fitted", "likelihood", {"GaussianLikelihood": {"dict": []}}),
+    "target": (
+        "fitted", "likelihood",
+        {"CategoricalLikelihood": {"dict": [["n_outputs", 2], ["target", "pickle"]]}},
+    ),
+    "a shape": ("fitted", "input_shape", {"tuple": [10**15]}),
+    "a negative shape": ("fitted", "input_shape", {"tuple": [-1]}),
+    "chunks": ("fitted", "rows_per_chunk", 0),
+    "a wide layer": ("then", "hidden_layer_sizes", {"tuple": [10**12]}),
+    "many layers": ("then", "hidden_layer_sizes", {"tuple": [8] * 500}),
+    "narrow layers": ("then", "hidden_layer_sizes", {"tuple": [4]}),
+    "a parameter": ("then", "n_members", {"array": ["x", "<f8", []]}),
+    "a module": ("then", "module", "os.system"),
+    "classes": ("learnt", "classes_", [0, 1, 2]),
+    "epochs": ("learnt", "n_iter_", 10**30),
+    "features": ("learnt", "n_features_in_", True),
+    "names": ("learnt", "feature_names_in_", {"objects": [[2], ["a", "b"]]}),
+    "a history": ("learnt", "history_", {"dict": []}),
+    "batches": (*TRAINING, "batches", {"dict": [["bit_generator", "MT19937"]]}),
+    "steps": (*TRAINING, "n_steps", -1),
+    "a seed": (*TRAINING, "seed", 1e400),
+    "a loss": (*TRAINING, "relative_loss", {"float": "nan"}),
+    "moments": (*TRAINING, "optimizer", {"dict": [["parameters", {"dict": [["x", [1, 2]]]}]]}),
+    "a lengthscale": (*TRAINING, "lengthscale", {"tuple": [[1.0], [[1.0, 2.0]]]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
+def test_forged_settings_are_refused(saved, path, forgery):
+    *names, by = forgery
+    tensors, metadata = content(saved / "classifier")
+    replace(metadata["state"], *names, by=by)
+    forge(path, tensors, metadata)
+    with pytest.raises(ValueError, match=r"Got '.*', which can't be loaded \(.*\), but expected"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"module__n_frequencies": 10**12}, {"module__n_components": 10**10}, {"module__dropout": 2}],
+)
+def test_forged_settings_of_the_network_fill_no_memory(saved, path, settings):
+    tensors, metadata = content(saved / "regressor")
+    entry(metadata["state"], "then")["dict"] += map(list, settings.items())
+    forge(path, tensors, metadata)
+    with pytest.raises(ValueError, match=r"make a tensor of .* numbers|moments take .* MB|Got dropout=2"):
+        load(path)
+
+
+def test_forged_tensors_are_refused(saved, path):
+    tensors, metadata = content(saved / "regressor")
+    weights = [name for name in tensors if name.startswith("members.parameters")]
+    name = weights[-1]
+    for forged in (
+        {**tensors, "more": np.ones(2)},
+        {other: tensors[other] for other in tensors if other != name},
+        {**tensors, name: tensors[name][:2]},
+        {**tensors, name: tensors[name][..., :1, :]},
+        {**tensors, name: tensors[name].astype(np.float64)},
+        {**tensors, name: tensors[name].astype(np.int32)},
+        {**tensors, name: np.zeros((0, 3), np.float32)},
+    ):
+        forge(path, forged, metadata)
+        with pytest.raises(ValueError, match="which can't be loaded"):
+            load(path)
+    for scale in ({"float": "nan"}, 0.0, -1.0, "x"):
+        replace(metadata["state"], "learnt", "target_scale_", by=scale)
+        forge(path, tensors, metadata)
+        with pytest.raises(ValueError, match="which can't be loaded"):
+            load(path)
+
+
+def test_a_damaged_file_raises_a_value_error(saved, path):
+    raw = (saved / "classifier").read_bytes()
+    rng = np.random.default_rng(0)
+    header = int.from_bytes(raw[:8], "little")
+    positions = [*range(10), *rng.integers(8, header, 80), *rng.integers(header, len(raw), 50)]
+    damaged = []
+    for position in positions:
+        changed = bytearray(raw)
+        changed[position] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(changed))
+    damaged += [raw[:end] for end in [0, 1, 7, 8, 9, *rng.integers(0, len(raw), 60)]]
+    damaged += [raw + b"\0", b"\xff" * 200, rng.bytes(5000), pickle.dumps({"a": 1})]
+    for content_of_file in damaged:
+        path.write_bytes(content_of_file)
+        with pytest.raises(ValueError, match="which can't be loaded"):
+            load(path)
+
+
+def paths_of(node, *above):
+    """The places of a tree of dicts and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, child in items:
+        yield *above, key
+        if isinstance(child, dict | list):
+            yield from paths_of(child, *above, key)
+
+
+ANYTHING = [None, True, -1, 10**30, 1e308, {"float": "nan"}, "", "x", [], ["a"], [1], 1 << 40]
+ANYTHING += [{"tuple": [1, 2]}, {"dict": []}, {"dict": [["a", 1]]}, {"scalar": ["<f4", 1.0]}]
+ANYTHING += [{"objects": [[1], [1]]}, {"device": "meta"}, {"optimizer": "SGD"}, {"bad": 1}]
+
+
+@pytest.mark.parametrize("name", ["classifier", "regressor"])
+def test_a_setting_of_anything_raises_a_value_error_or_does_no_harm(saved, path, X, name):
+    tensors, metadata = content(saved / name)
+    rng, n_refused = random.Random(0), 0
+    places = list(paths_of(metadata["state"]))
+    for _ in range(100):
+        state = json.loads(json.dumps(metadata["state"]))
+        *above, last = rng.choice(places)
+        node = state
+        for key in above:
+            node = node[key]
+        node[last] = rng.choice(ANYTHING)
+        forge(path, tensors, {**metadata, "state": state})
+        try:
+            load(path).predict(X)
+        except ValueError:
+            n_refused += 1
+    assert 50 < n_refused < 100
