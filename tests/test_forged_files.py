@@ -186,7 +186,8 @@ def test_forged_settings_of_the_network_fill_no_memory(saved, path, settings):
     tensors, metadata = content(saved / "regressor")
     entry(metadata["state"], "then")["dict"] += map(list, settings.items())
     forge(path, tensors, metadata)
-    with pytest.raises(ValueError, match=r"make a tensor of .* numbers|moments take .* MB|Got dropout=2"):
+    message = r"make a tensor of .* numbers|moments take .* MB|Got dropout=2"
+    with pytest.raises(ValueError, match=message):
         load(path)
 
 
