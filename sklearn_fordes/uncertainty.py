@@ -64,7 +64,9 @@ def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
             f"{p.sum(-1).max():.3g}, but expected non-negative ones that sum to 1."
         )
     mean = _mean_over_members(p)
-    return _sum_of_parts(-xlogy(p, p).sum(-1).mean(0), rel_entr(p, mean).sum(-1).mean(0))
+    # The smallest numbers have a mean that rounds to zero, and would diverge from it for ever.
+    divergence = np.where(mean > 0, rel_entr(p, mean), 0.0)
+    return _sum_of_parts(-xlogy(p, p).sum(-1).mean(0), divergence.sum(-1).mean(0))
 
 
 def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertainty:

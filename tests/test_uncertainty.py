@@ -102,3 +102,9 @@ def test_regressor(noise):
     np.testing.assert_allclose(model.predict_members(X).var(0), uncertainty.epistemic, rtol=1e-9)
     np.testing.assert_array_equal(model.predict(X), mean)
     assert (np.ptp(uncertainty.aleatoric) < 1e-9 * y.var()) == (noise == "homoscedastic")
+
+
+def test_a_probability_whose_mean_rounds_to_zero_diverges_by_nothing():
+    smallest = np.nextafter(0.0, 1.0)
+    found = entropy_decomposition([[[1.0, smallest]], [[1.0, 0.0]], [[1.0, 0.0]]])
+    np.testing.assert_allclose(found, 0, atol=1e-300)
