@@ -96,19 +96,34 @@ def test_a_wrong_number_of_rows_at_a_time_is_refused_in_fit(small, binary, value
         ("n_memebers", "n_members"),
         ("n_estimators", "n_members"),
         ("learning_rate", "lr"),
-        ("eval_set", "X_val and y_val"),
         ("quite_different", None),
+        ("eval_set", None),
     ],
 )
-def test_an_unknown_name_raises_an_error_with_the_near_one(small, binary, name, near):
-    message = f"unexpected {{}} {name!r}, but expected one .*"
-    message += f"Did you mean {near}" if near else r"callbacks__\.$"
-    with pytest.raises(TypeError, match=message.format("parameter")):
+def test_an_unknown_parameter_raises_an_error_with_the_near_one(small, name, near):
+    message = f"unexpected parameter {name!r}, but expected one of n_members, .*callbacks__"
+    message += rf"\. Did you mean {near}\?$" if near else r"\.$"
+    with pytest.raises(TypeError, match=message):
         small(**{name: 3})
-    with pytest.raises(ValueError, match=message.format("parameter")):
+    with pytest.raises(ValueError, match=message):
         small().set_params(**{name: 3})
-    with pytest.raises(TypeError, match=message.format("argument of fit")):
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("eval_set", "X_val"),
+        ("sample_weights", "sample_weight"),
+        ("weights", "sample_weight"),
+        ("n_member", None),
+        ("module__dropout", None),
+    ],
+)
+def test_an_unknown_argument_of_fit_raises_an_error_with_the_near_one(small, binary, name, near):
+    message = f"unexpected argument of fit {name!r}, but expected one of X, y, sample_weight, X_val"
+    with pytest.raises(TypeError, match=message) as error:
         small().fit(*binary, **{name: 3})
+    assert str(error.value).endswith(f"Did you mean {near}?" if near else "X_repulsion.")
 
 
 class DropsRows(StandardScaler):
@@ -235,7 +250,7 @@ WRONG_DATA = {
     "Got y with 2 missing labels, the first in row 1,": (
         lambda X, y: (X[:4], np.array(["a", None, "b", np.nan], dtype=object))
     ),
-    r"Got y with labels of several types, \['int', 'str'\]": (
+    r"Got y with labels that can't be sorted, of the types \['int', 'str'\]": (
         lambda X, y: (X[:4], np.array(["a", 1, "b", 2], dtype=object))
     ),
 }

@@ -151,7 +151,7 @@ class Contract(EstimatorContract):
     def test_the_html_representation_has_a_link_and_the_parameters(self, make, data):
         for model in (make(module__activation="relu"), make(module__activation="relu").fit(*data)):
             html = model._repr_html_()
-            assert 'href="https://arxiv.org/abs/2306.02775"' in html
+            assert 'href="https://github.com/sklearn-fordes/sklearn-fordes/tree/main/docs' in html
             assert "module__activation" in html
 
     def test_an_unfitted_estimator_raises_that_it_is_not_fitted(self, make, data):

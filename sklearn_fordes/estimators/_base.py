@@ -47,7 +47,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
 
     # The link in the HTML representation, which scikit-learn makes of these.
     _doc_link_module = "sklearn_fordes"
-    _doc_link_template = "https://arxiv.org/abs/2306.02775"
+    _doc_link_template = "https://github.com/sklearn-fordes/sklearn-fordes/tree/main/docs"
 
     fitted_: inference.FittedEnsemble
 
@@ -114,7 +114,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             If training is interrupted, or learns nothing that helps on the validation rows.
         """
         for name in unknown:
-            raise TypeError(self._unexpected(name, "argument of fit"))
+            raise TypeError(self._unexpected(name, "argument of fit", self.fit))
         new = self._copied(*_LEARNT)
         if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
             warnings.warn(

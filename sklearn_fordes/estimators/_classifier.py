@@ -297,7 +297,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; finite, as the probabilities are positive.
+            In the order of `classes_`; finite, as it is computed from the logits.
         """
         return self._predicted(X, "predict_log")
 

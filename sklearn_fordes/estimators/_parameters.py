@@ -32,7 +32,7 @@ LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[...,
 _NAMES_ELSEWHERE = {
     "alpha": "weight_decay",
     "epochs": "max_epochs",
-    "eval_set": "X_val and y_val, arguments of fit",
+    "eval_set": "X_val",
     "learning_rate": "lr",
     "learning_rate_init": "lr",
     "max_iter": "max_epochs",
@@ -41,6 +41,7 @@ _NAMES_ELSEWHERE = {
     "n_models": "n_members",
     "patience": "n_iter_no_change",
     "seed": "random_state",
+    "weights": "sample_weight",
 }
 # Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
 # them and raises it on others (docs/tables.md has figures).
@@ -73,14 +74,19 @@ class Parameters(BaseEstimator):
                 raise TypeError(self._unexpected(name, "parameter"))
         self.__dict__.update(arguments, **kwargs)
 
-    def _unexpected(self, name: str, what: str) -> str:
-        """Return an error about an unknown name, with the one that may be meant."""
-        known = [*inspect.signature(type(self)).parameters, "X_val", "y_val", "X_repulsion"]
-        near = _NAMES_ELSEWHERE.get(name) or next(iter(get_close_matches(name, known)), None)
-        hint = f" Did you mean {near}?" if near else ""
+    def _unexpected(self, name: str, what: str, method: Any = None) -> str:
+        """Return an error about a name that a method, or the constructor, does not take."""
+        parameters = inspect.signature(method or type(self)).parameters.values()
+        known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+        elsewhere = _NAMES_ELSEWHERE.get(name)
+        near = [elsewhere] if elsewhere in known else get_close_matches(name, known)
+        expected = [f"one of {', '.join(known)}"]
+        if method is None:
+            expected.append(f"a name that begins with {', '.join(PREFIXES)}")
+        hint = f" Did you mean {near[0]}?" if near else ""
         return (
-            f"{type(self).__name__} got an unexpected {what} {name!r}, but expected one of its "
-            f"signature, or a parameter that begins with {', '.join(PREFIXES)}.{hint}"
+            f"{type(self).__name__} got an unexpected {what} {name!r}, but expected "
+            f"{', or '.join(expected)}.{hint}"
         )
 
     def _parts(self, *prefixes: str) -> dict[str, Any]:

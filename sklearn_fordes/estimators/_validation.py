@@ -203,6 +203,9 @@ def training_data(
     TrainingData
     """
     is_number = isinstance(estimator, RegressorMixin)
+    for name, values in (("y", y), ("sample_weight", sample_weight)):
+        if np.ma.is_masked(values):
+            raise ValueError(f"Got {name} with masked values, but expected one for every row.")
     if not is_number:
         _check_labels(y)
     y = _check_y(y, y_numeric=is_number, estimator=estimator)
@@ -231,11 +234,14 @@ def _check_labels(y: Any) -> None:
             f"Got y with {is_missing.sum()} missing labels, the first in row {first}, but expected "
             "a label in every row: leave rows without one out."
         )
-    types = sorted({type(label).__name__ for label in labels.ravel().tolist()})
-    if len(types) > 1 and "str" in types:
+    try:
+        np.unique(labels)
+    except TypeError as error:
+        types = sorted({type(label).__name__ for label in labels.ravel().tolist()})
         raise ValueError(
-            f"Got y with labels of several types, {types}, but expected labels of one type."
-        )
+            f"Got y with labels that can't be sorted, of the types {types} ({error}), but expected "
+            "labels of one type."
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from numbers import Real
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 # SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 # Torch has signed integers only, which multiply and add as unsigned ones do: these constants are
@@ -154,11 +153,14 @@ class MLP(nn.Sequential):
 
 def _linear(n_inputs: int, n_outputs: int, generator: torch.Generator | None) -> nn.Linear:
     """Make a layer with the weights that torch gives it, drawn by `generator`."""
-    # The constructor would draw from the global generator, and in torch's default type.
-    layer: nn.Linear = skip_init(nn.Linear, n_inputs, n_outputs, dtype=torch.float32)
+    # On this device the constructor draws nothing: it knows the global generator only. Replacing
+    # its parameters takes half the time of torch.nn.utils.skip_init.
+    layer = nn.Linear(n_inputs, n_outputs, device="meta")
+    layer.weight = nn.Parameter(torch.empty(n_outputs, n_inputs, dtype=torch.float32, device="cpu"))
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     bound = 1 / math.sqrt(n_inputs) if n_inputs else 0
-    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    bias = torch.empty(n_outputs, dtype=torch.float32, device="cpu")
+    layer.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
     return layer
 
 

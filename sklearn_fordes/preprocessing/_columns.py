@@ -16,6 +16,7 @@ from sklearn_fordes.preprocessing._values import (
     NUMBER,
     TEXT,
     is_code,
+    is_gap,
     is_missing,
     kind_of,
     label_of,
@@ -60,7 +61,7 @@ class Column:
     """
 
     def __init__(self, name: Any, values: Any) -> None:
-        self.name = name
+        self.name = name.item() if isinstance(name, np.generic) else name
         self._values = values
         if isinstance(values, np.ndarray):
             self._has_numeric_type, self._has_category_type = values.dtype.kind in "biuf", False
@@ -113,18 +114,16 @@ class Column:
         if not (kind == NUMBER and self._has_numeric_type):
             distinct, codes = self._distinct
             return np.array([self._read(value, kind) for value in distinct])[codes]
-        if isinstance(self._values, np.ndarray):
-            numbers: NDArray[np.float64] = self._values.astype(np.float64)
-        else:
-            numbers = self._values.cast(nw.Float64).to_numpy()
+        numbers = self._floats_of_type()
         if np.isinf(numbers).any():
             raise ValueError(
                 f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
             )
         return numbers
 
+    @cached_property
     def labels(self) -> tuple[list[str | None], NDArray[np.int64]]:
-        """Return labels, None for missing values, and the index of each row's label.
+        """Labels, None for missing values, and the index of each row's label.
 
         Raises
         ------
@@ -135,6 +134,16 @@ class Column:
         # As an array of strings, every label would take the memory of the longest.
         return [None if value is None else self._label(value) for value in distinct], codes
 
+    def _floats_of_type(self) -> NDArray[np.float64]:
+        if isinstance(self._values, np.ndarray):
+            return self._values.astype(np.float64)
+        try:
+            floats: NDArray[np.float64] = self._values.cast(nw.Float64).to_numpy()
+        except ValueError:  # Arrow refuses to round integers, which others do.
+            distinct, codes = self._distinct
+            floats = np.array([self._read(value, NUMBER) for value in distinct])[codes]
+        return floats
+
     @property
     def _present(self) -> list[Any]:
         return [value for value in self._distinct[0] if value is not None]
@@ -142,13 +151,13 @@ class Column:
     @cached_property
     def _distinct(self) -> tuple[list[Any], NDArray[np.int64]]:
         """Return distinct values, None if missing, and the index of each row's value."""
-        values = self._values
-        if isinstance(values, np.ndarray):
-            # Finer units than microseconds would come as integers.
-            is_time = values.dtype.kind in "mM"
-            values = (values.astype(f"{values.dtype.kind}8[us]") if is_time else values).tolist()
-        else:
-            values = values.to_list()
+        try:
+            values = self._listed()
+        except (OverflowError, ValueError) as error:
+            raise ValueError(
+                f"Got values in column {self.name!r} that Python can't hold ({error}), but "
+                "expected dates of the years 1 to 9999 or durations of as many days."
+            ) from error
         position: dict[Hashable, int] = {}
         try:
             codes = [position.setdefault(value, len(position)) for value in values]
@@ -160,20 +169,40 @@ class Column:
         distinct = [None if is_missing(value) else value for value in position]
         return distinct, np.array(codes, dtype=np.int64)
 
+    def _listed(self) -> list[Any]:
+        values = self._values
+        listed: list[Any]
+        if not isinstance(values, np.ndarray):
+            listed = values.to_list()
+            return listed
+        if values.dtype.kind in "mM":
+            of_years, known = values.dtype.kind == "M", ~np.isnat(values)
+            # Coarse units hold more than fine ones, and numpy does not say so.
+            size = values[known].astype("M8[Y]" if of_years else "m8[D]").astype(np.int64)
+            low, high = (1 - 1970, 9999 - 1970) if of_years else (-(10**8), 10**8)
+            if ((size < low) | (size > high)).any():
+                raise OverflowError(f"{values[known][(size < low) | (size > high)][0]}")
+            # Finer units than microseconds would come as integers.
+            values = values.astype(f"{values.dtype.kind}8[us]")
+        listed = values.tolist()
+        return listed
+
     def _text_reads_as(self, kind: str) -> bool:
-        texts = [value for value in self._present if kind_of(value) == TEXT]
+        present = [value for value in self._present if not is_gap(value)]
+        texts = [value for value in present if kind_of(value) == TEXT]
         if kind == NUMBER and any(map(is_code, texts)):
             return False
         try:
-            # Text that only stands for gaps says nothing of the kind.
-            return not np.isnan([_READERS[kind][0](text) for text in texts]).all()
+            for text in texts:
+                _READERS[kind][0](text)
         except (ValueError, TypeError, OverflowError):
             return False
+        return bool(present)  # Text that only stands for gaps says nothing of the kind.
 
     def _read(self, value: Any, kind: str) -> float:
         read, expected = _READERS[kind]
         try:
-            return np.nan if value is None else read(value)
+            return np.nan if value is None or is_gap(value) else read(value)
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"Got {shown(value)} in column {self.name!r}, but expected {expected}."
@@ -182,7 +211,7 @@ class Column:
     def _label(self, value: Any) -> str:
         try:
             return label_of(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise ValueError(
                 f"Got {shown(value)} in column {self.name!r}, but expected numbers, text, dates "
                 "or categories."

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
-from sklearn_fordes.preprocessing._levels import INFREQUENT, MISSING, Levels
+from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE, NUMBER
@@ -77,7 +77,15 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Encoded columns that are numbers with more than two values in training. The default
         network embeds these.
     levels_ : list of n_categories Levels
-        The encoded columns of each categorical column.
+        The encoded columns of each categorical column: named tuples of what the next three hold.
+    known_levels_ : list of n_categories lists of str
+        Levels that have an encoded column, sorted.
+    other_levels_ : list of n_categories lists of str
+        The encoded columns after these: "infrequent", "missing", both or neither.
+    level_shares_ : list of n_categories ndarrays
+        Share of the training rows in each of these columns. It encodes values that have none.
+    training_shares_ : ndarray of shape (3, n_features_in_)
+        Shares of the training rows that are missing, infrequent and clipped, as in `report`.
     column_map_ : ndarray of int of shape (n_features_out,)
         Index of the input column from which each encoded column is computed. An input column may
         have none: a category without any frequent level, for example.
@@ -176,7 +184,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         low, high, center, scale, n_values = statistics(with_parts(raw, parts))
         has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
         levels = [
-            Levels.learn(*column.labels(), self.min_frequency, self.max_levels)
+            Levels.learn(*column.labels, self.min_frequency, self.max_levels)
             for column in categories
         ]
         shares = _shares(kinds, raw, levels, categories)
@@ -259,12 +267,12 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             raw, categories = _read(read_columns(self._checked(X)), self.kinds_)
             shares = _shares(self.kinds_, raw, self.levels_, categories)
             shares[2, _is_numeric(self.kinds_)] = self._is_clipped(raw).mean(axis=0)
-        suffixes = pd.Series(self._suffixes()).groupby(self.column_map_).agg(list)
-        became = [
-            _in_words(kind, suffixes.get(position, [])) for position, kind in enumerate(self.kinds_)
-        ]
         return pd.DataFrame(
-            {"kind": self.kinds_, "encoded_as": became, **dict(zip(_SHARES, shares, strict=True))},
+            {
+                "kind": self.kinds_,
+                "encoded_as": self._became(),
+                **dict(zip(_SHARES, shares, strict=True)),
+            },
             index=pd.Index(OneToOneFeatureMixin.get_feature_names_out(self), name="column"),
         )
 
@@ -383,8 +391,22 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         z = z.clip(-_LARGEST, _LARGEST)
         blocks = [z / np.hypot(1, z / self.clip), np.isnan(raw)[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
-            blocks.append(levels.encode(*column.labels()))
+            blocks.append(levels.encode(*column.labels))
         return np.concatenate(blocks, axis=1, dtype=np.float32)
+
+    def _became(self) -> list[str]:
+        """Describe the encoded columns of each input column."""
+        levels, numbers = iter(self.levels_), zip(self.parts_, self.has_gaps_, strict=True)
+        became = []
+        for kind in self.kinds_:
+            if kind == CATEGORY:
+                known, other, _ = next(levels)
+                names = [f"{len(known)} levels", *other]
+            else:
+                parts, has_gaps = ([], False) if kind == EMPTY else next(numbers)
+                names = [part or kind for part in parts] + [MISSING] * bool(has_gaps)
+            became.append(", ".join(names) or "nothing")
+        return became
 
     def _suffixes(self) -> list[str]:
         """Return what is appended to the name of its input column, for each encoded column."""
@@ -428,10 +450,7 @@ def _shares(
     shares = np.where(kinds == EMPTY, [[np.nan], [0.0], [0.0]], 0.0)
     shares[0, _is_numeric(kinds)] = np.isnan(raw).mean(axis=0)
     shares[:2, kinds == CATEGORY] = np.reshape(
-        [
-            level.shares_of(*column.labels())
-            for level, column in zip(levels, categories, strict=True)
-        ],
+        [level.shares_of(*column.labels) for level, column in zip(levels, categories, strict=True)],
         (-1, 2),
     ).T
     return shares
@@ -449,14 +468,6 @@ def column_map(
     n_levels = np.array([len(column.share) for column in levels], dtype=int)
     of_levels = np.repeat(np.flatnonzero(kinds == CATEGORY), n_levels)
     return np.concatenate([np.repeat(numeric, n_parts), numeric[has_gaps], of_levels])
-
-
-def _in_words(kind: str, suffixes: list[str]) -> str:
-    """Describe the encoded columns of one input column."""
-    if kind != CATEGORY:
-        return ", ".join(suffix or kind for suffix in suffixes) or "nothing"
-    n_levels = sum(suffix not in (INFREQUENT, MISSING) for suffix in suffixes)
-    return ", ".join([f"{n_levels} levels", *suffixes[n_levels:]])
 
 
 def _unique(names: NDArray[np.object_]) -> Iterator[str]:

@@ -59,16 +59,18 @@ class Levels(NamedTuple):
 
     def encode(self, labels: list[str | None], codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows of shape (n_samples, n_columns): indicators, or the shares."""
-        n_columns = len(self.share)
-        rows = np.eye(n_columns + 1, n_columns, dtype=np.float32)
-        rows[-1] = self.share
         column_of = {label: column for column, label in enumerate(self.known)}
         other = {name: column for column, name in enumerate(self.other, len(self.known))}
         unknown, missing = other.get(INFREQUENT, -1), other.get(MISSING, -1)
-        row_of_label = [
+        of_labels = [
             missing if label is None else column_of.get(label, unknown) for label in labels
         ]
-        return rows.take(np.take(row_of_label, codes), axis=0)
+        columns = np.take(of_labels, codes)
+        rows = np.zeros((len(codes), len(self.share)), dtype=np.float32)
+        has_column = columns >= 0
+        rows[has_column, columns[has_column]] = 1
+        rows[~has_column] = self.share
+        return rows
 
     def shares_of(self, labels: list[str | None], codes: NDArray[np.int64]) -> tuple[float, float]:
         """Return the shares of rows that are missing, and that have no level of their own."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 
@@ -39,8 +40,8 @@ def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
         return X
     if hasattr(X, "collect"):
         raise TypeError(f"Got a lazy {type(X).__name__}, but expected a frame: call collect().")
-    # From a list with numbers and strings, numpy would make strings of the numbers.
-    if isinstance(X, list | tuple) and np.asarray(X).dtype.kind in "US":
+    # From a list with numbers and text or durations, numpy would make one type of both.
+    if isinstance(X, list | tuple) and _as_array(X).dtype.kind in "USmM":
         X = np.array(X, dtype=object)
     return as_rows(X, accept_sparse=accept_sparse)
 
@@ -75,7 +76,7 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
     if isinstance(X, np.ma.MaskedArray):
         # Whole numbers and text have no value that says missing.
         X = np.ma.filled(X.astype(np.float64 if X.dtype.kind in "biuf" else object), np.nan)
-    array = X.tocsr() if issparse(X) else np.asarray(X)  # Rows of this format can be sliced.
+    array = X if issparse(X) else _as_array(X)
     if array.ndim != n_axes and (n_axes or array.ndim < 2):
         raise ValueError(
             f"Got X of shape {array.shape}, but expected (n_samples, n_features). Reshape your "
@@ -89,4 +90,14 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
             )
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: got X of type {array.dtype}.")
-    return array
+    return X.tocsr() if issparse(X) else array  # Rows of this format can be sliced.
+
+
+def _as_array(X: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(X)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Got X of type {type(X).__name__} that is no table ({error}), but expected an array "
+            "or rows of one length."
+        ) from error

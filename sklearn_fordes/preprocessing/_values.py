@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import re
 from decimal import Decimal
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,12 +24,19 @@ _TYPES: list[tuple[str, Any]] = [
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NUMBER_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DATE_AS_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?", re.ASCII)
+_TRUTH_AS_TEXT = {"true": 1.0, "false": 0.0}
 _GAPS_AS_TEXT = frozenset(["", "?", "na", "n/a", "nan", "none", "null"])
 
 
 def kind_of(value: Any) -> str:
     """Return the kind of a value that is not missing."""
-    return next((kind for kind, types in _TYPES if isinstance(value, types)), OTHER)
+    type_: Any = type(value)
+    return _kind_of_type(type_)
+
+
+@cache
+def _kind_of_type(type_: type) -> str:
+    return next((kind for kind, types in _TYPES if issubclass(type_, types)), OTHER)
 
 
 def is_missing(value: Any) -> bool:
@@ -41,8 +49,13 @@ def is_code(text: Any) -> bool:
     return re.match(r"[+-]?0\d", _decoded(text).strip()) is not None
 
 
+def is_gap(value: Any) -> bool:
+    """Whether text stands for a missing value, where the rest of a column are numbers or dates."""
+    return kind_of(value) == TEXT and _decoded(value).strip().lower() in _GAPS_AS_TEXT
+
+
 def number_of(value: Any) -> float:
-    """Read a number, a truth value or text of a number; NaN for text that stands for a gap.
+    """Read a number, a truth value, or text of one.
 
     Raises
     ------
@@ -51,9 +64,8 @@ def number_of(value: Any) -> float:
     """
     if kind_of(value) == TEXT:
         text = _decoded(value).strip()
-        if text.lower() in _GAPS_AS_TEXT:
-            return math.nan
-        value = text if _NUMBER_AS_TEXT.fullmatch(text) else None
+        known = _TRUTH_AS_TEXT.get(text.lower())
+        value = text if known is None and _NUMBER_AS_TEXT.fullmatch(text) else known
     elif kind_of(value) != NUMBER:
         value = None
     number = float(value)
@@ -74,8 +86,6 @@ def seconds_since_1970(value: Any) -> float:
     """
     if kind_of(value) == TEXT:
         text = _decoded(value).strip()
-        if text.lower() in _GAPS_AS_TEXT:
-            return math.nan
         if not _DATE_AS_TEXT.fullmatch(text):
             raise ValueError
         value = dt.datetime.fromisoformat(text)
@@ -83,6 +93,8 @@ def seconds_since_1970(value: Any) -> float:
         value = value.astype("M8[us]").item()
     elif isinstance(value, pd.Period):
         value = value.start_time
+    if isinstance(value, pd.Timestamp):
+        value = value.to_pydatetime(warn=False)  # Other types have no nanoseconds.
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day)
     if not isinstance(value, dt.datetime):
@@ -98,8 +110,10 @@ def seconds_of(value: Any) -> float:
     TypeError
         If the value is something else.
     """
-    if isinstance(value, np.timedelta64) and np.can_cast(value.dtype, "m8[us]"):
-        value = value.astype("m8[us]").item()
+    if isinstance(value, pd.Timedelta):
+        value = value.to_timedelta64()
+    if isinstance(value, np.timedelta64):
+        value = value.astype("m8[us]").item()  # Python has no finer ones.
     if isinstance(value, dt.time):
         return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
     if not isinstance(value, dt.timedelta):
@@ -110,29 +124,55 @@ def seconds_of(value: Any) -> float:
 def label_of(value: Any) -> str:
     """Name a level. Equal values have one name, in whatever type they come.
 
-    True, 1, 1.0 and "1" are one level, and so are 0.1 in single and double precision, or a date
-    and its midnight.
+    True, 1, 1.0 and "1" are one level, and so are 0.1 in single and double precision, a date and
+    its midnight, one moment in two zones, or (1, 2) and (1.0, 2.0).
 
     Raises
     ------
-    ValueError
+    ValueError or OverflowError
         If the value has no text of its own.
     """
     kind = kind_of(value)
     if kind == TEXT:
         return _decoded(value)
     if kind == NUMBER:
-        if isinstance(value, np.bool_ | Integral) or (math.isfinite(value) and value == int(value)):
-            return str(int(value))
-        return format(float(value), ".7g")
+        return _label_of_number(value)
+    if kind == DURATION:
+        return f"{_label_of_number(seconds_of(value))} s"
+    if kind == DATE and not isinstance(value, pd.Period):
+        return _label_of_date(value)
+    if isinstance(value, pd.Interval):
+        ends = f"{label_of(value.left)}, {label_of(value.right)}"
+        left = "[" if value.closed_left else "("
+        return f"{left}{ends}{']' if value.closed_right else ')'}"
+    if isinstance(value, tuple | frozenset):
+        parts = [label_of(part) for part in value]
+        return f"({', '.join(parts if isinstance(value, tuple) else sorted(parts))})"
+    own_text: Any = type(value).__repr__
+    if isinstance(value, complex) or callable(value) or own_text is object.__repr__:
+        raise ValueError
+    return str(value)
+
+
+def _label_of_number(value: Any) -> str:
+    if isinstance(value, np.bool_ | Integral) or (math.isfinite(value) and value == int(value)):
+        return str(int(value))
+    number = float(value)
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    return str(single) if single == number else repr(number)
+
+
+def _label_of_date(value: Any) -> str:
     if isinstance(value, np.datetime64):
         value = value.astype("M8[us]").item()
+    elif isinstance(value, pd.Timestamp):
+        value = value.to_pydatetime(warn=False)  # No other type has nanoseconds.
     if isinstance(value, dt.datetime):
-        is_midnight = value.tzinfo is None and value.time() == dt.time()
-        return str(value.date() if is_midnight else value)
-    own_text: Any = type(value).__repr__
-    if isinstance(value, complex) or own_text is object.__repr__:
-        raise ValueError
+        if value.tzinfo:
+            value = value.astimezone(dt.UTC)
+        elif value.time() == dt.time():
+            value = value.date()
     return str(value)
 
 
@@ -147,4 +187,7 @@ def shown(value: Any) -> str:
 
 def _decoded(value: Any) -> str:
     """Return text as a plain string."""
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    # Members of an enumeration of text have other words for str().
+    return str.__str__(value)
