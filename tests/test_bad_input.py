@@ -247,6 +247,12 @@ WRONG_DATA = {
     "the encoder makes no column": (
         lambda X, y: (pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 200)}), y)
     ),
+    "Got y with masked values, but expected one for every row": (
+        lambda X, y: (X, np.ma.MaskedArray(y, mask=np.arange(len(y)) % 2 == 0))
+    ),
+    "Got sample_weight with masked values": (
+        lambda X, y: (X, y, np.ma.MaskedArray(np.ones(len(y)), mask=np.arange(len(y)) == 0))
+    ),
     "Got y with 2 missing labels, the first in row 1,": (
         lambda X, y: (X[:4], np.array(["a", None, "b", np.nan], dtype=object))
     ),

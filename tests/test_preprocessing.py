@@ -1,6 +1,8 @@
 """The encoder, on tables of every container and column type."""
 
 import datetime
+import enum
+import tracemalloc
 from decimal import Decimal
 
 import narwhals as nw
@@ -643,3 +645,156 @@ def test_encode_returns_arrays_and_does_not_check_names_again():
     encoded = encoder.transform_checked(as_array_of_objects(plain_columns()))
     assert type(encoded) is np.ndarray
     np.testing.assert_array_equal(encoded, expected)
+
+
+# ---- what readers found
+
+
+@pytest.mark.parametrize("gap", ["", "?", "NA", " n/a "])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("number", [1.5, 2.5, 3.5]),
+        ("number", [1, Decimal(2), True]),
+        ("date", DAYS[:3]),
+        ("duration", [datetime.timedelta(hours=i) for i in range(3)]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Columns .* hold text that is read as numbers")
+def test_text_of_gaps_leaves_a_column_what_its_values_are(kind, values, gap):
+    with_text = pd.DataFrame({"a": pd.Series([*values, gap] * 5, dtype=object)})
+    encoder = TabularEncoder().fit(with_text)
+    assert encoder.kinds_.tolist() == [kind]
+    with_none = pd.DataFrame({"a": pd.Series([*values, None] * 5, dtype=object)})
+    expected = TabularEncoder().fit_transform(with_none)
+    np.testing.assert_array_equal(encoder.transform(with_text), expected)
+
+
+@pytest.mark.parametrize("text", [["True", "False"], [" true", "FALSE "]])
+def test_text_of_truth_values_is_read_as_numbers(text):
+    with pytest.warns(UserWarning, match="hold text that is read as numbers"):
+        encoder = TabularEncoder().fit(pd.DataFrame({"a": text * 5}))
+    np.testing.assert_array_equal(
+        encoder.transform(pd.DataFrame({"a": text})),
+        encoder.transform(pd.DataFrame({"a": [True, False]})),
+    )
+
+
+def test_whole_numbers_beyond_double_precision_are_rounded_in_every_container():
+    pa = pytest.importorskip("pyarrow")
+    numbers = [10**17 + i for i in range(60)]
+    encoder = TabularEncoder().fit(pd.DataFrame({"a": numbers}))
+    expected = encoder.transform(pd.DataFrame({"a": numbers}))
+    for frame in (
+        pa.table({"a": numbers}),
+        pd.DataFrame({"a": pd.array(numbers, dtype=pd.ArrowDtype(pa.int64()))}),
+        pl.DataFrame({"a": numbers}),
+    ):
+        np.testing.assert_array_equal(encoder.transform(frame), expected)
+        np.testing.assert_array_equal(TabularEncoder().fit_transform(frame), expected)
+
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=1))
+NOON = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+
+
+class Colour(str, enum.Enum):  # noqa: UP042 (its words for str() are others)
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("one", "equal"),
+    [
+        ((1, 2), (1.0, np.int64(2))),
+        (pd.Interval(0, 1), pd.Interval(0.0, 1.0)),
+        (NOON, NOON.astimezone(BERLIN)),
+        (pd.Timedelta("1D"), datetime.timedelta(1)),
+        (np.timedelta64(24, "h"), datetime.timedelta(1)),
+        (pd.Timestamp("2024-01-02 00:00:00.000000001"), np.datetime64("2024-01-02")),
+        (Colour.RED, "red"),
+        (frozenset(["a", "b", "c"]), frozenset(["c", "b", "a"])),
+        (np.float32(0.1), 0.1),
+        (np.float32(1234567.25), 1234567.25),
+    ],
+    ids=str,
+)
+def test_equal_values_of_other_types_are_one_level(one, equal):
+    def rows(*values):
+        column = np.empty((len(values), 1), dtype=object)
+        column[:, 0] = values
+        return column
+
+    encoder = TabularEncoder([0], min_frequency=1).fit(rows(one, "other"))
+    for first, second in ((one, equal), (equal, one)):
+        assert encoder.transform(rows(first, second)).argmax(axis=1).std() == 0
+        np.testing.assert_array_equal(
+            encoder.transform(rows(second)), encoder.transform(rows(one, first))[:1]
+        )
+
+
+def test_unequal_fractions_are_levels_of_their_own():
+    values = [12345678.5, 12345679.5, 1234567.25, 1234567.0, 0.12345671, 0.12345674]
+    encoder = TabularEncoder(["a"], min_frequency=1).fit(pd.DataFrame({"a": values}))
+    np.testing.assert_array_equal(
+        encoder.transform(pd.DataFrame({"a": values})).sum(axis=0), np.ones(6)
+    )
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array(["19990-01-01", "2020-01-01"], dtype="M8[D]"),
+        np.array(["-1", "2020"], dtype="M8[Y]"),
+        np.array([10**10, 1], dtype="m8[D]"),
+        pl.Series([3 * 10**17, 0]).cast(pl.Datetime("us")),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_dates_and_durations_that_python_can_not_hold_are_refused_by_column(column):
+    for X in (
+        (column[:, None], pd.DataFrame({"a": column}))
+        if isinstance(column, np.ndarray)
+        else (column.to_frame("a"),)
+    ):
+        with pytest.raises(ValueError, match=r"column ('a'|0)"):
+            TabularEncoder().fit(X)
+
+
+def test_times_finer_than_microseconds_are_cut_alike_in_every_container():
+    nanoseconds = np.arange(1, 101) * 1337
+    for kind in ("m8[ns]", "M8[ns]"):
+        frame = pd.DataFrame({"a": nanoseconds.astype(kind)})
+        encoder = TabularEncoder().fit(frame)
+        expected = encoder.transform(frame)
+        for other in (pl.from_pandas(frame), frame.astype(object)):
+            np.testing.assert_array_equal(encoder.transform(other), expected)
+        array = as_table(nanoseconds.astype(kind)[:, None])
+        np.testing.assert_array_equal(encoder.transform_checked(array), expected)
+
+
+def test_durations_beside_numbers_in_rows_of_lists():
+    rows = [[np.timedelta64(i, "s"), i] for i in range(20)]
+    assert TabularEncoder().fit(rows).kinds_.tolist() == ["duration", "number"]
+
+
+@pytest.mark.parametrize("X", [[[1, 2], [3]], [[1, [2]], [3]]])
+def test_rows_of_several_lengths_are_no_table(X):
+    with pytest.raises(ValueError, match=r"Got X of type list that is no table"):
+        TabularEncoder().fit(X)
+
+
+def test_the_report_counts_levels_that_are_named_like_other_columns():
+    labels = ["missing"] * 10 + ["infrequent"] * 10 + ["a", "b", "c", "d", "e"] + [None] * 5
+    report = TabularEncoder().fit(pd.DataFrame({"a": labels})).report()
+    assert report["encoded_as"].tolist() == ["2 levels, infrequent, missing"]
+
+
+def test_a_row_of_many_levels_takes_memory_for_one_row():
+    labels = [f"level {i}" for i in range(10_000)]
+    encoder = TabularEncoder(min_frequency=1, max_levels=10_000).fit(pd.DataFrame({"a": labels}))
+    tracemalloc.start()
+    encoded = encoder.transform(pd.DataFrame({"a": labels[:1]}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert encoded.sum() == 1
+    assert peak < 20e6  # 400 MB for a square matrix of indicators

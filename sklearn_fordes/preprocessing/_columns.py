@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn_fordes.preprocessing._values import (
     DATE,
     DURATION,
+    MOST_DAYS,
     NUMBER,
     TEXT,
     is_code,
@@ -179,7 +180,7 @@ class Column:
             of_years, known = values.dtype.kind == "M", ~np.isnat(values)
             # Coarse units hold more than fine ones, and numpy does not say so.
             size = values[known].astype("M8[Y]" if of_years else "m8[D]").astype(np.int64)
-            low, high = (1 - 1970, 9999 - 1970) if of_years else (-(10**8), 10**8)
+            low, high = (1 - 1970, 9999 - 1970) if of_years else (-MOST_DAYS, MOST_DAYS)
             if ((size < low) | (size > high)).any():
                 raise OverflowError(f"{values[known][(size < low) | (size > high)][0]}")
             # Finer units than microseconds would come as integers.

@@ -22,6 +22,8 @@ _TYPES: list[tuple[str, Any]] = [
     (TEXT, (str, bytes)),
 ]
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# Of durations that microseconds can count.
+MOST_DAYS = 10**8
 _NUMBER_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DATE_AS_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?", re.ASCII)
 _TRUTH_AS_TEXT = {"true": 1.0, "false": 0.0}
@@ -107,12 +109,14 @@ def seconds_of(value: Any) -> float:
 
     Raises
     ------
-    TypeError
-        If the value is something else.
+    TypeError or OverflowError
+        If the value is something else, or longer than 10⁸ days.
     """
     if isinstance(value, pd.Timedelta):
         value = value.to_timedelta64()
     if isinstance(value, np.timedelta64):
+        if abs(value.astype("m8[D]").astype(np.int64)) > MOST_DAYS:
+            raise OverflowError  # In finer units numpy would wrap it around.
         value = value.astype("m8[us]").item()  # Python has no finer ones.
     if isinstance(value, dt.time):
         return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
