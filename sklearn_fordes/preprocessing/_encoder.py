@@ -96,9 +96,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     NeurIPS 2024): half the range replaces an interquartile range of zero. A constant column is
     encoded as zero, whatever its values are later.
 
-    Text is read as numbers, with a warning, or as dates in ISO 8601, if all of it can be. Then
-    "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits after a zero, such as
-    "0150", are categories. Times with a zone are converted to UTC. Times of day are durations
+    Text is read as numbers or truth values, with a warning, or as dates such as "2024-01-31", if
+    all of it can be. Then "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits
+    after a zero, such as "0150", are categories. Times with a zone are converted to UTC. Times of day are durations
     since midnight.
 
     Examples
