@@ -98,8 +98,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
 
     Text is read as numbers or truth values, with a warning, or as dates such as "2024-01-31", if
     all of it can be. Then "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits
-    after a zero, such as "0150", are categories. Times with a zone are converted to UTC. Times of day are durations
-    since midnight.
+    after a zero, such as "0150", are categories. Times with a zone are converted to UTC, and cut to
+    microseconds. Times of day are durations since midnight.
 
     Examples
     --------
