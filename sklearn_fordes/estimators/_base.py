@@ -214,7 +214,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         self._set_learnt(fitted, net)
         if rows.valid is not None:
             self._warn_if_nothing_was_learnt(rows)
-        self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
+        # A later batch, which may be one row, says less of the columns than the first rows.
+        if "_importances_" not in vars(self):
+            self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended
 
     def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
