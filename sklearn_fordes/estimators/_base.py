@@ -118,9 +118,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         new = self._copied(*_LEARNT)
         if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
             warnings.warn(
-                f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
-                "and the fit is kept as it was then (with early stopping: as in the best epoch "
-                "before).",
+                f"Training was interrupted after {new.n_iter_} of {new.max_epochs} epochs, and the "
+                "fit is kept as it was then (with early stopping: as in the best epoch).",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -1,0 +1,45 @@
+"""Progress on standard error, whatever that is."""
+
+import io
+import pickle
+
+import numpy as np
+
+
+def test_progress_in_a_log_says_where_it_stands_and_how_it_ended(small, binary, capfd, monkeypatch):
+    small().fit(*binary)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
+    model = small(verbose=1, n_iter_no_change=1, max_epochs=50).fit(*binary)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "\r" not in err
+    *lines, last = err.splitlines()
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    assert len(lines) in (len(losses), len(losses) - 1)
+    assert lines[1].startswith("training: epoch 2 of at most 50, driving_loss ")
+    assert f"valid_loss {losses[1]:.4f}, best {min(losses[:2]):.4f} in epoch" in lines[1]
+    stopped = "stopped after" if len(losses) < 50 else "done:"
+    best = 1 + int(np.argmin(losses))
+    assert last.startswith(f"training: {stopped} {len(losses)} epochs, best {best}, ")
+    pickle.dumps(model)
+
+
+def test_predictions_of_many_rows_show_their_progress(small, binary, capfd, monkeypatch):
+    model = small(iterator_valid__batch_size=50).fit(*binary)
+    expected = model.predict_proba(binary[0])
+    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
+    capfd.readouterr()
+    np.testing.assert_array_equal(model.set_params(verbose=1).predict_proba(binary[0]), expected)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("prediction: row 50 of at most 200, ")
+    assert lines[-1].startswith("prediction: 200 rows, ")
+
+
+def test_progress_in_a_terminal_is_a_bar(small, binary, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    small(verbose=1, early_stopping=False).fit(*binary)
+    assert "6/6" in terminal.getvalue()
+    assert terminal.getvalue().splitlines()[-1].startswith("training: done: 6 epochs, ")
