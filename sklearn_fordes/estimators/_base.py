@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._importances import Importances, member_importances
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
@@ -117,11 +118,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             raise TypeError(self._unexpected(name, "argument of fit"))
         new = self._copied(*_LEARNT)
         if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
-            warnings.warn(
+            warn(
                 f"Training was interrupted after {new.n_iter_} of {new.max_epochs} epochs, and the "
                 "fit is kept as it was then (with early stopping: as in the best epoch).",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self._adopt(new)
 
@@ -225,12 +225,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         )
         best = min(epoch["valid_loss"] for epoch in self.history_)
         if best >= constant:
-            warnings.warn(
+            warn(
                 f"The best validation loss, {best:.4g}, is no better than that of predicting the "
                 f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
                 "more epochs, another lr or more rows, and look at encoder_.report().",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _first_encoded(self, encoder: Any, data: TrainingData) -> Any:
