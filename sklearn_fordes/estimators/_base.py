@@ -374,7 +374,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         now = self._as_fitted()
         compute, X = getattr(now.fitted_.likelihood, method), now._checked(X)
         n_rows = X.shape[0]
-        progress = Progress("prediction", n_rows, "row") if now.verbose else None
+        progress = Progress("prediction", n_rows, "row", only_if_slow=True) if now.verbose else None
         chunks = []
         # Chunk by chunk, so that outputs of all rows are never held.
         for outputs in now.fitted_.outputs(X):

@@ -116,8 +116,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         weights of a member depend on its index and not on `n_members`. The global generators of
         torch and numpy are left as they were (None draws one seed from numpy's).
     verbose : int, default=0
-        Whether to show the progress of epochs, and of predictions, on standard error: a bar in a
-        terminal, lines in a log. The last line says how many epochs there were, and the best one.
+        Whether to show the progress of epochs, and of predictions that take more than five seconds,
+        on standard error: a bar in a terminal, lines in a log. The last line says how many epochs
+        there were, and the best one.
     **kwargs
         Parameters of the net's parts, as in skorch: ``module__…``, ``optimizer__…``,
         ``iterator_train__…``, ``iterator_valid__…``, ``callbacks__…``. They are seen by

@@ -83,8 +83,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Determines the initial weights, the held-out rows, the batches and dropout, as in
         `FoRDEClassifier`.
     verbose : int, default=0
-        Whether to show the progress of epochs, and of predictions, on standard error: a bar in a
-        terminal, lines in a log. The last line says how many epochs there were, and the best one.
+        Whether to show the progress of epochs, and of predictions that take more than five seconds,
+        on standard error: a bar in a terminal, lines in a log. The last line says how many epochs
+        there were, and the best one.
     **kwargs
         Parameters of the net's parts, as in `FoRDEClassifier`.
 
