@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectFromModel
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
@@ -70,12 +70,23 @@ def test_nobody_changes_the_importances(fitted):
     np.testing.assert_array_equal(fitted.feature_importances_, before)
 
 
-def test_partial_fit_measures_the_rows_of_its_call():
-    model = FoRDERegressor(2, **SIZES).partial_fit(TABLE, TARGET)
-    before = model.feature_importances_
-    model.partial_fit(TABLE.assign(age=0.0), TARGET)
-    assert before[2] > 0
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+def test_importances_are_of_the_first_rows(first):
+    model = getattr(FoRDERegressor(2, **SIZES), first)(TABLE, TARGET)
+    before, predicted = model.member_importances_, model.predict(TABLE)
+    for _ in range(2):
+        model.partial_fit(TABLE[:1], TARGET[:1])
+    np.testing.assert_array_equal(model.member_importances_, before)
+    assert not np.array_equal(model.predict(TABLE), predicted)
+    again = pickle.loads(pickle.dumps(model)).partial_fit(TABLE[:1], TARGET[:1])
+    np.testing.assert_array_equal(again.member_importances_, before)
+
+
+def test_a_refit_measures_its_own_rows(fitted):
+    model = clone(fitted).fit(TABLE.assign(age=0.0), TARGET)
     assert model.feature_importances_[2] == 0
+    model.fit(TABLE, TARGET)
+    np.testing.assert_array_equal(model.member_importances_, fitted.member_importances_)
 
 
 class FirstAndLast(TransformerMixin, BaseEstimator):

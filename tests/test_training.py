@@ -1,6 +1,5 @@
 """The net, its batches and callbacks, and what a fit trains on."""
 
-import io
 import pickle
 import threading
 import warnings
@@ -105,17 +104,6 @@ class Recorder(Callback):
     def on_batch_begin(self, net, batch, training):
         if training:
             self.batches_.append(batch)
-
-
-class Interrupt(Callback):
-    """Presses Ctrl-C in a given epoch."""
-
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-    def on_batch_begin(self, net, batch, training):
-        if len(net.history) == self.epoch:
-            raise KeyboardInterrupt
 
 
 def callback(model, name):
@@ -361,22 +349,6 @@ def test_optimizer_with_a_closure_works(small, binary):
     assert model.fit(X, y).score(X, y) > 0.8
 
 
-def test_interrupt_keeps_the_epochs_done(small, binary):
-    X, y = binary
-    with pytest.warns(ConvergenceWarning, match="interrupted in epoch 4 of 6"):
-        model = small(callbacks=[Interrupt(4)]).fit(X, y)
-    assert model.n_iter_ == 3
-    whole = small(max_epochs=3).fit(X, y)
-    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
-
-
-def test_interrupt_in_the_first_epoch_is_raised(small, binary):
-    model = small(callbacks=[Interrupt(1)])
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(*binary)
-    assert not hasattr(model, "net_")
-
-
 def test_divergence_raises_and_leaves_the_estimator_as_it_was(small, binary):
     X, y = binary
     model = small()
@@ -534,36 +506,6 @@ def test_partial_fit_does_not_pile_up_its_batches(small, binary):
     assert len(model.history_) == 4
 
 
-def test_progress_in_a_log_says_where_it_stands_and_how_it_ended(small, binary, capfd, monkeypatch):
-    small().fit(*binary)
-    assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
-    model = small(verbose=1, n_iter_no_change=1, max_epochs=50).fit(*binary)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "\r" not in err
-    *lines, last = err.splitlines()
-    losses = [epoch["valid_loss"] for epoch in model.history_]
-    assert len(lines) in (len(losses), len(losses) - 1)
-    assert lines[1].startswith("training: epoch 2 of at most 50, driving_loss ")
-    assert f"valid_loss {losses[1]:.4f}, best {min(losses[:2]):.4f} in epoch" in lines[1]
-    stopped = "stopped after" if len(losses) < 50 else "done:"
-    best = 1 + int(np.argmin(losses))
-    assert last.startswith(f"training: {stopped} {len(losses)} epochs, best {best}, ")
-    pickle.dumps(model)
-
-
-def test_predictions_of_many_rows_show_their_progress(small, binary, capfd, monkeypatch):
-    model = small(iterator_valid__batch_size=50).fit(*binary)
-    expected = model.predict_proba(binary[0])
-    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
-    capfd.readouterr()
-    np.testing.assert_array_equal(model.set_params(verbose=1).predict_proba(binary[0]), expected)
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0].startswith("prediction: row 50 of at most 200, ")
-    assert lines[-1].startswith("prediction: 200 rows, ")
-
-
 def test_a_fit_that_learns_nothing_warns(small):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)
@@ -582,15 +524,6 @@ def test_a_fit_that_can_not_predict_is_refused(small):
     with pytest.raises(ValueError, match=r"Got a .* that is not finite .* Lower lr"):
         model.fit(X, [0, 1, 0, 1])
     assert not hasattr(model, "fitted_")
-
-
-def test_progress_in_a_terminal_is_a_bar(small, binary, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr("sys.stderr", terminal)
-    small(verbose=1, early_stopping=False).fit(*binary)
-    assert "6/6" in terminal.getvalue()
-    assert terminal.getvalue().splitlines()[-1].startswith("training: done: 6 epochs, ")
 
 
 @pytest.mark.parametrize("as_instance", [False, True])

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._importances import Importances, member_importances
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
@@ -117,12 +118,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             raise TypeError(self._unexpected(name, "argument of fit", self.fit))
         new = self._copied(*_LEARNT)
         if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
-            warnings.warn(
-                f"Training was interrupted in epoch {new.n_iter_ + 1} of {new.max_epochs}, "
-                "and the fit is kept as it was then (with early stopping: as in the best epoch "
-                "before).",
+            warn(
+                f"Training was interrupted after {new.n_iter_} of {new.max_epochs} epochs, and the "
+                "fit is kept as it was then (with early stopping: as in the best epoch).",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self._adopt(new)
 
@@ -214,7 +213,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         self._set_learnt(fitted, net)
         if rows.valid is not None:
             self._warn_if_nothing_was_learnt(rows)
-        self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
+        # A later batch, which may be one row, says less of the columns than the first rows.
+        if "_importances_" not in vars(self):
+            self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended
 
     def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
@@ -224,12 +225,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         )
         best = min(epoch["valid_loss"] for epoch in self.history_)
         if best >= constant:
-            warnings.warn(
+            warn(
                 f"The best validation loss, {best:.4g}, is no better than that of predicting the "
                 f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
                 "more epochs, another lr or more rows, and look at encoder_.report().",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _first_encoded(self, encoder: Any, data: TrainingData) -> Any:
@@ -374,7 +374,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         now = self._as_fitted()
         compute, X = getattr(now.fitted_.likelihood, method), now._checked(X)
         n_rows = X.shape[0]
-        progress = Progress("prediction", n_rows, "row") if now.verbose else None
+        progress = Progress("prediction", n_rows, "row", only_if_slow=True) if now.verbose else None
         chunks = []
         # Chunk by chunk, so that outputs of all rows are never held.
         for outputs in now.fitted_.outputs(X):

@@ -116,8 +116,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         weights of a member depend on its index and not on `n_members`. The global generators of
         torch and numpy are left as they were (None draws one seed from numpy's).
     verbose : int, default=0
-        Whether to show the progress of epochs, and of predictions, on standard error: a bar in a
-        terminal, lines in a log. The last line says how many epochs there were, and the best one.
+        Whether to show the progress of epochs, and of predictions that take more than five seconds,
+        on standard error: a bar in a terminal, lines in a log. The last line says how many epochs
+        there were, and the best one.
     **kwargs
         Parameters of the net's parts, as in skorch: ``module__…``, ``optimizer__…``,
         ``iterator_train__…``, ``iterator_valid__…``, ``callbacks__…``. They are seen by
@@ -144,9 +145,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         The importance of each column of X for each member: not negative, of sum 1. It is the root
         mean square, over 256 training rows at most, of the member's input gradient times the
         standard deviation of the encoded column; squares are summed over the encoded columns of a
-        column. Of this call's rows, after `partial_fit`. Missing if an encoder or a module of your
-        own makes other columns, unless the encoder has an attribute ``column_map_``, the column of
-        each encoded one.
+        column. Computed at the end of `fit`, or of the first `partial_fit`; a later `partial_fit`
+        leaves them as they are. Missing if an encoder or a module of your own makes other columns,
+        unless the encoder has an attribute ``column_map_``, the column of each encoded one.
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean cross-entropy of a member, nats per row),
         ``repulsion`` (mean over members), ``train_loss`` (the objective: the sum of both over

@@ -83,8 +83,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Determines the initial weights, the held-out rows, the batches and dropout, as in
         `FoRDEClassifier`.
     verbose : int, default=0
-        Whether to show the progress of epochs, and of predictions, on standard error: a bar in a
-        terminal, lines in a log. The last line says how many epochs there were, and the best one.
+        Whether to show the progress of epochs, and of predictions that take more than five seconds,
+        on standard error: a bar in a terminal, lines in a log. The last line says how many epochs
+        there were, and the best one.
     **kwargs
         Parameters of the net's parts, as in `FoRDEClassifier`.
 
@@ -109,9 +110,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         The importance of each column of X for each member: not negative, of sum 1. It is the root
         mean square, over 256 training rows at most, of the member's input gradient times the
         standard deviation of the encoded column; squares are summed over the encoded columns of a
-        column. Of this call's rows, after `partial_fit`. Missing if an encoder or a module of your
-        own makes other columns, unless the encoder has an attribute ``column_map_``, the column of
-        each encoded one.
+        column. Computed at the end of `fit`, or of the first `partial_fit`; a later `partial_fit`
+        leaves them as they are. Missing if an encoder or a module of your own makes other columns,
+        unless the encoder has an attribute ``column_map_``, the column of each encoded one.
     history_ : list of dict
         An entry per epoch: ``driving_loss`` (mean loss of a member: negative log likelihood in nats
         per row of the standardised target, or twice the mean pinball loss), ``repulsion``,

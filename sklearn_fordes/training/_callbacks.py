@@ -11,16 +11,17 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_fordes._progress import Progress
+from sklearn_fordes.training._net import ParticleNet
 
 
 class EpochProgress(Callback):
     """Show the progress of epochs on standard error, with losses and how long patience lasts."""
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.begin_ = len(net.history)
+    def on_train_begin(self, net: ParticleNet, **kwargs: Any) -> None:
+        self.begin_ = net.n_epochs
         self.progress_ = Progress("training", net.max_epochs, "epoch")
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: ParticleNet, **kwargs: Any) -> None:
         epoch = net.history[-1]
         names = ("driving_loss", "repulsion", "valid_loss")
         notes = [f"{name} {epoch[name]:.4f}" for name in names if name in epoch]
@@ -32,8 +33,8 @@ class EpochProgress(Callback):
             )
         self.progress_.advance(1, ", ".join(notes))
 
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        n_epochs = len(net.history) - self.begin_
+    def on_train_end(self, net: ParticleNet, **kwargs: Any) -> None:
+        n_epochs = net.n_epochs - self.begin_  # Without an interrupted one.
         verb = "stopped after" if n_epochs < net.max_epochs else "done:"
         stopping = _early_stopping(net)
         best = f", best {stopping.best_epoch_}" if stopping else ""

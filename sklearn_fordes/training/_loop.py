@@ -48,13 +48,12 @@ def train(net: ParticleNet, rows: DeviceDataset) -> bool:
     net.partial_fit(rows)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
-    # skorch ends a run by raising KeyboardInterrupt, and catches the user's own with it: that one
-    # leaves an epoch that is not counted.
-    interrupted = len(net.history) > net.n_epochs
-    if interrupted:
-        del net.history[-1]
-        if net.n_epochs == done_before:
-            raise KeyboardInterrupt
+    # skorch catches the user's interrupt as it catches that by which a callback stops.
+    interrupted = not net.is_stopped and net.n_epochs < done_before + net.max_epochs
+    if len(net.history) > net.n_epochs:
+        del net.history[-1]  # It is not whole.
+    if interrupted and net.n_epochs == done_before:
+        raise KeyboardInterrupt
     # The damage of the last step shows in no loss.
     are_finite = all(torch.isfinite(parameter).all() for parameter in net.module_.parameters())
     net.expect_finite(are_finite, "weight")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from opcode import opmap
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ class ParticleNet(NeuralNet):
         self.n_steps = self.n_epochs = 0  # Those completed.
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
+        self.is_stopped = False  # By a callback, in the last run.
         defaults = {
             "criterion": MixtureLoss,
             "criterion__likelihood": likelihood,
@@ -163,7 +165,21 @@ class ParticleNet(NeuralNet):
         self.average = None
         self.module_.eval()
 
-    on_train_begin = on_train_end  # An earlier run may have failed.
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Forget how an earlier run ended, which may have failed."""
+        self.on_train_end(net)
+        self.is_stopped = False
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call a method of all callbacks, and note whether one of them stops training.
+
+        skorch's way to stop is to raise KeyboardInterrupt, which Ctrl-C does too.
+        """
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt as error:
+            self.is_stopped = method_name == "on_epoch_end" and _is_raised_by_statement(error)
+            raise
 
     def run_single_epoch(self, iterator: Any, training: bool, **kwargs: Any) -> None:
         """Run an epoch: train the weights of the last step, and validate their average.
@@ -362,6 +378,17 @@ class ParticleNet(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         # An average belongs to the very tensors that it swaps.
         return {**super().__getstate__(), "average": None}
+
+
+def _is_raised_by_statement(error: BaseException) -> bool:
+    """Return whether a `raise` statement has raised an exception, and not a signal in between."""
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
+    return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])
 
 
 def unit_of_strength(
