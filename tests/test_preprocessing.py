@@ -798,3 +798,11 @@ def test_a_row_of_many_levels_takes_memory_for_one_row():
     tracemalloc.stop()
     assert encoded.sum() == 1
     assert peak < 20e6  # 400 MB for a square matrix of indicators
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    X = pd.DataFrame({"a": ["1", "2"] * 5, "b": [f"id {i}" for i in range(10)]})
+    for call in (TabularEncoder().fit, TabularEncoder().fit_transform):
+        with pytest.warns(UserWarning, match="read as numbers|encoded alike") as caught:
+            call(X)
+        assert [warning.filename for warning in caught] == [__file__] * 2

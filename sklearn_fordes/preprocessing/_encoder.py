@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import compress
 from numbers import Integral, Real
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import statistics, varying_parts, with_parts
@@ -363,22 +363,20 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     ) -> None:
         texts = [column.name for column in compress(columns, kinds == NUMBER) if column.has_text()]
         if texts:
-            warnings.warn(
+            warn(
                 f"Columns {texts} hold text that is read as numbers. If they are names, list them "
                 "in categorical_features; if they are numbers, convert them.",
-                stacklevel=4,
             )
         missing, infrequent, _ = shares
         is_lost = infrequent > (1 - _LEAST_KEPT_SHARE) * (1 - missing)
         lost = [column.name for column in compress(columns, is_lost)]
         if lost:
-            warnings.warn(
+            warn(
                 f"Most values of the columns {lost} are encoded alike: they occur in fewer than "
                 f"min_frequency={self.min_frequency} training rows each, or there are more than "
                 f"max_levels={self.max_levels} levels. Leave identifiers out, convert dates by "
                 "pandas.to_datetime, and encode free text before, in a pipeline, with skrub's "
                 "StringEncoder or TextEncoder for example.",
-                stacklevel=4,
             )
 
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
