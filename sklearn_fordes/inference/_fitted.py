@@ -302,7 +302,8 @@ def available_device(device: str | torch.device) -> torch.device:
     try:
         known = torch.device(device)
         torch.zeros(1, device=known).item()
-    except (RuntimeError, TypeError, AssertionError) as error:
+    # Torch imports the modules of some devices when they are first used, and may lack them.
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but expected "
             "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
