@@ -6,7 +6,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -136,13 +136,15 @@ def load_one_of(
             f"Got {os.fspath(path)!r} of an estimator with module={saved}, and module={module!r}, "
             "but expected both or neither: a file holds no code."
         )
-    with persistence.refusing(path), inference.ordinary_state(grad=True):
-        estimator = _estimator_of(known[name], state, module)
-    if device is not None:
-        estimator.device = device
-    # This machine may not have the saved device.
-    with inference.ordinary_state(grad=True), suppress(ValueError):
-        estimator.fitted_.members.to(inference.available_device(estimator.device))
+    # A server may load before it forks. A module of the user's own is evaluated, with all threads.
+    with inference.one_thread() if module is None else nullcontext():
+        with persistence.refusing(path), inference.ordinary_state(grad=True):
+            estimator = _estimator_of(known[name], state, module)
+        if device is not None:
+            estimator.device = device
+        # This machine may not have the saved device.
+        with inference.ordinary_state(grad=True), suppress(ValueError):
+            estimator.fitted_.members.to(inference.available_device(estimator.device))
     return estimator
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.utils import gen_batches
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sklearn_fordes.particles import (
@@ -263,6 +264,18 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
     ):
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Start no threads of torch inside the block, so that forks of this process can use threads.
+
+    Other threads of the process keep theirs. Products of matrices are not limited: a user may
+    have given their library a number of threads of its own.
+    """
+    torch.get_num_threads()  # Torch sets the number at its first use, which would end the limit.
+    with threadpool_limits(1, user_api="openmp"):
         yield
 
 
