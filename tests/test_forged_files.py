@@ -13,6 +13,8 @@ import safetensors.numpy
 from contracts import SIZES
 from frames import as_pandas, plain_columns, with_dates
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
+from sklearn_fordes.networks import MLP, _mlp
+from sklearn_fordes.preprocessing import TabularEncoder
 
 
 @pytest.fixture
@@ -186,8 +188,76 @@ def test_forged_settings_of_the_network_fill_no_memory(saved, path, settings):
     tensors, metadata = content(saved / "regressor")
     entry(metadata["state"], "then")["dict"] += map(list, settings.items())
     forge(path, tensors, metadata)
-    message = r"make a tensor of .* numbers|moments take .* MB|Got dropout=2"
+    message = r"make a network of .* weights|moments take .* MB|Got dropout=2"
     with pytest.raises(ValueError, match=message):
+        load(path)
+
+
+class Subclass(MLP):
+    """A module of the user's own."""
+
+
+@pytest.fixture(scope="module")
+def networks(saved, X):
+    """Each kind of network: the file's name, and the module given to `load`."""
+    size, settings = X["size"], {**SIZES, "random_state": 0}
+    noisy = FoRDERegressor(**settings, noise="homoscedastic").fit(X, size)
+    noisy.save(saved / "homoscedastic")
+    own = FoRDERegressor(**settings, module=Subclass, encoder=TabularEncoder()).fit(X, size)
+    own.save(saved / "own")
+    return {"regressor": None, "homoscedastic": None, "own": Subclass}
+
+
+@pytest.mark.parametrize("name", ["regressor", "homoscedastic", "own"])
+@pytest.mark.parametrize("sizes", [[1020] * 300, [1] * 20_000], ids=["wide", "narrow"])
+def test_many_layers_are_refused_before_they_are_made(
+    saved, networks, path, name, sizes, monkeypatch
+):
+    n_made, make = [], _mlp._linear
+
+    def counted(n_inputs, n_outputs, generator):
+        n_made.append(n_inputs * n_outputs)
+        return make(n_inputs, n_outputs, generator)
+
+    monkeypatch.setattr(_mlp, "_linear", counted)
+    tensors, metadata = content(saved / name)
+    replace(metadata["state"], "then", "hidden_layer_sizes", by={"tuple": sizes})
+    replace(metadata["state"], "then", "n_members", by=1)
+    forge(path, tensors, metadata)
+    limit = "make a tensor of .* more than" if networks[name] else "make a network of .* weights"
+    with pytest.raises(ValueError, match=limit):
+        load(path, module=networks[name])
+    # One layer of each width is far below the limit, which holds for the sum.
+    assert sum(n_made) <= (18_000_000 if networks[name] else 0)
+    assert len(n_made) <= 1 << 14
+
+
+def test_the_order_of_weights_in_a_file_changes_nothing(saved, path, X):
+    tensors, metadata = content(saved / "regressor")
+    entry(metadata["state"], "members", "parameters")["dict"].reverse()
+    forge(path, tensors, metadata)
+    expected = load(saved / "regressor").predict(X)
+    np.testing.assert_array_equal(load(path).predict(X), expected)
+
+
+@pytest.mark.parametrize("name", ["regressor", "homoscedastic"])
+def test_weights_and_columns_that_predict_nothing_are_refused(saved, networks, path, name):
+    tensors, metadata = content(saved / name)
+    (columns,) = (key for key in tensors if key.endswith(".features"))
+    weights = next(key for key in tensors if key.endswith("weight"))
+    without = np.full_like(tensors[weights], np.nan)
+    for changed in ({columns: tensors[columns] + 10**6}, {weights: without}):
+        forge(path, {**tensors, **changed}, metadata)
+        with pytest.raises(ValueError, match="not finite, or not the columns of its settings"):
+            load(path)
+
+
+def test_a_row_of_the_default_network_has_one_axis(saved, path):
+    tensors, metadata = content(saved / "regressor")
+    width = len(load(saved / "regressor").encoder_.column_map_)
+    replace(metadata["state"], "fitted", "input_shape", by={"tuple": [width, 1]})
+    forge(path, tensors, metadata)
+    with pytest.raises(ValueError, match=r"its \['input_shape'\] are of another type"):
         load(path)
 
 

@@ -15,6 +15,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from contracts import EstimatorContract, ForClassifier, ForRegressor
+from sklearn_fordes import FoRDEClassifier
 
 
 def module_with_dropout(n_features, n_outputs):
@@ -187,3 +188,44 @@ if not child:
 assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="This system does not fork.")
+@pytest.mark.parametrize("name", ["file", "pickle"])
+def test_a_process_that_only_loaded_can_be_forked(tmp_path, name):
+    """A server loads the model once, and forks its workers."""
+    X = np.random.default_rng(0).normal(size=(2000, 20))
+    model = FoRDEClassifier(
+        5, hidden_layer_sizes=(256, 256), max_epochs=1, device="cpu", random_state=0
+    ).fit(X, X[:, 0] > 0)
+    model.save(tmp_path / "file")
+    (tmp_path / "pickle").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "expected.npy", model.predict_proba(X))
+    code = """
+import os, pickle, signal, sys
+import numpy as np
+import torch
+import sklearn_fordes
+
+folder, name = sys.argv[1:]
+torch.set_num_threads(2)
+X, expected = (np.load(f"{folder}/{one}.npy") for one in ("X", "expected"))
+if name == "file":
+    model = sklearn_fordes.load(f"{folder}/file")
+else:
+    model = pickle.load(open(f"{folder}/pickle", "rb"))
+assert torch.get_num_threads() == 2
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        code = 1
+        signal.alarm(60)  # It ends a child that waits.
+        try:
+            code = 0 if np.allclose(model.predict_proba(X), expected, atol=1e-6) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+assert np.allclose(model.predict_proba(X), expected, atol=1e-6)
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path, name], check=True, timeout=300)

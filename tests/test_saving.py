@@ -431,6 +431,21 @@ def test_a_device_that_is_not_there(small, binary, path, monkeypatch):
         load(path, device="cuda:77")
 
 
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "mtia"])
+def test_a_device_that_this_build_of_torch_lacks(small, binary, path, device):
+    model = small(max_epochs=1).fit(*binary).set_params(device=device)
+    expected = model.predict_proba(binary[0])
+    model.save(path)
+    for loaded in (load(path), pickle.loads(pickle.dumps(model))):
+        assert (loaded.device, loaded.fitted_.device.type) == (device, "cpu")
+        np.testing.assert_array_equal(loaded.predict_proba(binary[0]), expected)
+    message = f"Got device='{device}', which this machine does not offer to torch"
+    for refused in (lambda: load(path, device=device), lambda: model.fit(*binary)):
+        with pytest.raises(ValueError, match=message):
+            refused()
+    np.testing.assert_array_equal(model.predict_proba(binary[0]), expected)
+
+
 # ---- files of older versions
 
 # What the estimators predicted when they were saved.

@@ -6,7 +6,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -136,13 +136,15 @@ def load_one_of(
             f"Got {os.fspath(path)!r} of an estimator with module={saved}, and module={module!r}, "
             "but expected both or neither: a file holds no code."
         )
-    with persistence.refusing(path), inference.ordinary_state(grad=True):
-        estimator = _estimator_of(known[name], state, module)
-    if device is not None:
-        estimator.device = device
-    # This machine may not have the saved device.
-    with inference.ordinary_state(grad=True), suppress(ValueError):
-        estimator.fitted_.members.to(inference.available_device(estimator.device))
+    # A server may load before it forks. A module of the user's own is evaluated, with all threads.
+    with inference.one_thread() if module is None else nullcontext():
+        with persistence.refusing(path), inference.ordinary_state(grad=True):
+            estimator = _estimator_of(known[name], state, module)
+        if device is not None:
+            estimator.device = device
+        # This machine may not have the saved device.
+        with inference.ordinary_state(grad=True), suppress(ValueError):
+            estimator.fitted_.members.to(inference.available_device(estimator.device))
     return estimator
 
 
@@ -198,18 +200,19 @@ def _estimator_of(kind: Any, state: dict[str, Any], module: Any) -> Any:
     encoder, likelihood, shape, rows_per_chunk = (parts[name] for name in _FITTED)
     vars(now).update(learnt, _then_=then, encoder_=encoder)
     _check({**_checks_of_learnt(now), **_checks_of_fitted(now, then, **parts)})
-    make_member = then._member_factory(
-        encoder, shape, likelihood.n_outputs, inference.available_device("cpu")
-    )
-    ensemble = persistence.members_from(make_member, members)
+    arrays = [*members["parameters"].values(), *members["buffers"].values()]
+    with persistence.limited_size(sum(array.size for array in arrays)):
+        make_member = then._member_factory(
+            encoder, shape, likelihood.n_outputs, inference.available_device("cpu")
+        )
+        ensemble = persistence.members_from(make_member, members)
     training_state = training.TrainingState.from_dict(learnt["_training_state_"])
     persistence.check_training_state(training_state._asdict(), ensemble)
     now.fitted_ = inference.FittedEnsemble(encoder, ensemble, likelihood, shape, rows_per_chunk)
-    with inference.ordinary_state(grad=False):
-        outputs = ensemble(now.fitted_.as_inputs(np.zeros((2, *shape))))
-    is_output = outputs.shape == (ensemble.n_members, 2, likelihood.n_outputs)
-    # Another module than the default one may have no finite output of zeros.
-    _check({"outputs": is_output and (module is not None or outputs.isfinite().all())})
+    if module is not None:  # The weights of the default network say what it returns.
+        with inference.ordinary_state(grad=False):
+            outputs = ensemble(now.fitted_.as_inputs(np.zeros((2, *shape))))
+        _check({"outputs": outputs.shape == (ensemble.n_members, 2, likelihood.n_outputs)})
     return now
 
 
@@ -270,6 +273,7 @@ def _checks_of_fitted(
         "input_shape": is_whole
         and min(input_shape) >= 1
         and input_shape[0] == width
+        and (len(input_shape) == 1 or then.module is not None)
         and math.prod(input_shape) <= _LARGEST_ROW,
         "rows_per_chunk": type(rows_per_chunk) is int and rows_per_chunk >= 1,
     }

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.utils import gen_batches
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sklearn_fordes.particles import (
@@ -266,6 +267,18 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Start no threads of torch inside the block, so that forks of this process can use threads.
+
+    Other threads of the process keep theirs. Products of matrices are not limited: a user may
+    have given their library a number of threads of its own.
+    """
+    torch.get_num_threads()  # Torch sets the number at its first use, which would end the limit.
+    with threadpool_limits(1, user_api="openmp"):
+        yield
+
+
 def _expect_threads_that_work() -> None:
     """Refuse to wait for threads that a fork did not copy.
 
@@ -302,7 +315,8 @@ def available_device(device: str | torch.device) -> torch.device:
     try:
         known = torch.device(device)
         torch.zeros(1, device=known).item()
-    except (RuntimeError, TypeError, AssertionError) as error:
+    # Torch imports the modules of some devices when they are first used, and may lack them.
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"Got device={device!r}, which this machine does not offer to torch, but expected "
             "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."

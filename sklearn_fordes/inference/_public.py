@@ -3,5 +3,6 @@
 from sklearn_fordes.inference._fitted import (
     FittedEnsemble,
     available_device,
+    one_thread,
     ordinary_state,
 )

@@ -14,19 +14,23 @@ from torch.overrides import TorchFunctionMode
 
 from sklearn_fordes.particles import Ensemble
 
-# Of a tensor that a small file may ask for too.
-_ALWAYS_ALLOWED = 1 << 20
+# Numbers that a small file may ask for too, 64 MB of them.
+_ALWAYS_ALLOWED = 1 << 24
+# Numbers that may be made for each of the file's: initial weights take a few intermediate results.
+_MADE_FOR_EACH = 32
+# A tensor counts as so many numbers at least: it and its module take memory however small it is.
+_LEAST_COUNTED = 1 << 10
 # They fill what they make. What others make is looked at after, before it is filled.
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 _FACTORIES |= {torch.arange, torch.randperm, torch.linspace}
 
 
 class _LimitedSize(TorchFunctionMode):
-    """Refuses to make tensors of more numbers than a limit."""
+    """Refuses to make tensors of more numbers in all than a limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.n_made = limit, 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -34,30 +38,41 @@ class _LimitedSize(TorchFunctionMode):
         if func in _FACTORIES:
             given = args[0] if args and isinstance(args[0], tuple | list) else args
             sizes = [n for n in (*given, *(kwargs or {}).get("size", ())) if type(n) is int]
-            self._check(max(math.prod(sizes), *sizes, 0))
+            self._expect(max(math.prod(sizes), *sizes, 0))
         made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor):
-            self._check(made.numel())
+        if isinstance(made, Tensor) and _is_new(made, [*args, *(kwargs or {}).values()]):
+            n_numbers = max(made.numel(), _LEAST_COUNTED)
+            self._expect(n_numbers)
+            self.n_made += n_numbers
         return made
 
-    def _check(self, n_numbers: int) -> None:
-        if n_numbers > self.limit:
+    def _expect(self, n_numbers: int) -> None:
+        if self.n_made + n_numbers > self.limit:
             raise ValueError(
-                f"its settings make a tensor of {n_numbers} numbers, more than in the file"
+                f"its settings make a tensor of {n_numbers} numbers after {self.n_made} others, "
+                "more than in the file"
             )
+
+
+def _is_new(made: Tensor, arguments: list[Any]) -> bool:
+    """Return whether a function made a tensor that takes memory of its own."""
+    is_argument = any(made is one for one in arguments)  # It was changed in place.
+    return not (is_argument or made.is_meta or made._base is not None)
 
 
 @contextmanager
 def limited_size(n_numbers: int) -> Iterator[None]:
-    """Refuse, inside the block, tensors of more numbers than a file holds, or than a million.
+    """Refuse, inside the block, tensors that are much larger, all together, than a file.
 
-    Settings of a few bytes could otherwise ask for a network that fills the memory.
+    Settings of a few bytes could otherwise ask for a network that fills the memory, by one wide
+    layer or by many.
 
     Parameters
     ----------
     n_numbers : int
+        Those of the file. 32 times as many are allowed, and 16 million in any file.
     """
-    with _LimitedSize(max(n_numbers, _ALWAYS_ALLOWED)):
+    with _LimitedSize(max(_MADE_FOR_EACH * n_numbers, _ALWAYS_ALLOWED)):
         yield
 
 
