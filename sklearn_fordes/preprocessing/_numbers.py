@@ -21,6 +21,7 @@ def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
     unit[unit == 0] = 1.0
     ordered = np.sort(numbers / unit, axis=0)  # NaN comes last.
     last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
+    ordered[:, last < 0] = last[last < 0] = 0  # Without any value a column is a constant.
 
     def quantile(level: float) -> NDArray[np.float64]:
         position = level * last
