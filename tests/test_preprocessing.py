@@ -746,7 +746,10 @@ def test_unequal_fractions_are_levels_of_their_own():
         np.array(["19990-01-01", "2020-01-01"], dtype="M8[D]"),
         np.array(["-1", "2020"], dtype="M8[Y]"),
         np.array([10**10, 1], dtype="m8[D]"),
-        pl.Series([3 * 10**17, 0]).cast(pl.Datetime("us")),
+        pytest.param(
+            pl.Series([3 * 10**17, 0]).cast(pl.Datetime("us")),
+            marks=pytest.mark.skipif(pl.__version__.startswith("1.0."), reason="polars panics"),
+        ),
     ],
     ids=lambda column: str(column.dtype),
 )
