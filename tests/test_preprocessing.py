@@ -647,7 +647,7 @@ def test_encode_returns_arrays_and_does_not_check_names_again():
     np.testing.assert_array_equal(encoded, expected)
 
 
-# ---- what readers found
+# ---- values and texts of other types
 
 
 @pytest.mark.parametrize("gap", ["", "?", "NA", " n/a "])
