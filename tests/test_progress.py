@@ -27,6 +27,17 @@ def test_progress_in_a_log_says_where_it_stands_and_how_it_ended(small, binary, 
     pickle.dumps(model)
 
 
+def test_progress_says_how_long_patience_lasts(small, binary, capfd, monkeypatch):
+    monkeypatch.setattr("sklearn_fordes._progress._SECONDS_BETWEEN_LINES", 0.0)
+    model = small(verbose=1, n_iter_no_change=3, max_epochs=30, lr=0.1).fit(*binary)
+    losses = [epoch["valid_loss"] for epoch in model.history_]
+    left = [3 - (i - int(np.argmin(losses[: i + 1]))) for i in range(len(losses))]
+    assert set(left) >= {1, 3}
+    lines = capfd.readouterr().err.splitlines()[:-1]
+    said = [f"stops after {n} more without a better one" for n in left if n]
+    assert [text in line for text, line in zip(said, lines, strict=True)] == [True] * len(lines)
+
+
 def test_predictions_of_many_rows_show_their_progress(small, binary, capfd, monkeypatch):
     model = small(iterator_valid__batch_size=50).fit(*binary)
     expected = model.predict_proba(binary[0])

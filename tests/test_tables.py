@@ -197,6 +197,18 @@ def test_an_encoder_that_keeps_missing_values(target):
         make_model(encoder=make_column_transformer(("passthrough", ["gaps"]))).fit(X, target)
 
 
+class OwnTabularEncoder(TabularEncoder):
+    def fit_transform(self, X, y=None):
+        return super().fit_transform(X, y)
+
+
+def test_an_encoder_that_takes_no_whole_table_is_fitted_on_the_training_rows(target):
+    X = as_pandas(plain_columns())
+    own = make_model(encoder=OwnTabularEncoder()).fit(X, target)
+    expected = make_model().fit(X, target)
+    np.testing.assert_array_equal(own.predict_proba(X), expected.predict_proba(X))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_value_in_a_held_out_row_decides_with_the_others_what_a_column_holds(target, seed):
     X = pd.DataFrame({"a": pd.Series([1.0, 2.0] * (N_ROWS // 2), dtype=object)})

@@ -20,6 +20,7 @@ from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._importances import Importances, member_importances
+from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._validation import (
@@ -237,15 +238,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     def _first_encoded(self, encoder: Any, data: TrainingData, whole: Any) -> Any:
         """Fit the encoder, and return what it makes of the training rows.
 
-        Rows held out decide with them what the columns hold, or a value in one of them could make
-        it unreadable.
+        Rows held out decide with them what the columns hold, where the encoder takes the whole
+        table: a value in one of them could make it unreadable.
         """
-        if isinstance(encoder, TabularEncoder):
-            return encoder.fit_transform(data.X, whole=whole)
+        extra = {"whole": whole} if accepts(encoder.fit_transform, "whole") else {}
         if isinstance(self.encoder, str | None):
-            return encoder.fit_transform(data.X, data.y)
+            return encoder.fit_transform(data.X, data.y, **extra)
         with naming_argument(f"encoder={self.encoder!r}"):
-            encoded = encoder.fit_transform(data.X, data.y)
+            encoded = encoder.fit_transform(data.X, data.y, **extra)
             n_rows = np.shape(encoded)[0]
             if n_rows != len(data.y):
                 raise ValueError(f"it made {n_rows} rows of {len(data.y)}.")

@@ -181,7 +181,7 @@ class Parameters(BaseEstimator):
             "embedded_features": continuous if len(continuous) <= MOST_EMBEDDED else [],
         }
         module = self.module or partial(networks.MLP, dropout=self._dropout)
-        taken = {name: value for name, value in offered.items() if _accepts(module, name)}
+        taken = {name: value for name, value in offered.items() if accepts(module, name)}
         make_member = partial(module, **(taken | arguments))
         self._expect_memory(make_member, device)
         return make_member
@@ -227,7 +227,7 @@ class Parameters(BaseEstimator):
                 "optimizer__foreach", "optimizer__differentiable"
             )
         # Passed even when zero, which is not every optimizer's default.
-        if _accepts(optimizer, "weight_decay"):
+        if accepts(optimizer, "weight_decay"):
             settings["optimizer__weight_decay"] = self.weight_decay
         elif self.weight_decay:
             raise ValueError(
@@ -384,7 +384,7 @@ def _bytes_of(make_member: Any, names: str) -> int:
         ) from error
 
 
-def _accepts(function: Any, name: str) -> bool:
+def accepts(function: Any, name: str) -> bool:
     """Return whether the signature of a class or function has an argument of that name."""
     try:
         return name in inspect.signature(function).parameters
