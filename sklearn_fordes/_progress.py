@@ -38,24 +38,21 @@ class Progress:
         self.n_done = 0
         self._silent_for = _SECONDS_BETWEEN_LINES if only_if_slow else 0.0
         self._began = self._last_line = time.monotonic()
-        # The stream of now: it may be replaced later, and can't be pickled. A program without a
-        # console has none.
-        self._stream = sys.stderr
+        # The stream of now: it may be replaced later, and can't be pickled.
+        self._stream = _Stream(sys.stderr)
         self._bar: Any = None
-        with suppress(*_STREAM_ERRORS):
-            if self._stream.isatty():
-                self._bar = tqdm(
-                    total=total, desc=doing, unit=unit, file=self._stream, delay=self._silent_for
-                )
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total, desc=doing, unit=unit, file=self._stream, delay=self._silent_for
+            )
 
     def advance(self, n: int, note: str = "") -> None:
         """Count `n` more as done."""
         self.n_done += n
         now = time.monotonic()
         if self._bar is not None:
-            with suppress(*_STREAM_ERRORS):
-                self._bar.set_postfix_str(note, refresh=False)
-                self._bar.update(n)
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(n)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             where = f"{self.unit} {self.n_done} of at most {self.total}"
@@ -64,14 +61,44 @@ class Progress:
     def close(self, summary: str) -> None:
         """Say how the work ended."""
         if self._bar is not None:
-            with suppress(*_STREAM_ERRORS):
-                self._bar.close()
+            self._bar.close()
         self._write(summary)
 
     def _write(self, text: str) -> None:
         seconds = time.monotonic() - self._began
         if seconds < self._silent_for:
             return
+        self._stream.write(f"{self.doing}: {text}, {seconds:.1f} s\n")
+        self._stream.flush()
+
+
+class _Stream:
+    """A stream on which writing never fails: what can't be written is lost.
+
+    An error in the middle of a bar would leave tqdm's lock taken, and the process waiting for it.
+
+    Parameters
+    ----------
+    stream : text stream or None
+        A program without a console has none.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
         with suppress(*_STREAM_ERRORS):
-            self._stream.write(f"{self.doing}: {text}, {seconds:.1f} s\n")
+            return bool(self._stream.isatty())
+        return False
+
+    def write(self, text: str) -> None:
+        """Write a text."""
+        with suppress(*_STREAM_ERRORS):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write out what is kept."""
+        with suppress(*_STREAM_ERRORS):
             self._stream.flush()
