@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,3 +139,25 @@ def test_a_stream_may_be_closed_during_a_fit(small, binary, monkeypatch, is_term
     model = small(verbose=1, early_stopping=False, callbacks=[closing]).fit(*binary)
     assert stream.closed
     assert model.n_iter_ == 6
+
+
+def test_a_process_ends_whose_terminal_is_broken():
+    code = """
+import sys
+import numpy as np
+from sklearn_fordes import FoRDEClassifier
+
+class Broken:
+    def isatty(self):
+        return True
+    def write(self, text):
+        raise BrokenPipeError
+    def flush(self):
+        raise BrokenPipeError
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+stream, sys.stderr = sys.stderr, Broken()
+FoRDEClassifier(2, max_epochs=2, verbose=1, random_state=0).fit(X, X[:, 0] > 0)
+sys.stderr = stream
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
