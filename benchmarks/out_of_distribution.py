@@ -43,7 +43,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks._harness import make_parser, run_missing, save_report
-from benchmarks.datasets import DEVELOPMENT_SETS, REPORTING_SETS
+from benchmarks.datasets import FIRST_DEVELOPMENT_SETS, FIRST_REPORTING_SETS
 from benchmarks.summaries import markdown, moments
 from benchmarks.systems import DEEP_ENSEMBLE, IDENTITY, LENGTHSCALES, NO_REPULSION, PCA
 from sklearn_fordes import FoRDEClassifier
@@ -112,7 +112,7 @@ def on_pixels(make_task: Callable[[int], Task], seed: int) -> Task:
 
 
 def permute_columns(name: str, seed: int) -> Task:
-    X, y, _ = {**DEVELOPMENT_SETS, **REPORTING_SETS}[name]()
+    X, y, _ = {**FIRST_DEVELOPMENT_SETS, **FIRST_REPORTING_SETS}[name]()
     X_train, X_test, y_train, _ = train_test_split(
         X, y, test_size=0.4, random_state=seed, stratify=y
     )

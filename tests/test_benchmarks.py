@@ -9,6 +9,16 @@ import torch
 from sklearn.metrics import log_loss
 
 from benchmarks._harness import RESULTS, read_results, run_missing
+from benchmarks.datasets import (
+    DEVELOPMENT_SETS,
+    FIRST_REPORTING_SETS,
+    REPORTING_SETS,
+    SMALL_DEVELOPMENT_SETS,
+    SMALL_REPORTING_SETS,
+    deal,
+    describe,
+)
+from benchmarks.recipes_of_tables import KINDS, NEW_TABLES, Dataset, Table, kind_of
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
 from benchmarks.step_time import Shape, kernel_share
 from benchmarks.systems import BLOCKS, PCA, STEIN
@@ -98,3 +108,58 @@ def test_stored_results_are_of_the_systems_that_exist():
     stored = read_results(Path(__file__).parents[1] / RESULTS / "lengthscale_tradeoff.csv")
     known = {(strength, name) for strength, systems in BLOCKS.items() for name in systems}
     assert set(zip(stored["strength"], stored["system"], strict=True)) == known
+
+
+# ---- tables
+
+
+def test_tables_of_a_kind_are_dealt_by_the_hash_of_their_name():
+    def load():
+        raise AssertionError("a table is read only when it is asked for")
+
+    tables = {
+        name: Table(kind, load)
+        for kind in ("plain", "small")
+        for name in (f"{kind} {i}" for i in range(5))
+    }
+    reporting, development = deal(tables)
+    assert reporting.keys() | development.keys() == tables.keys()
+    assert reporting.keys().isdisjoint(development)
+    assert [tables[name].kind for name in reporting] == ["small"] * 3 + ["plain"] * 3
+    assert deal(dict(reversed(tables.items()))) == (reporting, development)
+
+
+def test_no_table_is_in_two_lists_and_every_kind_is_in_both():
+    new = [*REPORTING_SETS, *(DEVELOPMENT_SETS.keys() & NEW_TABLES.keys())]
+    assert sorted(new) == sorted(NEW_TABLES)
+    assert len({*DEVELOPMENT_SETS, *REPORTING_SETS, *FIRST_REPORTING_SETS}) == (
+        len(DEVELOPMENT_SETS) + len(REPORTING_SETS) + len(FIRST_REPORTING_SETS)
+    )
+    for sets in (REPORTING_SETS, DEVELOPMENT_SETS):
+        kinds = [NEW_TABLES[name].kind for name in sets if name in NEW_TABLES]
+        assert min(kinds.count(kind) for kind in KINDS) >= 2
+
+
+@pytest.mark.parametrize("name", NEW_TABLES)
+def test_tables_are_of_the_kind_they_tell(name):
+    data = NEW_TABLES[name].read()
+    assert kind_of(data) == NEW_TABLES[name].kind
+    assert (len(data.X) <= 500) == (name in SMALL_REPORTING_SETS or name in SMALL_DEVELOPMENT_SETS)
+    assert data.y.notna().all()
+    assert list(data.X.index) == list(data.y.index) == list(range(len(data.y)))
+    assert data.X.nunique().min() > 1
+
+
+def test_the_first_kind_that_applies_counts():
+    rows = 600
+    zeros = pd.DataFrame(dict.fromkeys("abc", [0.0] * (rows - 1) + [1.0]))
+    y = pd.Series(["x", "y"] * (rows // 2))
+    late = y.index.to_numpy() > 300
+    assert kind_of(Dataset(zeros, y, late)) == "zeros"
+    assert kind_of(Dataset(zeros[:500], y[:500])) == "small"
+    assert kind_of(Dataset(zeros[["a", "b"]], y)) == "plain"
+    assert kind_of(Dataset(zeros[["a", "b"]], y, late)) == "shift"
+    line = describe("some", Dataset(zeros.assign(d=y), y, late))
+    assert (line["numbers"], line["categories"]) == (3, 1)
+    assert line["mostly one value"] == 1
+    assert line["shifted rows"] == 299
