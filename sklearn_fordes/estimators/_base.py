@@ -132,6 +132,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     ) -> bool:
         """Fit this copy, and return whether training came to its end."""
         rows, valid = self._rows(X, y, sample_weight).of_mean_weight_one(), None
+        fold = None
         whole = rows.X
         split, *seeds = _seeds(self.random_state)
         if (X_val is None) != (y_val is None):
@@ -140,11 +141,20 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         if X_val is not None:
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
+        elif self.early_stopping and self._n_folds(len(rows.y)):
+            valid, fold = rows, rows.dealt(self._n_folds(len(rows.y)), split)
         elif self.early_stopping:
             rows, valid = rows.hold_out(self._n_held_out(len(rows.y)), split)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
-            rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
+            rows,
+            valid,
+            X_repulsion,
+            whole,
+            fold,
+            max_epochs=self.max_epochs,
+            seeds=seeds,
+            tasks=tasks,
         )
         if tasks is not None:
             tasks.end()
@@ -168,6 +178,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         valid: TrainingData | None = None,
         X_repulsion: Any = None,
         whole: Any = None,
+        fold: Any = None,
         *,
         max_epochs: int,
         seeds: Any,
@@ -205,7 +216,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
                 encoder, members, likelihood, shape, int(rows_per_chunk)
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
-            rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
+            rows = self._dataset(fitted, inputs, data, valid, X_repulsion, fold)
             around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
             net = self._new_net(
                 fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
@@ -258,19 +269,30 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         data: TrainingData,
         valid: TrainingData | None,
         X_repulsion: Any,
+        fold: Any = None,
     ) -> Any:
         """Return what a net trains on, with encoded inputs, and what it validates on."""
-        valid_rows = None
+        valid_rows = folds = None
+        if fold is not None:
+            folds = training.Folds.of(fold, fitted.device)
         if X_repulsion is not None:
             with naming_argument("X_repulsion"):
                 X_repulsion = fitted.encode(self._checked(X_repulsion))
-        if valid is not None:
+        if folds is not None:
+            valid_rows = training.DeviceDataset(inputs, *data[1:], folds=folds, dtype=inputs.dtype)
+        elif valid is not None:
             with naming_argument("validation rows"):
                 valid_rows = training.DeviceDataset(
                     fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
                 )
         return training.DeviceDataset(
-            inputs, *data[1:], X_repulsion, valid=valid_rows, dtype=inputs.dtype
+            inputs,
+            *data[1:],
+            X_repulsion,
+            augmentation=self._new_augmentation(fitted, inputs),
+            folds=folds,
+            valid=valid_rows,
+            dtype=inputs.dtype,
         )
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:

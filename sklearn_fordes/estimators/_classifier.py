@@ -213,6 +213,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         early_stopping: bool = True,
         validation_fraction: Literal["auto"] | float = "auto",
         n_iter_no_change: int = 16,
+        augmentation: Any = "auto",
         class_weight: Literal["balanced"] | dict[Any, float] | None = None,
         device: Any = "auto",
         callbacks: Any = None,

@@ -46,6 +46,8 @@ _NAMES_ELSEWHERE = {
 # Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
 # them and raises it on others (docs/tables.md has figures).
 MOST_EMBEDDED = 128
+# Of smaller tables each member leaves out another fold.
+_FEWEST_TO_HOLD_OUT = 640
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -147,7 +149,13 @@ class Parameters(BaseEstimator):
             )
         if not isinstance(self.encoder, str | None):
             return clone(self.encoder)
-        encoder = TabularEncoder(given) if is_default else FunctionTransformer()
+        encoder: Any = FunctionTransformer()
+        if is_default:
+            # A network that is trained with gaps ought to see that they are gaps.
+            has_gaps_drawn = isinstance(self.augmentation, str)
+            encoder = TabularEncoder(
+                given, gap_indicators="all" if has_gaps_drawn else "frequent"
+            )
         # Arrays, whatever scikit-learn's configuration says.
         return encoder.set_output(transform="default")
 
@@ -199,6 +207,25 @@ class Parameters(BaseEstimator):
         n_bytes = n_copies * _bytes_of(make_member, names)
         particles.expect_memory(
             f"{names}, whose weights{keeps}", int(self.n_members) * n_bytes, device
+        )
+
+    def _new_augmentation(self, fitted: Any, inputs: Any) -> Any:
+        """Return what makes versions of the rows of a batch, or None.
+
+        Encoded columns that can't be told apart by columns of the table are not corrupted: those
+        of a module, or of an encoder, of the user's own.
+        """
+        if not isinstance(self.augmentation, str):
+            return self.augmentation
+        encoder = fitted.encoder
+        if not isinstance(encoder, TabularEncoder):
+            return None
+        return training.CellCorruption.of(
+            inputs,
+            column_of=encoder.column_map_,
+            continuous=encoder.continuous_,
+            gaps=encoder.encode_gaps(),
+            n_members=int(self.n_members),
         )
 
     def _new_net(
@@ -269,6 +296,13 @@ class Parameters(BaseEstimator):
             return int(self.batch_size)
         # A tenth of the rows, rounded down to a power of two.
         return 128 if n_rows >= 1280 else 64 if n_rows >= 640 else 32
+
+    def _n_folds(self, n_rows: int) -> int:
+        """Return into how many folds a small table is dealt; 0 for others, which hold rows out."""
+        if not isinstance(self.validation_fraction, str) or not 5 <= n_rows < _FEWEST_TO_HOLD_OUT:
+            return 0
+        n_members = int(self.n_members)
+        return next((n for n in range(4, n_members + 1) if n_members % n == 0), 0)
 
     def _n_held_out(self, n_rows: int) -> int:
         """Return the number of rows that validation takes."""

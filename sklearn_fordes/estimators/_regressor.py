@@ -170,6 +170,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         early_stopping: bool = True,
         validation_fraction: Literal["auto"] | float = "auto",
         n_iter_no_change: int = 16,
+        augmentation: Any = None,
         device: Any = "auto",
         callbacks: Any = None,
         random_state: Any = None,

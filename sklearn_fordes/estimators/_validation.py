@@ -61,6 +61,7 @@ PARAMETER_CONSTRAINTS = {
     "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "module": [callable, None],
+    "augmentation": [StrOptions({"auto"}), callable, None],
     "optimizer": [callable, None],
     "max_epochs": _COUNT,
     "batch_size": [StrOptions({"auto"}), *_COUNT],
@@ -109,6 +110,18 @@ class TrainingData(NamedTuple):
         """Scale the weights, so that they change what rows count and not the step size."""
         weight = self.sample_weight / self.sample_weight.max()  # Their sum can't overflow.
         return self._replace(sample_weight=weight / weight.mean())
+
+    def dealt(self, n_folds: int, seed: int) -> NDArray[np.int64]:
+        """Deal the rows to folds of equal size, stratified by class.
+
+        scikit-learn's `StratifiedKFold` refuses tables whose classes are all smaller than that.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.y))
+        if self.y.dtype.kind == "i":
+            order = order[np.argsort(self.y[order], kind="stable")]
+        fold = np.empty(len(order), dtype=np.int64)
+        fold[order] = np.arange(len(order)) % n_folds
+        return fold
 
     def hold_out(self, n_rows: int, seed: int) -> tuple[TrainingData, TrainingData | None]:
         """Split rows off for validation, none if they are too few.

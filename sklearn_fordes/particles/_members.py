@@ -171,12 +171,14 @@ class Ensemble(nn.Module):
         n_rows: int = 0,
         target: OutputFunction | None = None,
         derivatives: OutputDerivatives | None = None,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Evaluate every member for training, with input gradients at the first rows.
 
         Parameters
         ----------
-        X : Tensor of shape (B, ...)
+        X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
             K features when flattened.
         n_rows : int, default=0
             How many rows gradients are taken at.
@@ -185,6 +187,8 @@ class Ensemble(nn.Module):
         derivatives : callable, optional
             The target's derivatives with respect to outputs, where they are known (see
             `autograd_derivatives`).
+        shared : bool, default=True
+            As in `forward`.
 
         Returns
         -------
@@ -192,27 +196,31 @@ class Ensemble(nn.Module):
             With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
         """
         if target is None:
-            return autograd_evaluation(self, self(X))
+            return autograd_evaluation(self, self(X, shared=shared))
+        own = X.expand(self.n_members, *X.shape) if shared else X
         # Only the rows compared need the more expensive graph of second derivatives, unless the
         # forward pass itself mixes rows.
-        together = X if self.couples_rows else X[:n_rows]
-        points = together.expand(self.n_members, *together.shape).detach().requires_grad_()
+        n_together = own.shape[1] if self.couples_rows else n_rows
+        points = own[:, :n_together].detach().requires_grad_()
         # The fused kernels of attention have no second derivative. Which kernels may be used is a
         # setting of the process.
         with GLOBAL_STATE, sdpa_kernel(SDPBackend.MATH):
             outputs = self(points, shared=False)
         targets = target(outputs[:, :n_rows])
         (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
-        if len(together) < len(X):
-            outputs = torch.cat([outputs, self(X[n_rows:])], dim=1)
+        if n_together < own.shape[1]:
+            rest = X[n_rows:] if shared else X[:, n_rows:]
+            outputs = torch.cat([outputs, self(rest, shared=shared)], dim=1)
         return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
 
-    def outputs_and_features(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs_and_features(self, X: Tensor, *, shared: bool = True) -> tuple[Tensor, Tensor]:
         """Evaluate every member, and note the input of its last layer with a weight matrix.
 
         Parameters
         ----------
-        X : Tensor of shape (B, ...)
+        X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
+        shared : bool, default=True
+            As in `forward`.
 
         Returns
         -------
@@ -224,7 +232,7 @@ class Ensemble(nn.Module):
         ValueError
             If the module has no such layer, or calls none.
         """
-        outputs, features = self._over_members(_call_noting_features, X)
+        outputs, features = self._over_members(_call_noting_features, X, None if shared else 0)
         return outputs, features
 
     @property

@@ -30,12 +30,16 @@ class Space(ABC):
     supports_svgd : bool, default=False
         Whether the pullback takes a third argument, mixing (M, M): member i's driving force in this
         space is then the sum of ``mixing[i, j]`` times member j's.
+    takes_own_rows : bool, default=False
+        Whether `evaluate` takes an argument ``shared``: False says that X has rows of each member's
+        own, (M, B, ...), which are versions of the same B rows.
     """
 
     unit_sphere = False
     axes_are_inputs = False
     depends_on_inputs = True
     supports_svgd = False
+    takes_own_rows = False
 
     @abstractmethod
     def evaluate(
@@ -66,12 +70,21 @@ class InputGradientSpace(Space):
 
     unit_sphere = True
     axes_are_inputs = True
+    takes_own_rows = True
 
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, n_rows, K)."""
-        known = y[: n_rows - (len(X) - len(y))]
+        n_extra = X.shape[0 if shared else 1] - len(y)
+        known = y[: n_rows - n_extra]
 
         def target(outputs: Tensor) -> Tensor:
             return likelihood.gradient_target(outputs, likelihood.completed(outputs, known))
@@ -80,7 +93,7 @@ class InputGradientSpace(Space):
             targets = likelihood.completed(outputs, known)
             return likelihood.gradient_target_derivatives(outputs, targets)
 
-        return ensemble.evaluate(X, n_rows, target, derivatives)
+        return ensemble.evaluate(X, n_rows, target, derivatives, shared=shared)
 
 
 class WeightSpace(Space):
@@ -88,12 +101,20 @@ class WeightSpace(Space):
 
     depends_on_inputs = False
     supports_svgd = True
+    takes_own_rows = True
 
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, 1, P)."""
-        outputs, _, pullback = ensemble.evaluate(X)
+        outputs, _, pullback = ensemble.evaluate(X, shared=shared)
         trainable = ensemble.trainable
         flat = [parameter.detach().reshape(len(parameter), -1) for parameter in trainable]
 
@@ -120,12 +141,20 @@ class FunctionSpace(Space):
     """Each member's predictions at the first rows, all of them as one vector."""
 
     supports_svgd = True
+    takes_own_rows = True
 
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, 1, n_rows · K)."""
-        outputs, _, pullback = ensemble.evaluate(X)
+        outputs, _, pullback = ensemble.evaluate(X, shared=shared)
         compared = outputs[:, :n_rows].clone().requires_grad_()
         with torch.enable_grad():
             prediction = likelihood.prediction(compared).flatten(1).unsqueeze(1)
@@ -145,11 +174,20 @@ class FunctionSpace(Space):
 class FeatureSpace(Space):
     """The input of each member's last layer with weights."""
 
+    takes_own_rows = True
+
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Return an evaluation with a representation of shape (M, n_rows, K)."""
-        outputs, features = ensemble.outputs_and_features(X)
+        outputs, features = ensemble.outputs_and_features(X, shared=shared)
         if not features.requires_grad:
             raise ValueError(
                 "Got a module without hidden features (the input of its last layer with weights "

@@ -47,6 +47,7 @@ def accumulate_gradients(
     likelihood: Likelihood | None = None,
     extra_inputs: Tensor | None = None,
     communicator: Communicator = ALONE,
+    shared: bool = True,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -57,11 +58,11 @@ def accumulate_gradients(
     Parameters
     ----------
     ensemble : Ensemble
-    X : Tensor of shape (B, ...)
+    X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
     y : Tensor of shape (B,)
         Classes, from 0 to C − 1, or numbers.
-    weight : Tensor of shape (B,), optional
-        Row weights of the driving loss, of mean 1.
+    weight : Tensor of shape (B,) or (M, B), optional
+        Row weights of the driving loss, of mean 1; those of each member if there are M.
     repulsion : Repulsion or BuiltRepulsion, optional
         None makes a plain deep ensemble; so does a single member, which nothing repels.
     strength : float or Tensor, default=1.0
@@ -75,6 +76,10 @@ def accumulate_gradients(
         own guess takes its place.
     communicator : Communicator, default=ALONE
         Reaches other processes that hold members or rows.
+    shared : bool, default=True
+        Whether the members share the rows of X. If not, X holds a version of each row for each
+        member, and the repulsion compares members at their own versions; its space must take them
+        (`Space.takes_own_rows`).
 
     Returns
     -------
@@ -86,7 +91,7 @@ def accumulate_gradients(
         repulsion = repulsion.build(X)
     likelihood = likelihood or CategoricalLikelihood()
     step, gradients = differentiate(
-        ensemble, X, y, weight, repulsion, strength, likelihood, extra_inputs, communicator
+        ensemble, X, y, weight, repulsion, strength, likelihood, extra_inputs, communicator, shared
     )
     add_gradients(ensemble, gradients)
     return step
@@ -102,7 +107,7 @@ def mean_loss(
     likelihood : Likelihood
     outputs : Tensor of shape (M, B, C)
     y : Tensor of shape (B,)
-    weight : Tensor of shape (B,), optional
+    weight : Tensor of shape (B,) or (M, B), optional
         Row weights; the mean divides by B, not by their sum, so that a batch keeps its weight.
 
     Returns
@@ -143,20 +148,22 @@ def differentiate(
     likelihood: Likelihood,
     extra_inputs: Tensor | None = None,
     communicator: Communicator = ALONE,
+    shared: bool = True,
 ) -> tuple[StepResult, Gradients]:
     """Return a step and the gradients of its objective.
 
     Parameters
     ----------
     ensemble : Ensemble
-    X : Tensor of shape (B, ...)
+    X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
     y : Tensor of shape (B,)
-    weight : Tensor of shape (B,) or None
+    weight : Tensor of shape (B,), (M, B) or None
     repulsion : BuiltRepulsion or None
     strength : float or Tensor
     likelihood : Likelihood
     extra_inputs : Tensor of shape (n_extra, ...), optional
     communicator : Communicator, default=ALONE
+    shared : bool, default=True
         As in `accumulate_gradients`.
 
     Returns
@@ -167,18 +174,21 @@ def differentiate(
         One for each of ``ensemble.trainable``, None where the objective does not depend on it.
     """
     if repulsion is None:
-        outputs, _, pullback = ensemble.evaluate(X)
+        outputs, _, pullback = ensemble.evaluate(X, shared=shared)
         driving_loss, cotangent = mean_loss(likelihood, outputs, y, weight)
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
         return step, pullback(cotangent)
 
-    n_rows = max(1, round(repulsion.fraction * len(X)))
-    rows = X
+    n_rows, n_extra = max(1, round(repulsion.fraction * len(y))), 0
     if extra_inputs is not None:  # As many as of the batch's rows, and before these.
-        rows = torch.cat([extra_inputs[:n_rows], X])
-    n_extra = len(rows) - len(X)
+        extra = extra_inputs[:n_rows]
+        n_extra = len(extra)
+        if not shared:
+            extra = extra.expand(len(X), *extra.shape)
+        X = torch.cat([extra, X], dim=0 if shared else 1)
+    own = {} if shared else {"shared": False}  # A space of one's own may know no other rows.
     outputs, representation, pullback = repulsion.space.evaluate(
-        ensemble, rows, y, n_extra + n_rows, likelihood
+        ensemble, X, y, n_extra + n_rows, likelihood, **own
     )
     driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
     if n_extra:  # The loss does not depend on outputs at rows without a target.

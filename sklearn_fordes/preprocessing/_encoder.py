@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import compress
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from sklearn_fordes.preprocessing._values import DATE, NUMBER
 
 # A column of categories with a smaller share of its values in levels of their own is named.
 _LEAST_KEPT_SHARE = 0.5
+# Numbers with long tails may go so much further after their logarithm is taken.
+_LOGARITHMIC_CLIP = 3
+_GAP_INDICATORS = ("frequent", "all")
 _SHARES = ("missing", "infrequent", "clipped")
 # Scaled numbers beyond it are as good as infinite, which no bound could be computed of.
 _LARGEST = 1e150
@@ -46,12 +49,17 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         default, columns of categories and enumerations, and those whose values are neither all
         numbers nor all dates nor all durations. Booleans are numbers.
     min_frequency : int, default=5
-        Levels in fewer training rows share one column. Columns that are missing in fewer training
-        rows get no indicator: a weight learnt from a few rows does not transfer.
+        Levels in fewer training rows share one column. By default columns that are missing in
+        fewer training rows get no indicator: a weight learnt from a few rows does not transfer.
     max_levels : int, default=64
         Maximum number of levels of a column, the most frequent; the others share one column.
     clip : float, default=3.0
         Scaled numbers z become ``z / sqrt(1 + (z / clip)²)``, which lies between −clip and clip.
+        Those with long tails become arsinh(z) before, and lie between −3 clip and 3 clip.
+    gap_indicators : {"frequent", "all"}, default="frequent"
+        Which columns of numbers, dates and durations get an indicator of missing values: those
+        that are missing in `min_frequency` training rows or more, or all. All suit a network that
+        is trained with gaps drawn at random (see `encode_gaps`).
 
     Attributes
     ----------
@@ -65,7 +73,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
     center_, scale_ : ndarray of shape (n_numbers,)
-        Medians of the numbers, and the factors that multiply the centred numbers.
+        Medians of the numbers, or a value in more than 30 % of the rows, and the factors that
+        multiply the centred numbers.
+    is_long_tailed_ : ndarray of bool of shape (n_numbers,)
+        Numbers of which one value is common, or some are further from the centre than ten times
+        the spread: their logarithm is taken, by arsinh, beyond about one spread.
     has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
         Columns of numbers, dates and durations with an indicator of missing values.
     parts_ : list of n_numeric_columns lists of str
@@ -122,11 +134,13 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         min_frequency: int = 5,
         max_levels: int = 64,
         clip: float = 3.0,
+        gap_indicators: Literal["frequent", "all"] = "frequent",
     ) -> None:
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
         self.max_levels = max_levels
         self.clip = clip
+        self.gap_indicators = gap_indicators
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn ranges, scales and levels. An encoder whose fit fails stays as it was.
@@ -187,8 +201,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             varying_parts(values) if kind == DATE else [""]
             for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
         ]
-        low, high, center, scale, n_values = statistics(with_parts(raw, parts))
-        has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
+        learnt = statistics(with_parts(raw, parts))
+        at_least = 0 if self.gap_indicators == "all" else self.min_frequency
+        has_gaps = np.isnan(raw).sum(axis=0) >= at_least
         levels = [
             Levels.learn(*column.labels, self.min_frequency, self.max_levels)
             for column in categories
@@ -200,9 +215,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         validate_data(self, table, skip_check_array=True)
         self.kinds_ = kinds
         self.parts_ = parts
-        self.low_, self.high_, self.center_, self.scale_ = low, high, center, scale
+        self.low_, self.high_, self.center_, self.scale_ = learnt[:4]
+        self.is_long_tailed_ = learnt.is_long_tailed
         self.has_gaps_ = has_gaps
-        self.continuous_ = np.flatnonzero(n_values > 2)
+        self.continuous_ = np.flatnonzero(learnt.n_values > 2)
         self.known_levels_ = [column.known for column in levels]
         self.other_levels_ = [column.other for column in levels]
         self.level_shares_ = [column.share for column in levels]
@@ -250,6 +266,21 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             If a value cannot be read as what its column held in `fit`, or a number is infinite.
         """
         return self._encode(read_columns(table))
+
+    def encode_gaps(self) -> NDArray[np.float32]:
+        """Return the code of a row without any value.
+
+        Returns
+        -------
+        ndarray of shape (n_features_out,)
+            Where the encoded columns of a column have these values, its cell is missing.
+        """
+        check_is_fitted(self)
+        n_numbers, n_indicators = len(self.center_), np.count_nonzero(self.has_gaps_)
+        blocks = [np.zeros(n_numbers), np.ones(n_indicators)]
+        for levels in self.levels_:
+            blocks.append(levels.encode([None], np.zeros(1, dtype=np.int64))[0])
+        return np.concatenate(blocks, dtype=np.float32)
 
     def report(self, X: Any = None) -> pd.DataFrame:
         """Say what became of each column, in the training rows or in others.
@@ -328,6 +359,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
         if not (isinstance(self.clip, Real) and 0 < self.clip < np.inf):
             raise ValueError(f"Got clip={self.clip!r}, but expected a finite number > 0.")
+        if self.gap_indicators not in _GAP_INDICATORS:
+            raise ValueError(
+                f"Got gap_indicators={self.gap_indicators!r}, but expected one of "
+                f"{list(_GAP_INDICATORS)}."
+            )
 
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -393,7 +429,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             z = (clipped / 2 - self.center_ / 2) * self.scale_ * 2
         z = z.clip(-_LARGEST, _LARGEST)
-        blocks = [z / np.hypot(1, z / self.clip), np.isnan(raw)[:, self.has_gaps_]]
+        z[:, self.is_long_tailed_] = np.arcsinh(z[:, self.is_long_tailed_])
+        bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
+        blocks = [z / np.hypot(1, z / bound), np.isnan(raw)[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
             blocks.append(levels.encode(*column.labels))
         return np.concatenate(blocks, axis=1, dtype=np.float32)

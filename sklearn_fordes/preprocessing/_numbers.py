@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from itertools import compress
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+# A value in a larger share of the rows is the centre of its column, and its own spread is not
+# counted.
+_COMMON_SHARE = 0.3
+# A column whose values lie further from its centre, in units of its spread, has a long tail.
+_LONGEST_TAIL = 10.0
 DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
 
 
-def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
-    """Return the minimum, maximum, median, scale and number of values of columns of numbers.
+class Statistics(NamedTuple):
+    """What training rows say of columns of numbers; each an array of shape (n_numbers,)."""
 
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    center: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    is_long_tailed: NDArray[np.bool_]
+    n_values: NDArray[np.int64]
+
+
+def statistics(numbers: NDArray[np.float64]) -> Statistics:
+    """Return minimum, maximum, centre, scale, whether there are long tails, and how many values.
+
+    The centre is the median, and the scale the inverse of the spread between the quartiles. If one
+    value is common (a zero, mostly), it is the centre, and the other values alone have a spread:
+    that of their quartiles, or the distance of their median from the centre if that is more.
     Quantiles are those of `numpy.quantile`, of the values that are not missing.
     """
     # In units of the largest value, no difference of two values overflows.
@@ -35,12 +54,32 @@ def statistics(numbers: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
         return between
 
     low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
-    half_spread = unit * (np.where(third > first, third - first, (high - low) / 2) / 2)
+    spread = np.where(third > first, third - first, (high - low) / 2)
+    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
+    is_long_tailed = np.maximum(high - center, center - low) > _LONGEST_TAIL * spread
+    for column in np.flatnonzero(n_values > 2):
+        common = _common_value(ordered[: last[column] + 1, column])
+        if common is not None:
+            center[column], spread[column] = common
+            is_long_tailed[column] = True
+    half_spread = unit * (spread / 2)
     # A column that hardly varies is constant: it carries no information.
     scale = np.zeros_like(unit)
     np.divide(0.5, half_spread, out=scale, where=half_spread > np.finfo(np.float64).tiny / 2)
-    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
-    return unit * low, unit * high, unit * center, scale, n_values
+    return Statistics(unit * low, unit * high, unit * center, scale, is_long_tailed, n_values)
+
+
+def _common_value(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the common one of sorted values, if there is one, and the spread of the others."""
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > 0)
+    counts = np.diff(starts, append=len(values))
+    most = counts.argmax()
+    if counts[most] <= _COMMON_SHARE * len(values):
+        return None
+    value = float(values[starts[most]])
+    others = np.delete(values, slice(starts[most], starts[most] + counts[most]))
+    first, middle, third = np.quantile(others, [0.25, 0.5, 0.75])
+    return value, float(max(third - first, abs(middle - value)))
 
 
 def with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ _LEARNT = {
     "high_",
     "center_",
     "scale_",
+    "is_long_tailed_",
     "has_gaps_",
     "continuous_",
     "known_levels_",
@@ -29,6 +30,8 @@ _LEARNT = {
     "training_shares_",
     "n_features_in_",
 }
+# Parameters that encoders of older versions do not have, with what they did.
+_NEWER = {"gap_indicators": "frequent"}
 _OTHERS = {"feature_names_in_", "_sklearn_output_config"}
 
 
@@ -67,6 +70,9 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
         If names, types or shapes do not fit together.
     """
     learnt = state.keys() & (_LEARNT | {"feature_names_in_"})
+    state = {**_NEWER, **state}
+    if "scale_" in state:
+        state.setdefault("is_long_tailed_", np.zeros(np.shape(state["scale_"]), dtype=bool))
     if state.keys() - _LEARNT - _OTHERS != _PARAMETERS or (learnt and not learnt >= _LEARNT):
         raise ValueError(f"an encoder with the attributes {sorted(state)}")
     encoder = TabularEncoder(**{name: state[name] for name in _PARAMETERS})
@@ -108,6 +114,7 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
             and bool(np.isfinite(getattr(encoder, name)).all())
             for name in ("low_", "high_", "center_", "scale_")
         },
+        "is_long_tailed_": _is_array(encoder.is_long_tailed_, "b", n_numbers),
         "has_gaps_": _is_array(encoder.has_gaps_, "b", len(encoder.parts_)),
         "continuous_": _is_array(encoder.continuous_, "i")
         and set(encoder.continuous_.tolist()) <= set(range(n_numbers)),

@@ -242,12 +242,15 @@ class ParticleNet(NeuralNet):
         self._set_training(True)
         inputs, y = batch
         X, weight = inputs["X"], inputs.get("sample_weight")
+        if folds := inputs.get("folds"):
+            of_members = folds.training_weight(self.module_.n_members)
+            weight = of_members if weight is None else of_members * weight
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
             epoch = len(self.history) - 1
             strength = self.strength * unit_of_strength(
-                repulsion, epoch, len(X), self.relative_loss
+                repulsion, epoch, len(y), self.relative_loss
             )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
@@ -262,6 +265,7 @@ class ParticleNet(NeuralNet):
                     strength=strength,
                     likelihood=self.likelihood,
                     extra_inputs=inputs.get("extra_inputs"),
+                    shared=inputs.get("shared", True),
                 )
         except RuntimeError as error:
             is_first = len(self.history[-1]["batches"]) == 1
@@ -353,7 +357,19 @@ class ParticleNet(NeuralNet):
         ValueError
             If it is not finite.
         """
-        loss: Tensor = self.criterion_(y_pred, y_true, X.get("sample_weight"))
+        weight, folds = X.get("sample_weight"), X.get("folds")
+        if folds is not None:
+            y_pred = folds.of_validators(y_pred.transpose(0, 1)).transpose(0, 1)
+        loss: Tensor = self.criterion_(y_pred, y_true, weight)
+        n_validators, n_members = y_pred.shape[1], self.module_.n_members
+        if 1 < n_validators < n_members:
+            # A mixture of M has a loss of about a + b / M: that of few turns upwards too early.
+            alone = self.criterion_(
+                y_pred.flatten(0, 1).unsqueeze(1), y_true.repeat_interleave(n_validators),
+                None if weight is None else weight.repeat_interleave(n_validators),
+            )
+            gain = (alone - loss) / (1 - 1 / n_validators)
+            loss = loss - gain * (1 / n_validators - 1 / n_members)
         self.expect_finite(loss.isfinite(), "validation loss")
         return loss
 

@@ -88,6 +88,8 @@ class MLPEnsemble(Ensemble):
         n_rows: int = 0,
         target: OutputFunction | None = None,
         derivatives: OutputDerivatives | None = None,
+        *,
+        shared: bool = True,  # noqa: ARG002 (the passes tell by the number of axes)
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         # Only the first rows are differentiated by inputs: no others need second derivatives.

@@ -95,7 +95,7 @@ class Embedding:
         return (self.weight.mT @ cos + self.bias.unsqueeze(-1)).flatten(1, 2).mT
 
     def forward(self, X: Tensor, n_rows: int) -> Tensor:
-        """Return e (M, B, D · K) at rows (B, n_features), for slopes at the first n rows."""
+        """Return e (M, B, D · K) at rows (..., B, n_features), for slopes at the first n rows."""
         angle = self._angles(X)
         self.sin, self.cos = torch.sin(angle), angle.cos_()
         self.sloped = -self.frequency.unsqueeze(-1) * self.sin[..., :n_rows]  # −ω sin α
@@ -103,7 +103,7 @@ class Embedding:
         self.slope = (weight @ self.sloped).flatten(1, 2).mT  # e' (M, n, D · K)
         bias = self.bias.flatten(0, 1).unsqueeze(-1)
         value = torch.baddbmm(bias, weight.flatten(0, 1), self.cos.flatten(0, 1))
-        return value.view(len(weight), -1, len(X)).mT
+        return value.view(len(weight), -1, X.shape[-2]).mT
 
     def input_gradients(self, p: Tensor) -> Tensor:
         """Return G, given p_1."""
@@ -152,7 +152,8 @@ class Passes:
     layers : list of Layer
         New ones: they belong to this batch.
     embedding : Embedding or None
-    X : Tensor of shape (B, n_features)
+    X : Tensor of shape (B, n_features) or (M, B, n_features)
+        The same rows for all members, or rows of each member's own.
     n_rows : int
         Input gradients are taken at the first n rows.
 
@@ -168,7 +169,7 @@ class Passes:
         self.layers = layers
         self.n_rows = n_rows
         self.embedding = embedding
-        h = X.expand(len(layers[0].bias), *X.shape)
+        h = X.expand(len(layers[0].bias), *X.shape[-2:])
         if embedding is not None:
             h = torch.cat([h, embedding.forward(X, n_rows)], dim=-1)
         self.inputs = [h]  # h_{l−1} of each layer; `backward` takes them out.

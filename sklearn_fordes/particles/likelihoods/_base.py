@@ -175,7 +175,9 @@ class RealLikelihood(Likelihood):
     ) -> Tensor:
         """Return the squared error of the members' locations, for a variance of one, (M,)."""
         sq_error = (outputs[..., 0] - y).square()
-        return sq_error.mean(1) if weight is None else sq_error @ weight / positive(weight.sum())
+        if weight is None:
+            return sq_error.mean(1)
+        return (sq_error * weight).sum(1) / positive(weight.sum(-1))
 
     def member_means(self, outputs: Tensor) -> Tensor:
         """Return the means of the members' distributions in float64, (M, B)."""

@@ -140,7 +140,7 @@ class CategoricalLikelihood(Likelihood):
         The loss of the classes' frequencies may be smaller.
         """
         share = loss / math.log(outputs.shape[-1])
-        return share if weight is None else share / positive(weight.mean())
+        return share if weight is None else share / positive(weight.mean(-1))
 
     def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:
         """Return the logarithms of the classes' shares, (C,)."""
