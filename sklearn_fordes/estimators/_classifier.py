@@ -52,8 +52,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Lengthscale of the input-gradient space. "pca" repels more along directions of high variance
         of the training inputs; a number α in [0, 1] lies between "identity" (0) and "pca" (1): the
         precisions are ``(1 − α) + α Λ`` with Λ the variances divided by their mean. An array of
-        shape (n_features,) holds lengthscales, one of shape (n_features, n_features) is a precision
-        matrix, both for the encoded inputs (see `encoder_`). A function of the encoded training
+        shape (n_features_in_,) holds lengthscales of the columns of X. For the encoded inputs (see
+        `encoder_`) one of shape (n_inputs,) holds lengthscales, and one of shape (n_inputs,
+        n_inputs) is a precision matrix. A function of the encoded training
         inputs, a tensor, returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
         ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")`` does.
     encoder : "auto", transformer or None, default="auto"
@@ -104,6 +105,17 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         that is less. Not used when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
+    augmentation : {"auto"}, callable or None, default="auto"
+        What the members are told about drift: versions of a batch's rows on which they train.
+        "auto" corrupts cells of tables that the default encoder reads
+        (`sklearn_fordes.training.CellCorruption`): in a row each cell comes from another training
+        row with a probability drawn from U(0, 0.3), is a gap with one from U(0, 0.3), and gets
+        noise of a standard deviation from U(0, 0.5) times its column's. The first half of the
+        members sees no more than a fifth of these gaps, and no other corruption, so that the
+        ensemble loses little on clean rows; a single member is one of these. Nothing is corrupted
+        for a `module` or an encoder of your own. A function takes the encoded rows of a batch, a
+        tensor (n_rows, …), and a `numpy.random.Generator`, and returns versions of them, (n_rows,
+        …), or (n_members, n_rows, …) with versions of each member's own. None changes no rows.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, multiplied with `sample_weight`.
     device : str or torch.device, default="auto"

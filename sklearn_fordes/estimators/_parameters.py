@@ -6,6 +6,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
@@ -153,9 +154,7 @@ class Parameters(BaseEstimator):
         if is_default:
             # A network that is trained with gaps ought to see that they are gaps.
             has_gaps_drawn = isinstance(self.augmentation, str)
-            encoder = TabularEncoder(
-                given, gap_indicators="all" if has_gaps_drawn else "frequent"
-            )
+            encoder = TabularEncoder(given, gap_indicators="all" if has_gaps_drawn else "frequent")
         # Arrays, whatever scikit-learn's configuration says.
         return encoder.set_output(transform="default")
 
@@ -226,6 +225,7 @@ class Parameters(BaseEstimator):
             continuous=encoder.continuous_,
             gaps=encoder.encode_gaps(),
             n_members=int(self.n_members),
+            shared=not particles.as_repulsion(self.repulsion).takes_own_rows,
         )
 
     def _new_net(
@@ -242,6 +242,7 @@ class Parameters(BaseEstimator):
 
         Callbacks come between those in the two parts of `around`.
         """
+        lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
         optimizer = self.optimizer or training.AdamW
         settings = {
@@ -400,6 +401,18 @@ def _optuna_distribution(values: Any) -> Any:
         # are lists.
         warnings.simplefilter("ignore", UserWarning)
         return CategoricalDistribution(values)
+
+
+def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
+    """Return lengthscales of the columns of the table as those of their encoded columns."""
+    column_of = getattr(encoder, "column_map_", None)
+    is_array = not (isinstance(lengthscale, str | particles.Lengthscale) or callable(lengthscale))
+    with suppress(ValueError):  # What is no array gets its error where a lengthscale is made.
+        if column_of is not None and is_array:
+            array, n_columns = np.asarray(lengthscale), encoder.n_features_in_
+            if array.shape == (n_columns,) and len(column_of) != n_columns:
+                return array[column_of]
+    return lengthscale
 
 
 def _bytes_of(make_member: Any, names: str) -> int:

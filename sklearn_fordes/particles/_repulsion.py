@@ -245,6 +245,12 @@ class Repulsion:
             mixes_driving_force=self.update == "svgd",
         )
 
+    @property
+    def takes_own_rows(self) -> bool:
+        """Whether members may be compared at versions of the rows of their own."""
+        space = self._space()
+        return space is None or space.takes_own_rows
+
     def _space(self) -> Space | None:
         if isinstance(self.space, Space):
             return self.space

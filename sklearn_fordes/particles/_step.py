@@ -186,7 +186,12 @@ def differentiate(
         if not shared:
             extra = extra.expand(len(X), *extra.shape)
         X = torch.cat([extra, X], dim=0 if shared else 1)
-    own = {} if shared else {"shared": False}  # A space of one's own may know no other rows.
+    if not (shared or repulsion.space.takes_own_rows):
+        raise ValueError(
+            "Got rows of each member's own with a space that compares members at the same rows, "
+            "but expected shared ones."
+        )
+    own = {} if shared else {"shared": False}
     outputs, representation, pullback = repulsion.space.evaluate(
         ensemble, X, y, n_extra + n_rows, likelihood, **own
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +40,8 @@ class CellCorruption:
         The code of a row without any value.
     exposure : Tensor of shape (M,)
         In [0, 1].
+    n_columns : int
+        R.
     swapped : float, default=0.3
         Largest probability with which a cell comes from another row.
     blanked : float, default=0.3
@@ -47,6 +50,8 @@ class CellCorruption:
         Largest standard deviation of the noise, in units of the column's.
     least_blanked : float, default=0.2
         Least exposure to gaps. A member must know their code, which nothing else may teach it.
+    shared : bool, default=False
+        Whether all members see the same versions: each row as a member that is drawn for it would.
     """
 
     rows: Tensor
@@ -54,16 +59,25 @@ class CellCorruption:
     deviation: Tensor
     gaps: Tensor
     exposure: Tensor
+    n_columns: int
     swapped: float = 0.3
     blanked: float = 0.3
     noise: float = 0.5
     least_blanked: float = 0.2
+    shared: bool = False
 
     @classmethod
     def of(
-        cls, rows: Tensor, *, column_of: Any, continuous: Any, gaps: Any, n_members: int, **rates: float
+        cls,
+        rows: Tensor,
+        *,
+        column_of: Any,
+        continuous: Any,
+        gaps: Any,
+        n_members: int,
+        **settings: Any,
     ) -> Self:
-        """Make one for encoded rows, half of whose members see them as they are.
+        """Make one for encoded rows, of which the first half of the members sees the least.
 
         Parameters
         ----------
@@ -76,10 +90,16 @@ class CellCorruption:
             The code of a row without any value.
         n_members : int
             M.
-        **rates : float
+        **settings : float or bool
             As in the class.
+
+        Returns
+        -------
+        CellCorruption
+            With an exposure of 0 for the first half of the members, the larger one, and of 1 for
+            the others.
         """
-        column_of = np.unique(column_of, return_inverse=True)[1]
+        columns, column_of = np.unique(column_of, return_inverse=True)
         deviation = torch.zeros_like(rows[0])
         deviation[continuous] = rows[:, continuous].std(dim=0, correction=0)
         exposure = rows.new_ones(n_members)
@@ -90,28 +110,48 @@ class CellCorruption:
             deviation,
             torch.as_tensor(gaps).to(rows),
             exposure,
-            **rates,
+            len(columns),
+            **settings,
         )
 
     def __call__(self, X: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return versions (M, B, D) of rows (B, D)."""
-        n_rows, n_columns = len(X), int(self.column_of.max()) + 1
-        exposure = self.exposure.view(-1, 1, 1)
+        """Return versions (M, B, D) of rows (B, D), or (B, D) if they are shared.
+
+        Parameters
+        ----------
+        X : Tensor of shape (B, D)
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        Tensor of shape (M, B, D) or (B, D)
+        """
+        n_rows = len(X)
+        levels, of_member = self._levels
+        exposure = levels.view(-1, 1, 1)
+        if self.shared:
+            drawn = rng.integers(len(of_member), size=n_rows)
+            exposure = levels[of_member[torch.from_numpy(drawn).to(X.device)]].unsqueeze(1)
 
         def uniform(*shape: int) -> Tensor:
             return torch.from_numpy(rng.random(shape, dtype=np.float32)).to(X)
 
         def is_hit(probability: float, exposure: Tensor) -> Tensor:
             severity = probability * uniform(n_rows, 1)
-            return (uniform(n_rows, n_columns) < exposure * severity)[..., self.column_of]
+            return (uniform(n_rows, self.n_columns) < exposure * severity)[..., self.column_of]
 
         normal = torch.from_numpy(rng.standard_normal(X.shape, dtype=np.float32)).to(X)
         scale = self.noise * uniform(n_rows, 1) * self.deviation
         versions = X + exposure * (scale * normal)
-        donors = rng.integers(len(self.rows), size=(n_rows, n_columns))
-        donors = torch.from_numpy(donors).to(X.device)[:, self.column_of]
-        versions = torch.where(
-            is_hit(self.swapped, exposure), self.rows.gather(0, donors), versions
-        )
+        donors = torch.from_numpy(rng.integers(len(self.rows), size=(n_rows, self.n_columns)))
+        others = self.rows.gather(0, donors.to(X.device)[:, self.column_of])
+        versions = torch.where(is_hit(self.swapped, exposure), others, versions)
         blanked = is_hit(self.blanked, exposure.clamp(min=self.least_blanked))
-        return torch.where(blanked, self.gaps, versions)
+        versions = torch.where(blanked, self.gaps, versions)
+        return versions if self.shared else versions[of_member]
+
+    @cached_property
+    def _levels(self) -> tuple[Tensor, Tensor]:
+        """Exposures without repetition, since members with the same see the same, and whose."""
+        levels, of_member = self.exposure.unique(return_inverse=True)
+        return levels, of_member

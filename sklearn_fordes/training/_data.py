@@ -56,7 +56,8 @@ class Folds:
         """Return the weights (M, B) with which members train on the rows, of mean 1."""
         left_out = torch.arange(n_members, device=self.fold.device) % self.n_folds
         trains = self.fold != left_out.unsqueeze(1)
-        return trains * (self.n_folds / (self.n_folds - 1))
+        weight: Tensor = trains * (self.n_folds / (self.n_folds - 1))
+        return weight
 
     def of_validators(self, outputs: Tensor) -> Tensor:
         """Return, of outputs (M, B, C), those of the members that leave the row out."""
@@ -174,13 +175,25 @@ class BatchIterator:
             inputs, y = self.dataset[part]
             n_rows = len(inputs["X"])
             if self.dataset.augmentation is not None:
-                n_axes = inputs["X"].ndim
-                inputs["X"] = self.dataset.augmentation(inputs["X"], rng)
-                inputs["shared"] = inputs["X"].ndim == n_axes
+                inputs |= _versions(self.dataset.augmentation, inputs["X"], rng)
             if extra is not None:
                 drawn = rng.integers(len(extra), size=n_rows)
                 inputs["extra_inputs"] = extra[torch.from_numpy(drawn)]
             yield inputs, y
+
+
+def _versions(
+    augmentation: Augmentation, X: Tensor, rng: np.random.Generator
+) -> dict[str, Tensor | bool]:
+    """Return versions of rows as inputs, and whether all members share them."""
+    versions = augmentation(X, rng)
+    shape = tuple(getattr(versions, "shape", ()))
+    if not isinstance(versions, Tensor) or X.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"Got a {type(versions).__name__} of shape {shape} from augmentation, but expected a "
+            f"tensor of shape {tuple(X.shape)}, or with an axis of members before these."
+        )
+    return {"X": versions.to(X), "shared": versions.ndim == X.ndim}
 
 
 def _as_tensor(values: ArrayLike | Tensor) -> Tensor:

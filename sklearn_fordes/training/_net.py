@@ -242,8 +242,14 @@ class ParticleNet(NeuralNet):
         self._set_training(True)
         inputs, y = batch
         X, weight = inputs["X"], inputs.get("sample_weight")
+        shared, n_members = inputs.get("shared", True), self.module_.n_members
+        if not shared and len(X) != n_members:
+            raise ValueError(
+                f"Got versions of rows for {len(X)} members from augmentation, but expected "
+                f"{n_members}."
+            )
         if folds := inputs.get("folds"):
-            of_members = folds.training_weight(self.module_.n_members)
+            of_members = folds.training_weight(n_members)
             weight = of_members if weight is None else of_members * weight
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
@@ -265,7 +271,7 @@ class ParticleNet(NeuralNet):
                     strength=strength,
                     likelihood=self.likelihood,
                     extra_inputs=inputs.get("extra_inputs"),
-                    shared=inputs.get("shared", True),
+                    shared=shared,
                 )
         except RuntimeError as error:
             is_first = len(self.history[-1]["batches"]) == 1
@@ -365,7 +371,8 @@ class ParticleNet(NeuralNet):
         if 1 < n_validators < n_members:
             # A mixture of M has a loss of about a + b / M: that of few turns upwards too early.
             alone = self.criterion_(
-                y_pred.flatten(0, 1).unsqueeze(1), y_true.repeat_interleave(n_validators),
+                y_pred.flatten(0, 1).unsqueeze(1),
+                y_true.repeat_interleave(n_validators),
                 None if weight is None else weight.repeat_interleave(n_validators),
             )
             gain = (alone - loss) / (1 - 1 / n_validators)

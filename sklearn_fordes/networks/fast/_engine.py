@@ -89,7 +89,7 @@ class MLPEnsemble(Ensemble):
         target: OutputFunction | None = None,
         derivatives: OutputDerivatives | None = None,
         *,
-        shared: bool = True,  # noqa: ARG002 (the passes tell by the number of axes)
+        shared: bool = True,
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         # Only the first rows are differentiated by inputs: no others need second derivatives.
