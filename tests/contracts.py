@@ -6,7 +6,12 @@ from sklearn.datasets import make_classification
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 
-PAPER = {"repulsion": Repulsion.paper(), "repulsion_strength": 1.0, "ema_decay": 0.0}
+PAPER = {
+    "repulsion": Repulsion.paper(),
+    "repulsion_strength": 1.0,
+    "ema_decay": 0.0,
+    "augmentation": None,
+}
 RECIPES = {"default": {}, "paper": PAPER}
 SIZES = {"n_members": 3, "hidden_layer_sizes": (8,), "batch_size": 32, "max_epochs": 3, "lr": 1e-2}
 

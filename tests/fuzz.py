@@ -155,6 +155,7 @@ GOOD = {
     "batch_size": ["auto", 1, 2, 7, 10**9],
     "lr": [4e-3, 1e-12, 0.1, 1.0, 1e3, 1e30],
     "weight_decay": [0, 1e-4, 1.0, 1e6],
+    "augmentation": ["auto", None],
     "ema_decay": [0.995, 0, 0.5, 0.999999],
     "early_stopping": [True, False],
     "validation_fraction": ["auto", 0.01, 0.5, 0.99],

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
+from sklearn_fordes import CellCorruption, FoRDEClassifier, FoRDERegressor, Repulsion, load
 from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.particles import Ensemble, accumulate_gradients
 from sklearn_fordes.preprocessing import TabularEncoder
-from sklearn_fordes.training import CellCorruption
 
 # Encoded columns: numbers 0 and 1, levels of columns 2 and 3, an indicator of gaps in column 0.
 COLUMN_OF = [0, 1, 2, 2, 2, 3, 3, 0]
@@ -26,8 +26,14 @@ def encoded_rows(n_rows=500, seed=0):
 
 def corruption(rows, n_members=4, exposure=None, **settings):
     settings = {"swapped": 0.0, "blanked": 0.0, "noise": 0.0, **settings}
-    made = CellCorruption.of(
-        rows, column_of=COLUMN_OF, continuous=[0, 1], gaps=GAPS, n_members=n_members, **settings
+    shared = settings.pop("shared", False)
+    made = CellCorruption(**settings).build(
+        rows,
+        column_of=COLUMN_OF,
+        continuous=[0, 1],
+        gaps=GAPS,
+        n_members=n_members,
+        shared=shared,
     )
     if exposure is not None:
         object.__setattr__(made, "exposure", torch.tensor(exposure))
@@ -78,15 +84,12 @@ def test_the_share_of_changed_cells_is_half_of_the_largest(settings, block):
 def test_severities_are_the_rows_own():
     # Of 50 columns of numbers, so that the share of a row's cells tells its probability.
     rows = torch.randn(4000, 50, generator=torch.Generator().manual_seed(0))
-    made = CellCorruption.of(
+    made = CellCorruption(swapped=0.6, blanked=0.0, noise=0.0).build(
         rows,
         column_of=range(50),
         continuous=range(50),
         gaps=torch.zeros(50),
         n_members=2,
-        swapped=0.6,
-        blanked=0.0,
-        noise=0.0,
     )
     share = (made(rows, np.random.default_rng(0))[1] != rows).float().mean(1)
     # U(0, 0.6) has a standard deviation of 0.173, and 50 draws add a variance of p (1 − p) / 50:
@@ -115,7 +118,7 @@ def test_gaps_get_the_code_of_gaps_in_all_of_their_columns():
 
 def test_every_member_learns_the_code_of_gaps():
     rows = encoded_rows(20_000)
-    made = corruption(rows, blanked=0.5, least_blanked=0.2)
+    made = corruption(rows, blanked=0.5)
     share = changed(made(rows, np.random.default_rng(0)), rows, [0]).float().mean(1)
     assert share[0] == pytest.approx(0.2 * 0.25, abs=0.01)
     assert share[-1] == pytest.approx(0.25, abs=0.02)
@@ -267,6 +270,49 @@ def test_functions_see_encoded_batches_and_a_generator(table, kind):
 def test_versions_of_another_shape_are_refused(table, augmentation, message):
     with pytest.raises(ValueError, match=message):
         make(augmentation=augmentation).fit(*table)
+
+
+@pytest.mark.parametrize(
+    ("exposed", "n_members", "n_exposed"), [(0, 10, 0), (0.3, 10, 3), (1, 3, 3), (0.99, 1, 0)]
+)
+def test_the_share_of_exposed_members_is_rounded_down(exposed, n_members, n_exposed):
+    assert corruption(encoded_rows(), n_members, exposed=exposed).exposure.sum() == n_exposed
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"swapped": 1.1}, {"blanked": -0.1}, {"noise": np.inf * 0}, {"exposed": "all"}, {"noise": -1}],
+)
+def test_parameters_are_checked(parameters):
+    ((name, value),) = parameters.items()
+    with pytest.raises(ValueError, match=f"Got {name}={value!r}, but expected a number"):
+        corruption(encoded_rows(), **parameters)
+
+
+def test_corruption_has_parameters_of_the_estimator(table):
+    model = make(augmentation=CellCorruption(noise=0.0))
+    assert clone(model).get_params()["augmentation__noise"] == 0.0
+    model.set_params(augmentation__blanked=0.0)
+    # Without gaps drawn there is nothing for an indicator to say.
+    assert len(model.fit(*table).encoder_.column_map_) == 5
+
+
+def test_corruption_of_rows_that_nothing_is_known_of_is_refused(table):
+    X, y = table
+    model = make(augmentation=CellCorruption(), module=MLP, module__hidden_layer_sizes=(8,))
+    with pytest.raises(ValueError, match="with rows that no TabularEncoder encodes"):
+        model.fit(X[["a", "b"]].to_numpy(), y)
+
+
+def test_auto_is_a_corruption_with_its_defaults(table):
+    pair = (make(augmentation=a).fit(*table) for a in ("auto", CellCorruption()))
+    assert torch.equal(*map(weights, pair))
+
+
+def test_corruption_is_saved(table, tmp_path):
+    model = make(augmentation=CellCorruption(swapped=0.1)).fit(*table)
+    model.save(tmp_path / "model")
+    assert load(tmp_path / "model").get_params()["augmentation__swapped"] == 0.1
 
 
 @pytest.mark.parametrize("augmentation", ["swap", 3, True])

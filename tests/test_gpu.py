@@ -32,7 +32,12 @@ def device_of(model):
     [
         {"lengthscale": "pca"},
         {"repulsion": "none"},
-        {"repulsion": Repulsion.paper(), "repulsion_strength": 1.0, "ema_decay": 0.0},
+        {
+            "repulsion": Repulsion.paper(),
+            "repulsion_strength": 1.0,
+            "ema_decay": 0.0,
+            "augmentation": None,
+        },
         {"repulsion": "weight"},
         {"repulsion": Repulsion("weight", update="svgd")},
         {"repulsion": Repulsion("function", update="svgd")},

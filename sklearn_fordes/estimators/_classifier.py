@@ -105,15 +105,12 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         that is less. Not used when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
-    augmentation : {"auto"}, callable or None, default="auto"
-        What the members are told about drift: versions of a batch's rows on which they train.
-        "auto" corrupts cells of tables that the default encoder reads
-        (`sklearn_fordes.training.CellCorruption`): in a row each cell comes from another training
-        row with a probability drawn from U(0, 0.3), is a gap with one from U(0, 0.3), and gets
-        noise of a standard deviation from U(0, 0.5) times its column's. The first half of the
-        members sees no more than a fifth of these gaps, and no other corruption, so that the
-        ensemble loses little on clean rows; a single member is one of these. Nothing is corrupted
-        for a `module` or an encoder of your own. A function takes the encoded rows of a batch, a
+    augmentation : "auto", CellCorruption, callable or None, default="auto"
+        What the members are told about drift: versions of a batch's rows on which they train. A
+        `CellCorruption` swaps cells with those of other rows, blanks them, and adds noise, for the
+        last members, half of them by default; it has parameters, reached as ``augmentation__…``.
+        "auto" is one with its defaults for tables that a `TabularEncoder` reads, and nothing for
+        other rows. A function takes the encoded rows of a batch, a
         tensor (n_rows, …), and a `numpy.random.Generator`, and returns versions of them, (n_rows,
         …), or (n_members, n_rows, …) with versions of each member's own. None changes no rows.
     class_weight : dict, "balanced" or None, default=None

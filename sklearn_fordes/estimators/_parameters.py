@@ -153,7 +153,8 @@ class Parameters(BaseEstimator):
         encoder: Any = FunctionTransformer()
         if is_default:
             # A network that is trained with gaps ought to see that they are gaps.
-            has_gaps_drawn = isinstance(self.augmentation, str)
+            corruption = self._corruption()
+            has_gaps_drawn = corruption is not None and corruption.blanked
             encoder = TabularEncoder(given, gap_indicators="all" if has_gaps_drawn else "frequent")
         # Arrays, whatever scikit-learn's configuration says.
         return encoder.set_output(transform="default")
@@ -208,18 +209,30 @@ class Parameters(BaseEstimator):
             f"{names}, whose weights{keeps}", int(self.n_members) * n_bytes, device
         )
 
+    def _corruption(self) -> Any:
+        """Return the corruption of cells that `augmentation` asks for, if it does."""
+        if isinstance(self.augmentation, str):
+            return training.CellCorruption()
+        is_one = isinstance(self.augmentation, training.CellCorruption)
+        return self.augmentation if is_one else None
+
     def _new_augmentation(self, fitted: Any, inputs: Any) -> Any:
         """Return what makes versions of the rows of a batch, or None.
 
         Encoded columns that can't be told apart by columns of the table are not corrupted: those
         of a module, or of an encoder, of the user's own.
         """
-        if not isinstance(self.augmentation, str):
+        corruption, encoder = self._corruption(), fitted.encoder
+        if corruption is None:
             return self.augmentation
-        encoder = fitted.encoder
         if not isinstance(encoder, TabularEncoder):
-            return None
-        return training.CellCorruption.of(
+            if isinstance(self.augmentation, str):
+                return None
+            raise ValueError(
+                f"Got augmentation={self.augmentation!r} with rows that no TabularEncoder encodes, "
+                "but expected None, or a function of encoded rows."
+            )
+        return corruption.build(
             inputs,
             column_of=encoder.column_map_,
             continuous=encoder.continuous_,

@@ -74,7 +74,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
-    augmentation : {"auto"}, callable or None, default=None
+    augmentation : "auto", CellCorruption, callable or None, default=None
         Versions of a batch's rows on which the members train, as in `FoRDEClassifier`.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else

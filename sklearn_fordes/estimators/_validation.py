@@ -61,7 +61,7 @@ PARAMETER_CONSTRAINTS = {
     "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"]), None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "module": [callable, None],
-    "augmentation": [StrOptions({"auto"}), callable, None],
+    "augmentation": [StrOptions({"auto"}), HasMethods("build"), callable, None],
     "optimizer": [callable, None],
     "max_epochs": _COUNT,
     "batch_size": [StrOptions({"auto"}), *_COUNT],

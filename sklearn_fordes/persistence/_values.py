@@ -24,11 +24,13 @@ from sklearn_fordes.particles import (
     to_tensors,
 )
 from sklearn_fordes.preprocessing import TabularEncoder, encoder_from, encoder_state
+from sklearn_fordes.training import CellCorruption
 
 _NUMBERS = re.compile(r"[<>|][biuf][1248]")
 _BFLOAT16 = to_arrays(torch.zeros(0, dtype=torch.bfloat16)).dtype
 _WHAT_TO_DO = {
     "callbacks": "Call set_params(callbacks=None) before save: they only act in fit.",
+    "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
     "optimizer": "Call set_params(optimizer=None) before save: it only acts in fit.",
     "repulsion": "Call set_params(repulsion=…) with a name before save: it only acts in fit.",
     "lengthscale": "Call set_params(lengthscale=…) with a name or an array before save: it only "
@@ -151,7 +153,8 @@ def _refusal(value: Any, name: str) -> ValueError:
     return ValueError(
         f"Got {name}={shown if len(shown) <= 80 else shown[:77] + '...'}, which a file without "
         "code can't hold, but expected None, numbers, strings, arrays of these, lists, tuples, "
-        f"dicts, a Repulsion, a TabularEncoder or a class of torch.optim. {hint}".rstrip()
+        "dicts, a Repulsion, a CellCorruption, a TabularEncoder or a class of torch.optim. "
+        f"{hint}".rstrip()
     )
 
 
@@ -276,7 +279,13 @@ FORMS = {
     "FunctionTransformer": Form(FunctionTransformer, _identity_state, _identity),
     **{
         kind.__name__: _of_arguments(kind)
-        for kind in (Repulsion, CategoricalLikelihood, GaussianLikelihood, QuantileLikelihood)
+        for kind in (
+            CellCorruption,
+            Repulsion,
+            CategoricalLikelihood,
+            GaussianLikelihood,
+            QuantileLikelihood,
+        )
     },
 }
 # Their parts need no name of the form in the names of arrays and in errors.

@@ -1,32 +1,133 @@
-"""Versions of a batch's rows with some cells corrupted: what the ensemble is told about drift."""
+"""Versions of a batch's rows with some cells corrupted: what the members are told about drift."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, Self
+from numbers import Real
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 # A function of the rows of a batch (B, ...) and a generator of random numbers. It returns versions
 # of these rows: of their shape, or with an axis of members before it.
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
+# A member must know the code of gaps, which nothing else may teach it.
+_LEAST_EXPOSURE_TO_GAPS = 0.2
+
+
+@dataclass(eq=False, repr=False)
+class CellCorruption(BaseEstimator):
+    """Replace cells of a table by those of other rows, blank them, and add noise to numbers.
+
+    In each row each kind of corruption has a severity of its own, drawn uniformly between 0 and the
+    largest. Some members see all of it, the others rows as they are, but for a fifth of the gaps. A
+    network cannot tell a corrupted cell from a true one, so that members which train on them give
+    clean rows too little confidence; in the mean of both kinds neither is far from the better one.
+
+    Parameters
+    ----------
+    swapped : float, default=0.3
+        Largest probability with which a cell is that of another training row, in [0, 1].
+    blanked : float, default=0.3
+        Largest probability with which a cell is missing, in [0, 1].
+    noise : float, default=0.5
+        Largest standard deviation of the noise, in units of that of the encoded column.
+    exposed : float, default=0.5
+        Share of the members that see all of it, rounded down to whole members: the last ones.
+
+    Notes
+    -----
+    Noise of this kind is that of denoising autoencoders (Vincent, Larochelle, Bengio, Manzagol:
+    Extracting and composing robust features with denoising autoencoders, ICML 2008); cells of other
+    rows are that of Yoon, Zhang, Jordon, van der Schaar: VIME, NeurIPS 2020.
+
+    Examples
+    --------
+    >>> from sklearn_fordes import CellCorruption, FoRDEClassifier
+    >>> model = FoRDEClassifier(augmentation=CellCorruption(noise=0.0))
+    >>> model.set_params(augmentation__swapped=0.1).augmentation
+    CellCorruption(noise=0.0, swapped=0.1)
+    """
+
+    _: KW_ONLY
+    swapped: float = 0.3
+    blanked: float = 0.3
+    noise: float = 0.5
+    exposed: float = 0.5
+
+    def build(
+        self,
+        rows: Tensor,
+        *,
+        column_of: Any,
+        continuous: Any,
+        gaps: Any,
+        n_members: int,
+        shared: bool = False,
+    ) -> CorruptedVersions:
+        """Make the function of a batch for encoded training rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (N, D)
+        column_of : array-like of int of shape (D,)
+            Index of the column of the table from which each encoded one is computed.
+        continuous : array-like of int
+            Indices of the encoded columns that get noise.
+        gaps : array-like of shape (D,)
+            The code of a row without any value.
+        n_members : int
+            M.
+        shared : bool, default=False
+            Whether all members see the same versions: each row as a member that is drawn for it.
+
+        Returns
+        -------
+        CorruptedVersions
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as expected.
+        """
+        largest = {"swapped": 1.0, "blanked": 1.0, "exposed": 1.0, "noise": math.inf}
+        for name, limit in largest.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not (isinstance(value, Real) and 0 <= value <= limit):
+                expected = "not negative" if limit == math.inf else "in [0, 1]"
+                raise ValueError(f"Got {name}={value!r}, but expected a number that is {expected}.")
+        columns, index = np.unique(column_of, return_inverse=True)
+        deviation = torch.zeros_like(rows[0])
+        deviation[continuous] = rows[:, continuous].std(dim=0, correction=0)
+        exposure = rows.new_zeros(n_members)
+        exposure[n_members - int(self.exposed * n_members) :] = 1.0
+        return CorruptedVersions(
+            rows,
+            torch.as_tensor(index, device=rows.device),
+            len(columns),
+            deviation,
+            torch.as_tensor(gaps).to(rows),
+            exposure,
+            float(self.swapped),
+            float(self.blanked),
+            float(self.noise),
+            shared,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class CellCorruption:
-    """Replace cells of a table by those of other rows, add noise to numbers, and leave gaps.
+class CorruptedVersions:
+    """A `CellCorruption` for the encoded rows of a table.
 
-    In each row each kind of corruption has a severity of its own, drawn from U(0, 1). Member i
-    sees the row with a severity of ``exposure[i]`` times that: a member with an exposure of 0 sees
-    rows as they are. All members share the draws, so that what one sees corrupted, those with a
-    larger exposure see corrupted too, and a draw depends neither on the process that holds a member
-    nor on the number of members.
-
-    The encoded columns of one column of the table change together.
+    Member i sees a row with a severity of ``exposure[i]`` times the row's. All members share the
+    draws, so that what one sees corrupted, those with a larger exposure see corrupted too, and a
+    draw depends neither on the process that holds a member nor on the number of members. The
+    encoded columns of one column of the table change together.
 
     Parameters
     ----------
@@ -34,85 +135,29 @@ class CellCorruption:
         Encoded training rows, from which cells are drawn.
     column_of : Tensor of int of shape (D,)
         Column of the table from which each encoded one is computed, from 0 to R − 1.
+    n_columns : int
+        R.
     deviation : Tensor of shape (D,)
         Standard deviation of each encoded column that gets noise, 0 for the others.
     gaps : Tensor of shape (D,)
         The code of a row without any value.
     exposure : Tensor of shape (M,)
         In [0, 1].
-    n_columns : int
-        R.
-    swapped : float, default=0.3
-        Largest probability with which a cell comes from another row.
-    blanked : float, default=0.3
-        Largest probability with which a cell becomes a gap.
-    noise : float, default=0.5
-        Largest standard deviation of the noise, in units of the column's.
-    least_blanked : float, default=0.2
-        Least exposure to gaps. A member must know their code, which nothing else may teach it.
-    shared : bool, default=False
-        Whether all members see the same versions: each row as a member that is drawn for it would.
+    swapped, blanked, noise : float
+    shared : bool
+        As in `CellCorruption`.
     """
 
     rows: Tensor
     column_of: Tensor
+    n_columns: int
     deviation: Tensor
     gaps: Tensor
     exposure: Tensor
-    n_columns: int
-    swapped: float = 0.3
-    blanked: float = 0.3
-    noise: float = 0.5
-    least_blanked: float = 0.2
-    shared: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        rows: Tensor,
-        *,
-        column_of: Any,
-        continuous: Any,
-        gaps: Any,
-        n_members: int,
-        **settings: Any,
-    ) -> Self:
-        """Make one for encoded rows, of which the first half of the members sees the least.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (N, D)
-        column_of : array-like of int of shape (D,)
-            Index of a column of the table for each encoded one.
-        continuous : array-like of int
-            Encoded columns that get noise.
-        gaps : array-like of shape (D,)
-            The code of a row without any value.
-        n_members : int
-            M.
-        **settings : float or bool
-            As in the class.
-
-        Returns
-        -------
-        CellCorruption
-            With an exposure of 0 for the first half of the members, the larger one, and of 1 for
-            the others.
-        """
-        columns, column_of = np.unique(column_of, return_inverse=True)
-        deviation = torch.zeros_like(rows[0])
-        deviation[continuous] = rows[:, continuous].std(dim=0, correction=0)
-        exposure = rows.new_ones(n_members)
-        exposure[: n_members - n_members // 2] = 0.0
-        return cls(
-            rows,
-            torch.as_tensor(column_of, device=rows.device),
-            deviation,
-            torch.as_tensor(gaps).to(rows),
-            exposure,
-            len(columns),
-            **settings,
-        )
+    swapped: float
+    blanked: float
+    noise: float
+    shared: bool
 
     def __call__(self, X: Tensor, rng: np.random.Generator) -> Tensor:
         """Return versions (M, B, D) of rows (B, D), or (B, D) if they are shared.
@@ -146,7 +191,7 @@ class CellCorruption:
         donors = torch.from_numpy(rng.integers(len(self.rows), size=(n_rows, self.n_columns)))
         others = self.rows.gather(0, donors.to(X.device)[:, self.column_of])
         versions = torch.where(is_hit(self.swapped, exposure), others, versions)
-        blanked = is_hit(self.blanked, exposure.clamp(min=self.least_blanked))
+        blanked = is_hit(self.blanked, exposure.clamp(min=_LEAST_EXPOSURE_TO_GAPS))
         versions = torch.where(blanked, self.gaps, versions)
         return versions if self.shared else versions[of_member]
 

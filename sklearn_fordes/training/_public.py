@@ -1,6 +1,6 @@
 """The public names of `sklearn_fordes.training`."""
 
-from sklearn_fordes.training._augmentation import Augmentation, CellCorruption
+from sklearn_fordes.training._augmentation import Augmentation, CellCorruption, CorruptedVersions
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._callbacks import (
     BestEpoch,
