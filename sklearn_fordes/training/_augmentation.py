@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
