@@ -40,6 +40,7 @@ test-dist: dist .venv/test.stamp
 	cd build/unpacked && ../../.venv/bin/python -m pytest
 
 bench: .venv/bench.stamp
+	.venv/bin/python -m benchmarks.ablation
 	.venv/bin/python -m benchmarks.recipe
 	.venv/bin/python -m benchmarks.lengthscale_tradeoff
 	.venv/bin/python -m benchmarks.out_of_distribution

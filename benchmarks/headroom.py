@@ -9,6 +9,7 @@ user knows the corruptions beforehand.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,9 +47,9 @@ class Informed(FoRDEClassifier):
 
 
 METHODS = {
-    "FoRDE": fordes,
-    DEEP_ENSEMBLE: deep_ensemble,
-    INFORMED: lambda seed: Informed(repulsion="none", random_state=seed),
+    "FoRDE": partial(fordes, augmentation=None),
+    DEEP_ENSEMBLE: partial(deep_ensemble, augmentation=None),
+    INFORMED: lambda seed: Informed(repulsion="none", augmentation=None, random_state=seed),
 }
 
 
