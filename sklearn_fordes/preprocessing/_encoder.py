@@ -201,7 +201,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             varying_parts(values) if kind == DATE else [""]
             for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
         ]
-        learnt = statistics(with_parts(raw, parts))
+        learnt = statistics(with_parts(raw, parts), self.min_frequency)
         at_least = 0 if self.gap_indicators == "all" else self.min_frequency
         has_gaps = np.isnan(raw).sum(axis=0) >= at_least
         levels = [
@@ -359,10 +359,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
         if not (isinstance(self.clip, Real) and 0 < self.clip < np.inf):
             raise ValueError(f"Got clip={self.clip!r}, but expected a finite number > 0.")
-        if self.gap_indicators not in _GAP_INDICATORS:
+        given = self.gap_indicators
+        if not (isinstance(given, str) and given in _GAP_INDICATORS):
             raise ValueError(
-                f"Got gap_indicators={self.gap_indicators!r}, but expected one of "
-                f"{list(_GAP_INDICATORS)}."
+                f"Got gap_indicators={given!r}, but expected one of {list(_GAP_INDICATORS)}."
             )
 
     def _checked(self, X: Any) -> Any:
@@ -429,7 +429,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             z = (clipped / 2 - self.center_ / 2) * self.scale_ * 2
         z = z.clip(-_LARGEST, _LARGEST)
-        z[:, self.is_long_tailed_] = np.arcsinh(z[:, self.is_long_tailed_])
+        np.arcsinh(z, out=z, where=self.is_long_tailed_)
         bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
         blocks = [z / np.hypot(1, z / bound), np.isnan(raw)[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
