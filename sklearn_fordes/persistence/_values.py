@@ -31,6 +31,7 @@ _WHAT_TO_DO = {
     "callbacks": "Call set_params(callbacks=None) before save: they only act in fit.",
     "optimizer": "Call set_params(optimizer=None) before save: it only acts in fit.",
     "repulsion": "Call set_params(repulsion=…) with a name before save: it only acts in fit.",
+    "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
     "lengthscale": "Call set_params(lengthscale=…) with a name or an array before save: it only "
     "acts in fit.",
     "encoder": "Put it before the estimator, in a pipeline, and save it apart, or use a "
