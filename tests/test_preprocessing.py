@@ -76,8 +76,9 @@ def test_numbers_with_a_long_tail_by_hand(sign):
     [
         ([-6.0, -2.0, 1.0, 4.0, 10.0], 6),  # quartiles −2 and 4; the median is 1 from zero
         ([10.0, 12.0, 13.0, 15.0, 17.0], 13),  # quartiles 12 and 15; the median is 13 from zero
+        ([5.0, 5.0, 5.0, 5.0, 100.0], 5),  # both quartiles are 5, and half the range is not asked
     ],
-    ids=["quartiles", "distance"],
+    ids=["quartiles", "distance", "equal quartiles"],
 )
 @pytest.mark.parametrize("common", [0.0, 0.1, -7.0])
 def test_numbers_of_which_one_value_is_common_by_hand(others, spread, common):
