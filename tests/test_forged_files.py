@@ -137,6 +137,8 @@ FORGERIES = {
     "a float": (*ENCODER, "clip", {"float": "1e5"}),
     "kinds": (*ENCODER, "kinds_", ["number"]),
     "parts": (*ENCODER, "parts_", [["year"]]),
+    "tails": (*ENCODER, "is_long_tailed_", [True]),
+    "indicators": (*ENCODER, "gap_indicators", "none"),
     "levels": (*ENCODER, "known_levels_", [[]]),
     "shares": (*ENCODER, "level_shares_", []),
     "columns": (*ENCODER, "n_features_in_", 3),
@@ -155,6 +157,7 @@ FORGERIES = {
     "many layers": ("then", "hidden_layer_sizes", {"tuple": [8] * 500}),
     "narrow layers": ("then", "hidden_layer_sizes", {"tuple": [4]}),
     "a parameter": ("then", "n_members", {"array": ["x", "<f8", []]}),
+    "an augmentation": ("then", "augmentation", "os.system"),
     "a module": ("then", "module", "os.system"),
     "classes": ("learnt", "classes_", [0, 1, 2]),
     "epochs": ("learnt", "n_iter_", 10**30),
@@ -258,6 +261,25 @@ def test_a_row_of_the_default_network_has_one_axis(saved, path):
     replace(metadata["state"], "fitted", "input_shape", by={"tuple": [width, 1]})
     forge(path, tensors, metadata)
     with pytest.raises(ValueError, match=r"its \['input_shape'\] are of another type"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "axes"),
+    [
+        (lambda tails: tails[:-1], "|b1", [0]),
+        (lambda tails: tails[None], "|b1", [0, 1]),
+        (lambda tails: tails.astype(np.uint8), "|u1", [0]),
+        (lambda tails: tails.astype(np.float64), "<f8", [0]),
+    ],
+    ids=["fewer", "a matrix", "whole numbers", "floats"],
+)
+def test_tails_of_another_type_or_shape_are_refused(saved, path, change, kind, axes):
+    tensors, metadata = content(saved / "classifier")
+    (name,) = (key for key in tensors if key.endswith("is_long_tailed_"))
+    replace(metadata["state"], *ENCODER, "is_long_tailed_", by={"array": [name, kind, axes]})
+    forge(path, {**tensors, name: change(tensors[name])}, metadata)
+    with pytest.raises(ValueError, match=r"whose \['is_long_tailed_'\] do not fit the others"):
         load(path)
 
 

@@ -42,14 +42,151 @@ def test_every_kind_of_frame_is_encoded_alike(make):
 
 
 def test_numbers_by_hand():
-    values = [1.0, 2.0, 3.0, 4.0, 100.0, None]
+    values = [1.0, 2.0, 3.0, 4.0, 23.0, None]
     encoder = TabularEncoder(min_frequency=1).fit(pd.DataFrame({"a": values}))
-    z = (np.array([*values[:5], 3.0]) - 3) / 2  # median 3, quartiles 2 and 4
+    # Median 3, quartiles 2 and 4. The largest is ten spreads away: more would be a long tail.
+    z = (np.array([*values[:5], 3.0]) - 3) / 2
     expected = z / np.sqrt(1 + (z / 3) ** 2)
+    assert encoder.is_long_tailed_.tolist() == [False]
     encoded = encoder.transform(pd.DataFrame({"a": values}))
     np.testing.assert_allclose(encoded[:, 0], expected, rtol=1e-6)
     assert encoded[:, 1].tolist() == [0, 0, 0, 0, 0, 1]
     assert encoder.get_feature_names_out().tolist() == ["a", "a_missing"]
+
+
+def bounded(z, bound):
+    return z / np.sqrt(1 + (z / bound) ** 2)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_with_a_long_tail_by_hand(sign):
+    X = sign * np.array([[1.0], [2.0], [3.0], [4.0], [100.0]])  # 48.5 spreads from the median
+    encoder = TabularEncoder(clip=2.0).fit(X)
+    assert encoder.is_long_tailed_.tolist() == [True]
+    assert (encoder.center_[0], encoder.scale_[0]) == (3 * sign, 0.5)
+    arsinh = np.log(48.5 + np.sqrt(48.5**2 + 1))
+    one = np.log(1 + np.sqrt(2))
+    half = np.log(0.5 + np.sqrt(1.25))
+    expected = sign * bounded(np.array([-one, -half, 0, half, arsinh]), 6)
+    np.testing.assert_allclose(encoder.transform(X)[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("others", "spread"),
+    [
+        ([-6.0, -2.0, 1.0, 4.0, 10.0], 6),  # quartiles −2 and 4; the median is 1 from zero
+        ([10.0, 12.0, 13.0, 15.0, 17.0], 13),  # quartiles 12 and 15; the median is 13 from zero
+        ([5.0, 5.0, 5.0, 5.0, 100.0], 5),  # both quartiles are 5, and half the range is not asked
+    ],
+    ids=["quartiles", "distance", "equal quartiles"],
+)
+@pytest.mark.parametrize("common", [0.0, 0.1, -7.0])
+def test_numbers_of_which_one_value_is_common_by_hand(others, spread, common):
+    values = [common] * 4 + [common + other for other in others] + [np.nan]
+    encoder = TabularEncoder(min_frequency=4).fit(np.array(values)[:, None])
+    assert encoder.is_long_tailed_.tolist() == [True]
+    assert encoder.center_.tolist() == [common]
+    np.testing.assert_allclose(encoder.scale_, 1 / spread, rtol=1e-12)
+    encoded = encoder.transform(np.array(values)[:, None])[:, 0]
+    assert encoded[[0, 1, 2, 3, 9]].tolist() == [0] * 5
+    z = np.array(others) / spread
+    expected = bounded(np.sign(z) * np.log(np.abs(z) + np.sqrt(z**2 + 1)), 9)
+    np.testing.assert_allclose(encoded[4:9], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "min_frequency", "center"),
+    [
+        ([1.0, 2.0, 3.0], 1, 2.0),  # each value is a third, which says nothing
+        ([0.0] * 4 + [3.0, 4.0, 5.0, 6.0, 7.0], 5, 3.0),  # too few rows
+        ([0.0] * 4 + [3.0, 4.0, 5.0, 6.0, 7.0], 4, 0.0),
+        ([0.0] * 3 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 1, 2.5),  # 30 %, not more
+        ([0.0] * 4 + [2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 1, 0.0),
+        ([0.0] * 4 + [2.0, 3.0, 4.0, 5.0, 6.0, 7.0] + [np.nan] * 9, 1, 0.0),  # gaps don't count
+        ([9.0] + [2.0] * 5 + [1.0] * 5, 1, 1.0),  # the smaller of two
+        ([9.0] + [2.0] * 5 + [1.0] * 4, 1, 2.0),
+        ([0.0] * 6 + [1.0] * 3, 1, 0.0),  # two values have a median
+        ([5.0], 1, 5.0),
+    ],
+    ids=str,
+)
+def test_a_value_is_common_in_enough_rows(values, min_frequency, center):
+    X = np.array(values)[:, None]
+    for rows in (X, X[::-1], np.random.default_rng(0).permutation(X)):
+        encoder = TabularEncoder(min_frequency=min_frequency).fit(rows)
+        assert encoder.center_.tolist() == [center]
+
+
+def tailed_columns(n_rows=400, seed=0):
+    """Columns without and with a common value and long tails."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n_rows, 5))
+    X[:, 1] = np.exp(3 * X[:, 1])
+    X[:, 2] = np.where(rng.random(n_rows) < 0.5, 0.0, X[:, 2] ** 3)
+    X[:, 3] = np.where(rng.random(n_rows) < 0.4, 0.3, rng.integers(0, 9, n_rows))
+    X[:, 4] = 1 / X[:, 4]
+    return X
+
+
+def test_the_code_of_a_number_grows_with_it():
+    X = tailed_columns()
+    encoder = TabularEncoder().fit(X)
+    assert encoder.is_long_tailed_.tolist() == [False, True, True, True, True]
+    encoded = encoder.transform(np.sort(X, axis=0))
+    assert (np.diff(encoded, axis=0) >= 0).all()
+    is_other = np.diff(np.sort(X, axis=0), axis=0) > 0
+    assert (np.diff(encoded, axis=0) > 0)[is_other].mean() > 0.99
+    bounds = np.where(encoder.is_long_tailed_, 9, 3)
+    assert (np.abs(encoded).max(axis=0) < bounds).all()
+
+
+def test_values_in_a_long_tail_stay_apart():
+    X = np.append(np.random.default_rng(0).normal(size=200), [1e4, 2e4])[:, None]
+    z = (X[-2:, 0] - np.median(X)) / np.subtract(*np.quantile(X, [0.75, 0.25]))
+    assert np.ptp(bounded(z, 3)) < 1e-3
+    assert np.ptp(TabularEncoder().fit_transform(X)[-2:]) > 0.1
+
+
+def test_noise_around_a_common_value_moves_its_code_little():
+    X = tailed_columns()
+    encoder = TabularEncoder().fit(X)
+    noise = np.linspace(-1e-6, 1e-6, 11)[:, None]
+    encoded = encoder.transform(encoder.center_ + noise)
+    np.testing.assert_allclose(encoded, noise * encoder.scale_, rtol=1e-5, atol=1e-12)
+
+
+def test_codes_depend_neither_on_the_order_nor_on_the_number_of_rows():
+    X = tailed_columns()
+    X[::7] = np.nan
+    encoder = TabularEncoder().fit(X)
+    encoded = encoder.transform(X)
+    order = np.random.default_rng(1).permutation(len(X))
+    again = TabularEncoder().fit(X[order])
+    np.testing.assert_array_equal(again.transform(X), encoded)
+    for n_rows in (1, 2, 3):
+        some = [encoder.transform(X[i : i + n_rows]) for i in range(0, 30, n_rows)]
+        np.testing.assert_array_equal(np.concatenate(some), encoded[:30])
+    for column in range(X.shape[1]):  # Nor on the columns around them.
+        alone = TabularEncoder().fit_transform(X[:, [column]])
+        np.testing.assert_array_equal(alone[:, 0], encoded[:, column])
+
+
+def test_training_values_are_never_clipped():
+    X = np.random.default_rng(0).normal(size=(50, 100)) / 3
+    assert not TabularEncoder().fit(X).report(X)["clipped"].any()
+
+
+def test_parts_of_dates_may_have_common_values_and_long_tails():
+    days = ["2024-01-01"] * 40 + ["2024-01-02", "2024-01-02", "2024-01-03 07", "2024-01-03 09"] * 15
+    at = [*map(pd.Timestamp, days), pd.Timestamp("1990-01-03")]
+    encoder = TabularEncoder().fit(pd.DataFrame({"at": at}))
+    assert encoder.parts_ == [["year", "weekday", "hour", "elapsed"]]
+    # The year has two values. Most times of day are midnight, and 40 of 101 days are one Monday.
+    assert encoder.is_long_tailed_.tolist() == [False, True, True, True]
+    assert encoder.center_[1:].tolist() == [0, 0, 19723]
+    beyond = encoder.transform(pd.DataFrame({"at": ["2100-01-07", "1800-01-06"]}))
+    assert np.isfinite(beyond).all()
+    assert np.abs(beyond).max() < 9
 
 
 @pytest.mark.parametrize(
@@ -361,6 +498,83 @@ def test_masked_arrays_have_gaps():
         np.testing.assert_array_equal(encoded, expected)
 
 
+def columns_of_every_kind():
+    n = np.arange(40)
+    rare, often = n == 3, n % 4 == 0
+    days = pd.Series(pd.date_range("2024-01-30", periods=40, freq="17h"))
+    hours = pd.Series(pd.to_timedelta(n, unit="h"))
+    towns = pd.Series(np.array(["Oslo", "Bergen"])[n % 2], dtype=object)
+    numbers = pd.Series(n, dtype=float)
+    return pd.DataFrame(
+        {
+            "number": numbers,
+            "number_rare": numbers.mask(rare),
+            "number_often": numbers.mask(often),
+            "tail": np.exp(numbers.mask(rare)),
+            "common": (numbers * (n % 3 > 0)).mask(often),
+            "flag": pd.Series(n % 2 == 0, dtype=object).mask(rare),
+            "constant": numbers.mask(n != 3, 1.0).mask(rare),
+            "date": days,
+            "date_rare": days.mask(rare),
+            "date_often": days.mask(often),
+            "day": pd.Series([pd.Timestamp("2024-01-30")] * 40).mask(often),
+            "duration": hours,
+            "duration_often": hours.mask(often),
+            "town": towns,
+            "town_rare": towns.mask(rare),
+            "town_often": towns.mask(often),
+            "name": pd.Series([f"row {i}" for i in n], dtype=object).mask(rare),
+            "empty": pd.Series([None] * 40, dtype=object),
+        }
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Most values")
+@pytest.mark.parametrize("gap_indicators", ["frequent", "all"])
+def test_the_code_of_gaps_is_that_of_a_row_of_gaps(gap_indicators):
+    X = columns_of_every_kind()
+    encoder = TabularEncoder(gap_indicators=gap_indicators).fit(X)
+    gaps = encoder.encode_gaps()
+    row = pd.DataFrame({name: [None] for name in X}, dtype=object)
+    np.testing.assert_array_equal(gaps, encoder.transform(row)[0], strict=True)
+    for name in X:
+        alone = TabularEncoder(gap_indicators=gap_indicators).fit(X[[name]])
+        code = alone.encode_gaps()
+        np.testing.assert_array_equal(code, alone.transform(row[[name]])[0], strict=True)
+        # Where a cell is missing, its encoded columns are those of the code.
+        is_missing, of_column = X[name].isna(), encoder.column_map_ == list(X).index(name)
+        np.testing.assert_array_equal(gaps[of_column], code)
+        encoded = encoder.transform(X)[is_missing][:, of_column]
+        np.testing.assert_array_equal(encoded, np.tile(code, (len(encoded), 1)))
+    with pytest.raises(NotFittedError):
+        TabularEncoder().encode_gaps()
+    as_frames = TabularEncoder(gap_indicators=gap_indicators).set_output(transform="pandas").fit(X)
+    np.testing.assert_array_equal(as_frames.encode_gaps(), gaps, strict=True)
+
+
+def test_all_columns_of_numbers_dates_and_durations_may_have_an_indicator():
+    X = columns_of_every_kind()[["number", "number_often", "day", "duration", "town", "empty"]]
+    names = ["number", "number_often", "duration"]
+    levels = ["town_Bergen", "town_Oslo"]
+    frequent = TabularEncoder().fit(X)
+    assert frequent.get_feature_names_out().tolist() == [
+        *names, "number_often_missing", "day_missing", *levels
+    ]  # fmt: skip
+    encoder = TabularEncoder(gap_indicators="all").fit(X)
+    assert encoder.has_gaps_.tolist() == [True] * 4
+    assert encoder.get_feature_names_out().tolist() == [
+        *names, "number_missing", "number_often_missing", "day_missing", "duration_missing", *levels
+    ]  # fmt: skip
+    assert encoder.column_map_.tolist() == [0, 1, 3, 0, 1, 2, 3, 4, 4]
+    assert encoder.report()["encoded_as"].tolist() == [
+        *("number, missing", "number, missing", "missing", "duration, missing"),
+        *("2 levels", "nothing"),
+    ]
+    encoded = encoder.transform(X)
+    np.testing.assert_array_equal(encoded[:, :3], frequent.transform(X)[:, :3])
+    np.testing.assert_array_equal(encoded[:, 3:7], X.isna().to_numpy()[:, :4])
+
+
 @pytest.mark.parametrize("later", ["web", 7, datetime.date(2020, 1, 1), [1]], ids=repr)
 def test_a_column_without_values_in_training_says_nothing_later(later):
     x = np.arange(10.0)
@@ -514,8 +728,10 @@ def test_a_cell_of_any_size_is_clipped(cell):
     X[2, 0] = 1.7e308
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         encoded = TabularEncoder().fit_transform(X)
-    assert encoded[0, 1] == np.sign(cell) * 3
-    assert (encoded[1, 0], encoded[2, 0]) == (-3, 3)
+    # Scaled numbers end at 1e150. Their tail is long, so that arsinh z = log 2z is bounded by 9.
+    largest = np.float32(bounded(np.log(2e150), 9))
+    assert encoded[0, 1] == np.sign(cell) * largest
+    assert (encoded[1, 0], encoded[2, 0]) == (-largest, largest)
     assert np.abs(encoded[3:]).max() < 3
 
 
@@ -580,6 +796,10 @@ def test_a_refit_on_an_array_forgets_the_names():
         ({"clip": np.nan}, "Got clip=nan, but expected a finite number > 0"),
         ({"clip": np.inf}, "Got clip=inf, but expected a finite number > 0"),
         ({"clip": "a"}, "Got clip='a', but expected a finite number > 0"),
+        ({"gap_indicators": "some"}, r"Got gap_indicators='some', but expected one of \['freq"),
+        ({"gap_indicators": None}, "Got gap_indicators=None, but expected one of"),
+        ({"gap_indicators": ["all", "all"]}, r"Got gap_indicators=\['all', 'all'\], but expected"),
+        ({"gap_indicators": np.array(["all"] * 2)}, r"Got gap_indicators=array\(.*, but expected"),
         ({"categorical_features": "ab"}, "Got categorical_features='ab', but expected 'from_dt"),
         ({"categorical_features": 5}, "Got categorical_features=5, but expected 'from_dtype'"),
         ({"categorical_features": ["c"]}, r"Got categorical_features=\['c'\], but expected"),

@@ -28,7 +28,7 @@ from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import Lengthscale, tuned_lengthscale
 from sklearn_fordes.persistence import pack, unpack
-from sklearn_fordes.preprocessing import TabularEncoder
+from sklearn_fordes.preprocessing import TabularEncoder, encoder_from, encoder_state
 
 DATA = Path(__file__).parent / "data"
 SETTINGS = {
@@ -222,8 +222,13 @@ class Contract(EstimatorContract):
                 {"repulsion": "weight"},
                 r"repulsion=<function.*set_params\(repulsion",
             ),
+            (
+                {"augmentation": lambda X, rng: X},
+                {"augmentation": None},
+                r"augmentation=<function.*set_params\(augmentation",
+            ),
         ],
-        ids=["callback", "lengthscale", "optimizer", "repulsion"],
+        ids=["callback", "lengthscale", "optimizer", "repulsion", "augmentation"],
     )
     def test_code_is_refused_and_need_not_be_saved(self, data, path, settings, remedy, message):
         model = self.kind(**SIZES, random_state=0, **settings).fit(*data)
@@ -480,9 +485,33 @@ def test_files_of_format_1_load():
     assert classifier.get_params()["hidden_layer_sizes"] == (3,)
     assert classifier.encoder_.kinds_.tolist() == ["number", "number", "number", "category", "date"]
     np.testing.assert_allclose(classifier.predict_proba(X), OLD_PROBABILITIES, atol=1e-5)
+    # What these files do not name did not act: neither versions of rows nor logarithms.
+    assert classifier.augmentation is None
+    assert classifier._then_.augmentation is None
+    assert classifier.encoder_.gap_indicators == "frequent"
+    assert classifier.encoder_.is_long_tailed_.tolist() == [False] * len(classifier.encoder_.low_)
     assert classifier.partial_fit(X, ["up", "down"] * 3).n_iter_ == 3
     regressor = FoRDERegressor.load(DATA / "regressor_1.safetensors", device="cpu")
     found = regressor.predict_quantiles(X.to_numpy()[:, :1].astype(float), [0.1, 0.9])
     np.testing.assert_allclose(found, OLD_QUANTILES, atol=1e-3)
     assert regressor.repulsion == Repulsion("function", fraction=0.5)
     assert np.isnan(regressor.lr)
+
+
+def test_a_file_of_format_1_that_is_saved_again_predicts_the_same(path):
+    classifier = FoRDEClassifier.load(DATA / "classifier_1.safetensors")
+    classifier.save(path, include_training_state=True)
+    assert_same(load(path), classifier, old_rows())
+
+
+def test_an_encoder_of_an_older_version_is_completed_and_an_incomplete_one_refused():
+    X = as_pandas(with_dates(plain_columns()))
+    for encoder in (TabularEncoder(clip=2.0), TabularEncoder().fit(X)):
+        state = encoder_state(encoder)
+        newer = state.keys() & {"gap_indicators", "is_long_tailed_"}
+        older = encoder_from({name: state[name] for name in state.keys() - newer})
+        assert older.get_params() == encoder.get_params()
+        assert vars(older).keys() == vars(encoder).keys()
+    for missing in newer:
+        with pytest.raises(ValueError, match="an encoder with the attributes"):
+            encoder_from({name: state[name] for name in state.keys() - {missing}})

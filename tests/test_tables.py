@@ -115,7 +115,8 @@ def test_an_encoder_of_the_user(target):
 
 def test_a_module_of_the_user_gets_encoded_frames(target):
     X = as_polars(plain_columns())
-    model = make_model(module=MLP, encoder=TabularEncoder()).fit(X, target)
+    own = TabularEncoder(gap_indicators="all")  # as the default one of a classifier
+    model = make_model(module=MLP, encoder=own).fit(X, target)
     plain = make_model(module__dropout=0.0).fit(X, target)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
     with pytest.raises(ValueError, match="with an encoder or a module of your own"):
@@ -204,7 +205,7 @@ class OwnTabularEncoder(TabularEncoder):
 
 def test_an_encoder_that_takes_no_whole_table_is_fitted_on_the_training_rows(target):
     X = as_pandas(plain_columns())
-    own = make_model(encoder=OwnTabularEncoder()).fit(X, target)
+    own = make_model(encoder=OwnTabularEncoder(gap_indicators="all")).fit(X, target)
     expected = make_model().fit(X, target)
     np.testing.assert_array_equal(own.predict_proba(X), expected.predict_proba(X))
 

@@ -35,6 +35,9 @@ LEARNT_VALUES = (
 _FITTED = ("encoder", "likelihood", "input_shape", "rows_per_chunk")
 # What these say is in the weights. Other parameters of a fit only acted in it.
 _OF_THE_NETWORK = ("module", "hidden_layer_sizes", "noise")
+# Parameters that files of older versions lack, with the values by which these were fitted. Their
+# defaults are others.
+_OF_OLDER_FILES = {"augmentation": None}
 # Numbers of an input. A file of a few bytes could ask for more than fit into the memory.
 _LARGEST_ROW = 1 << 24
 
@@ -220,7 +223,7 @@ def _with_parameters(kind: Any, parameters: dict[str, Any], module: Any) -> Any:
     saved = parameters["module"]
     if not isinstance(saved, persistence.UsersModule | None):
         raise ValueError(f"its module is {saved!r}")
-    return kind(**{**parameters, "module": None if saved is None else module})
+    return kind(**{**_OF_OLDER_FILES, **parameters, "module": None if saved is None else module})
 
 
 def _check(are_right: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ _WHAT_TO_DO = {
     "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
     "optimizer": "Call set_params(optimizer=None) before save: it only acts in fit.",
     "repulsion": "Call set_params(repulsion=…) with a name before save: it only acts in fit.",
+    "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
     "lengthscale": "Call set_params(lengthscale=…) with a name or an array before save: it only "
     "acts in fit.",
     "encoder": "Put it before the estimator, in a pipeline, and save it apart, or use a "

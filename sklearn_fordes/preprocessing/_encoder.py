@@ -37,10 +37,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     categories. Later rows are read by it, in whatever container they come.
 
     Numbers are clipped to their training range, centred by the median, divided by the
-    interquartile range and smoothly bounded. Dates become several numbers. Each frequent level of
-    a category becomes an indicator column. Missing and unknown values get a neutral code: the
-    median, or the mean of the level columns. Clipping makes a network as cautious as a tree about
-    numbers outside the training range.
+    interquartile range and smoothly bounded. If one value is common it is the centre, and then, or
+    if the tails are long, a logarithm keeps the values of the tails apart. Dates become several
+    numbers. Each frequent level of a category becomes an indicator column. Missing and unknown
+    values get a neutral code: the centre, or the mean of the level columns. Clipping makes a
+    network as cautious as a tree about numbers outside the training range.
 
     Parameters
     ----------
@@ -49,13 +50,15 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         default, columns of categories and enumerations, and those whose values are neither all
         numbers nor all dates nor all durations. Booleans are numbers.
     min_frequency : int, default=5
-        Levels in fewer training rows share one column. By default columns that are missing in
-        fewer training rows get no indicator: a weight learnt from a few rows does not transfer.
+        Levels in fewer training rows share one column, and a number in fewer is not common. By
+        default columns that are missing in fewer training rows get no indicator: a weight learnt
+        from a few rows does not transfer.
     max_levels : int, default=64
         Maximum number of levels of a column, the most frequent; the others share one column.
     clip : float, default=3.0
         Scaled numbers z become ``z / sqrt(1 + (z / clip)²)``, which lies between −clip and clip.
-        Those with long tails become arsinh(z) before, and lie between −3 clip and 3 clip.
+        Those with a common value or long tails become arsinh(z) before, and lie between −3 clip
+        and 3 clip.
     gap_indicators : {"frequent", "all"}, default="frequent"
         Which columns of numbers, dates and durations get an indicator of missing values: those
         that are missing in `min_frequency` training rows or more, or all. All suit a network that
@@ -73,11 +76,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
     center_, scale_ : ndarray of shape (n_numbers,)
-        Medians of the numbers, or a value in more than 30 % of the rows, and the factors that
-        multiply the centred numbers.
+        Medians of the numbers, or their common values, and the factors that multiply the centred
+        numbers.
     is_long_tailed_ : ndarray of bool of shape (n_numbers,)
         Numbers of which one value is common, or some are further from the centre than ten times
-        the spread: their logarithm is taken, by arsinh, beyond about one spread.
+        the spread: arsinh takes their logarithm beyond about one spread.
     has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
         Columns of numbers, dates and durations with an indicator of missing values.
     parts_ : list of n_numeric_columns lists of str
@@ -107,6 +110,18 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     Scaling and bound are those of RealMLP (Holzmüller, Grinsztajn, Steinwart: Better by default,
     NeurIPS 2024): half the range replaces an interquartile range of zero. A constant column is
     encoded as zero, whatever its values are later.
+
+    A bound of 3 makes values of a long tail equal, nearly, that differ by factors: of incomes, say,
+    or amounts. The inverse hyperbolic sine (Burbidge, Magee, Robb: Alternative transformations to
+    handle extreme values of the dependent variable, JASA 83, 1988) is linear around the centre and
+    sign(z) · log(2 |z|) far from it, for zeros and negative numbers too. It is taken of columns
+    with a value further from the centre than ten times their spread.
+
+    A value is common that makes up more than 30 % of those that are not missing, in `min_frequency`
+    training rows and two at least, among more than two values; of several the most frequent, then
+    the smallest. Zeros of amounts are, mostly. The spread is that of the other values then: between
+    their quartiles, or from the common value to their median if that is more. Otherwise these zeros
+    would make up the spread, and most amounts be outliers.
 
     Text is read as numbers or truth values, with a warning, or as dates such as "2024-01-31", if
     all of it can be. Then "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits
@@ -201,7 +216,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             varying_parts(values) if kind == DATE else [""]
             for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
         ]
-        learnt = statistics(with_parts(raw, parts))
+        learnt = statistics(with_parts(raw, parts), self.min_frequency)
         at_least = 0 if self.gap_indicators == "all" else self.min_frequency
         has_gaps = np.isnan(raw).sum(axis=0) >= at_least
         levels = [
@@ -359,10 +374,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
         if not (isinstance(self.clip, Real) and 0 < self.clip < np.inf):
             raise ValueError(f"Got clip={self.clip!r}, but expected a finite number > 0.")
-        if self.gap_indicators not in _GAP_INDICATORS:
+        given = self.gap_indicators
+        if not (isinstance(given, str) and given in _GAP_INDICATORS):
             raise ValueError(
-                f"Got gap_indicators={self.gap_indicators!r}, but expected one of "
-                f"{list(_GAP_INDICATORS)}."
+                f"Got gap_indicators={given!r}, but expected one of {list(_GAP_INDICATORS)}."
             )
 
     def _checked(self, X: Any) -> Any:
@@ -429,7 +444,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             z = (clipped / 2 - self.center_ / 2) * self.scale_ * 2
         z = z.clip(-_LARGEST, _LARGEST)
-        z[:, self.is_long_tailed_] = np.arcsinh(z[:, self.is_long_tailed_])
+        np.arcsinh(z, out=z, where=self.is_long_tailed_)
         bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
         blocks = [z / np.hypot(1, z / bound), np.isnan(raw)[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):

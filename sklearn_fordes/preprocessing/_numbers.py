@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# A value in a larger share of the rows is the centre of its column, and its own spread is not
-# counted.
+# A value that is a larger share of a column's values is its centre, and the others have the spread.
 _COMMON_SHARE = 0.3
 # A column whose values lie further from its centre, in units of its spread, has a long tail.
 _LONGEST_TAIL = 10.0
@@ -27,59 +26,99 @@ class Statistics(NamedTuple):
     n_values: NDArray[np.int64]
 
 
-def statistics(numbers: NDArray[np.float64]) -> Statistics:
+def statistics(numbers: NDArray[np.float64], min_frequency: int) -> Statistics:
     """Return minimum, maximum, centre, scale, whether there are long tails, and how many values.
 
-    The centre is the median, and the scale the inverse of the spread between the quartiles. If one
-    value is common (a zero, mostly), it is the centre, and the other values alone have a spread:
-    that of their quartiles, or the distance of their median from the centre if that is more.
-    Quantiles are those of `numpy.quantile`, of the values that are not missing.
+    The centre is the median, and the scale the inverse of the spread between the quartiles, or of
+    half the range if that is zero. If one value is common (a zero, mostly), it is the centre, and
+    the other values alone have a spread: that of their quartiles, or the distance of their median
+    from the centre if that is more. Quantiles are those of `numpy.quantile`, of the values that
+    are not missing.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n_samples, n_numbers)
+        NaN where missing.
+    min_frequency : int
+        A value in fewer rows is not common.
+
+    Returns
+    -------
+    Statistics
+        They do not depend on the order of the rows.
     """
-    # In units of the largest value, no difference of two values overflows.
-    unit = np.nanmax(np.abs(numbers), axis=0, initial=0.0)
-    unit[unit == 0] = 1.0
-    ordered = np.sort(numbers / unit, axis=0)  # NaN comes last.
-    last = np.count_nonzero(~np.isnan(ordered), axis=0) - 1
-    ordered[:, last < 0] = last[last < 0] = 0  # Without any value a column is a constant.
+    # In units of the largest value, no difference of two values overflows. The units are powers of
+    # two, which round nothing: a common value is its centre exactly.
+    largest = np.fmax.reduce(np.abs(numbers), axis=0, initial=0.0)
+    unit = np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
+    # A column becomes a row, whose values lie side by side in memory. NaN comes last.
+    ordered = np.divide(numbers.T, unit[:, None], order="C")
+    ordered.sort(axis=1)
+    size = np.count_nonzero(~np.isnan(ordered), axis=1)
+    ordered[size == 0] = 0.0  # Without any value a column is a constant.
+    size = np.maximum(size, 1)
+    n_values = 1 + np.count_nonzero(ordered[:, 1:] > ordered[:, :-1], axis=1)
+    # One row in three is a large share and says nothing: as a level, a value needs some rows.
+    least = np.maximum(np.floor(_COMMON_SHARE * size).astype(int) + 1, max(min_frequency, 2))
+    value, start, count = _most_common(ordered, size, least)
+    # With two values, one of them is always common.
+    is_common = (count >= least) & (n_values > 2)
+    count = np.where(is_common, count, 0)
+    columns = np.arange(len(ordered))
+
+    def at(index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return one value of each column, counted without the common ones."""
+        found: NDArray[np.float64] = ordered[columns, np.where(index < start, index, index + count)]
+        return found
 
     def quantile(level: float) -> NDArray[np.float64]:
+        last = size - count - 1
         position = level * last
         below = position.astype(int)
         part = position - below
-        columns = np.arange(len(last))
-        a, b = ordered[below, columns], ordered[np.minimum(below + 1, last), columns]
+        a, b = at(below), at(np.minimum(below + 1, last))
         between: NDArray[np.float64] = np.where(
             part < 0.5, a + (b - a) * part, b - (b - a) * (1 - part)
         )
         return between
 
-    low, first, center, third, high = map(quantile, (0.0, 0.25, 0.5, 0.75, 1.0))
-    spread = np.where(third > first, third - first, (high - low) / 2)
-    n_values = 1 + np.count_nonzero(np.diff(ordered, axis=0) > 0, axis=0)
-    is_long_tailed = np.maximum(high - center, center - low) > _LONGEST_TAIL * spread
-    for column in np.flatnonzero(n_values > 2):
-        common = _common_value(ordered[: last[column] + 1, column])
-        if common is not None:
-            center[column], spread[column] = common
-            is_long_tailed[column] = True
+    low, high = ordered[:, 0], ordered[columns, size - 1]
+    first, middle, third = map(quantile, (0.25, 0.5, 0.75))
+    center = np.where(is_common, value, middle)
+    without_quartiles = np.where(is_common, 0.0, (high - low) / 2)
+    spread = np.where(third > first, third - first, without_quartiles)
+    spread = np.maximum(spread, np.abs(middle - center))
+    farthest = np.maximum(high - center, center - low)
     half_spread = unit * (spread / 2)
     # A column that hardly varies is constant: it carries no information.
     scale = np.zeros_like(unit)
     np.divide(0.5, half_spread, out=scale, where=half_spread > np.finfo(np.float64).tiny / 2)
-    return Statistics(unit * low, unit * high, unit * center, scale, is_long_tailed, n_values)
+    return Statistics(
+        low=unit * low,
+        high=unit * high,
+        center=unit * center,
+        scale=scale,
+        is_long_tailed=is_common | (farthest > _LONGEST_TAIL * spread),
+        n_values=n_values,
+    )
 
 
-def _common_value(values: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Return the common one of sorted values, if there is one, and the spread of the others."""
-    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > 0)
-    counts = np.diff(starts, append=len(values))
-    most = counts.argmax()
-    if counts[most] <= _COMMON_SHARE * len(values):
-        return None
-    value = float(values[starts[most]])
-    others = np.delete(values, slice(starts[most], starts[most] + counts[most]))
-    first, middle, third = np.quantile(others, [0.25, 0.5, 0.75])
-    return value, float(max(third - first, abs(middle - value)))
+def _most_common(
+    ordered: NDArray[np.float64], size: NDArray[np.int64], least: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return a value of each sorted row, the place of the first one like it, and their number.
+
+    It is the most common value if that occurs `least` times, the smallest of those equally common.
+    """
+    rows = np.arange(len(ordered))
+    value, count = np.zeros(len(ordered)), np.zeros_like(size)
+    # So many equal values in a row of sorted ones are at one of these places at least.
+    for multiple in range(1, int(1 / _COMMON_SHARE) + 1):
+        candidate = ordered[rows, np.minimum(multiple * least, size) - 1]
+        n_equal = np.count_nonzero(ordered == candidate[:, None], axis=1)
+        value = np.where(n_equal > count, candidate, value)
+        count = np.maximum(n_equal, count)
+    return value, np.count_nonzero(ordered < value[:, None], axis=1), count
 
 
 def with_parts(raw: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:

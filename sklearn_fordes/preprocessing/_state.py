@@ -31,7 +31,7 @@ _LEARNT = {
     "n_features_in_",
 }
 # Parameters that encoders of older versions do not have, with what they did.
-_NEWER = {"gap_indicators": "frequent"}
+_NEWER_PARAMETERS = {"gap_indicators": "frequent"}
 _OTHERS = {"feature_names_in_", "_sklearn_output_config"}
 
 
@@ -69,10 +69,8 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
     ValueError
         If names, types or shapes do not fit together.
     """
+    state = _completed(state)
     learnt = state.keys() & (_LEARNT | {"feature_names_in_"})
-    state = {**_NEWER, **state}
-    if "scale_" in state:
-        state.setdefault("is_long_tailed_", np.zeros(np.shape(state["scale_"]), dtype=bool))
     if state.keys() - _LEARNT - _OTHERS != _PARAMETERS or (learnt and not learnt >= _LEARNT):
         raise ValueError(f"an encoder with the attributes {sorted(state)}")
     encoder = TabularEncoder(**{name: state[name] for name in _PARAMETERS})
@@ -86,6 +84,16 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
     if faults:
         raise ValueError(f"an encoder whose {faults} do not fit the others")
     return encoder
+
+
+def _completed(state: dict[str, Any]) -> dict[str, Any]:
+    """Add what encoders of older versions did without a name for it, if it is one of these."""
+    if state.keys() & {*_NEWER_PARAMETERS, "is_long_tailed_"}:
+        return state
+    state = {**state, **_NEWER_PARAMETERS}
+    if "scale_" in state:
+        state["is_long_tailed_"] = np.zeros(np.shape(state["scale_"]), dtype=bool)
+    return state
 
 
 def _checks(encoder: TabularEncoder) -> dict[str, bool]:
