@@ -242,9 +242,8 @@ class ParticleNet(NeuralNet):
         self._set_training(True)
         inputs, y = batch
         X, weight = inputs["X"], inputs.get("sample_weight")
-        if folds := inputs.get("folds"):
-            of_members = folds.training_weight(self.module_.n_members)
-            weight = of_members if weight is None else of_members * weight
+        if weight is not None:
+            weight = weight.T if weight.ndim == 2 else weight  # Members come first there.
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
@@ -352,24 +351,23 @@ class ParticleNet(NeuralNet):
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.
 
+        Where some of the members validate a row, the loss is an estimate (see `loss_of_more`). A
+        single member's own loss says nothing of a mixture, and is returned as it is.
+
         Raises
         ------
         ValueError
             If it is not finite.
         """
-        weight, folds = X.get("sample_weight"), X.get("folds")
-        if folds is not None:
-            y_pred = folds.of_validators(y_pred.transpose(0, 1)).transpose(0, 1)
+        weight, validators = X.get("sample_weight"), X.get("validators")
+        if validators is not None:
+            y_pred = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
         loss: Tensor = self.criterion_(y_pred, y_true, weight)
         n_validators, n_members = y_pred.shape[1], self.module_.n_members
         if 1 < n_validators < n_members:
-            # A mixture of M has a loss of about a + b / M: that of few turns upwards too early.
-            alone = self.criterion_(
-                y_pred.flatten(0, 1).unsqueeze(1), y_true.repeat_interleave(n_validators),
-                None if weight is None else weight.repeat_interleave(n_validators),
-            )
-            gain = (alone - loss) / (1 - 1 / n_validators)
-            loss = loss - gain * (1 / n_validators - 1 / n_members)
+            members = y_pred.unbind(1)
+            alone = [self.criterion_(z.unsqueeze(1), y_true, weight) for z in members]
+            loss = loss_of_more(torch.stack(alone).mean(), loss, n_validators, n_members)
         self.expect_finite(loss.isfinite(), "validation loss")
         return loss
 
@@ -405,6 +403,33 @@ def _is_raised_by_statement(error: BaseException) -> bool:
         return False
     code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
     return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])
+
+
+def loss_of_more(alone: Tensor, mixed: Tensor, n_mixed: int, n_members: int) -> Tensor:
+    """Estimate the loss of a mixture of many members from that of a few of them.
+
+    To second order in the members' differences, the expected loss of a mixture of h members is
+    ``a + b / h``. Two values of h give a and b. Without it early stopping would judge a mixture of
+    few, whose loss rises while that of all still falls: members that grow more certain in different
+    ways hurt it more.
+
+    Parameters
+    ----------
+    alone : Tensor
+        Mean loss of a single member.
+    mixed : Tensor
+        Mean loss of mixtures of `n_mixed` members.
+    n_mixed : int
+        At least 2.
+    n_members : int
+        Number of members of the mixture whose loss is estimated.
+
+    Returns
+    -------
+    Tensor
+    """
+    b = (alone - mixed) / (1 - 1 / n_mixed)
+    return mixed - b * (1 / n_mixed - 1 / n_members)
 
 
 def unit_of_strength(
