@@ -411,7 +411,8 @@ def loss_of_more(alone: Tensor, mixed: Tensor, n_mixed: int, n_members: int) -> 
     To second order in the members' differences, the expected loss of a mixture of h members is
     ``a + b / h``. Two values of h give a and b. Without it early stopping would judge a mixture of
     few, whose loss rises while that of all still falls: members that grow more certain in different
-    ways hurt it more.
+    ways hurt it more. The estimate is too low where members differ by much, so that a single one's
+    loss is large, and then it may be negative for a loss that is not.
 
     Parameters
     ----------
