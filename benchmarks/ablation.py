@@ -1,7 +1,7 @@
 """What each ingredient of the default classifier is worth, on and off: the development sets.
 
-Run ``python -m benchmarks.ablation``; it goes on where it stopped. Ratios are to the default, so that
-those above one say what an ingredient gains. No result is reported on these sets.
+Run ``python -m benchmarks.ablation``; it goes on where it stopped. Ratios are to the default, so
+that those above one say what an ingredient gains. No result is reported on these sets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return geometric means over sets of NLL ratios to the default, with standard errors in log."""
+    """Return geometric means over sets of ratios to the default; standard errors of logs."""
     ratio = log_ratios(scores["nll"], DEFAULT).drop(columns=DEFAULT)
     return pd.DataFrame(
         {

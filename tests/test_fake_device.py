@@ -131,7 +131,8 @@ READS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu
 
 @pytest.mark.parametrize("noise", [None, "heteroscedastic", "quantile"])
 @pytest.mark.parametrize("repulsion", ["input_gradient", "function", "none"])
-def test_default_steps_read_nothing(binary, monkeypatch, noise, repulsion):
+@pytest.mark.parametrize("n_members", [3, 5])  # Five leave folds out.
+def test_default_steps_read_nothing(binary, monkeypatch, noise, repulsion, n_members):
     """Their figures are read once an epoch."""
     settings = {"repulsion": repulsion, "max_epochs": 2, "hidden_layer_sizes": (8,)}
     # AdamW's kernels for a CPU read the number of steps, which they keep there.
@@ -150,6 +151,6 @@ def test_default_steps_read_nothing(binary, monkeypatch, noise, repulsion):
             return train_step(net, batch, **fit_params)
 
     monkeypatch.setattr(ParticleNet, "train_step", watched)
-    model = kind(3, random_state=0, **settings).fit(*binary)
+    model = kind(n_members, random_state=0, **settings).fit(*binary)
     assert n_steps == list(range(model.net_.n_steps))
     assert len(n_steps) >= 10

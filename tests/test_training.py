@@ -86,8 +86,8 @@ def test_small_tables_hold_out_a_larger_share(kind, n_rows, n_valid):
     X = np.random.default_rng(0).normal(size=(n_rows, 2))
     model = kind(2, max_epochs=1, hidden_layer_sizes=(), batch_size=2000, callbacks=[Recorder()])
     model.fit(X, np.arange(n_rows) % 2)
-    ((inputs, _),) = callback(model, "Recorder").batches_
-    assert len(inputs["X"]) == n_rows - n_valid
+    ((_, y),) = callback(model, "Recorder").batches_
+    assert len(y) == n_rows - n_valid
     assert ("valid_loss" in model.history_[0]) == (n_valid > 0)
 
 

@@ -7,6 +7,7 @@ from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from copy import copy
 from functools import partial
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
+from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._importances import Importances, member_importances
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
@@ -131,8 +133,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, X_repulsion: Any
     ) -> bool:
         """Fit this copy, and return whether training came to its end."""
-        rows, valid = self._rows(X, y, sample_weight).of_mean_weight_one(), None
-        fold = None
+        rows = self._rows(X, y, sample_weight).of_mean_weight_one()
+        valid: TrainingData | Folds | None = None
         whole = rows.X
         split, *seeds = _seeds(self.random_state)
         if (X_val is None) != (y_val is None):
@@ -141,20 +143,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         if X_val is not None:
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
-        elif self.early_stopping and self._n_folds(len(rows.y)):
-            valid, fold = rows, rows.dealt(self._n_folds(len(rows.y)), split)
         elif self.early_stopping:
-            rows, valid = rows.hold_out(self._n_held_out(len(rows.y)), split)
+            rows, valid = self._validated(rows, split)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
-            rows,
-            valid,
-            X_repulsion,
-            whole,
-            fold,
-            max_epochs=self.max_epochs,
-            seeds=seeds,
-            tasks=tasks,
+            rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
         )
         if tasks is not None:
             tasks.end()
@@ -172,13 +165,29 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         self._validate_params()
         return self._encode(training_data(self, self._checked(X, y), y, sample_weight))
 
+    def _validated(
+        self, rows: TrainingData, seed: int
+    ) -> tuple[TrainingData, TrainingData | Folds | None]:
+        """Return the rows to train on, and what validates: held-out rows, folds, or nothing."""
+        splitter = self.validation_fraction
+        if not isinstance(splitter, str | Real):
+            folds = Folds.of_splitter(splitter, rows, int(self.n_members))
+            if len(folds.pairs) > 1:
+                return rows, folds
+            trained, held_out = folds.pairs[0]
+            return rows.take(trained), rows.take(held_out)
+        if n_folds := self._n_folds(len(rows.y)):
+            dealt = Folds.deal(rows.y, n_folds, seed)
+            if dealt is not None:
+                return rows, dealt
+        return rows.hold_out(self._n_held_out(len(rows.y)), seed)
+
     def _train(
         self,
         data: TrainingData,
-        valid: TrainingData | None = None,
+        valid: TrainingData | Folds | None = None,
         X_repulsion: Any = None,
         whole: Any = None,
-        fold: Any = None,
         *,
         max_epochs: int,
         seeds: Any,
@@ -216,7 +225,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
                 encoder, members, likelihood, shape, int(rows_per_chunk)
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
-            rows = self._dataset(fitted, inputs, data, valid, X_repulsion, fold)
+            rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
             around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
             net = self._new_net(
                 fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
@@ -234,8 +243,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
 
     def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
         """Compare the best validation loss with that of a constant prediction."""
+        weight = rows.sample_weight
+        if weight is not None and weight.ndim == 2:
+            weight = weight.mean(1)
         constant = self.fitted_.likelihood.constant_loss(
-            rows.y, rows.sample_weight, rows.valid.y, rows.valid.sample_weight
+            rows.y, weight, rows.valid.y, rows.valid.sample_weight
         )
         best = min(epoch["valid_loss"] for epoch in self.history_)
         if best >= constant:
@@ -267,32 +279,30 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         fitted: inference.FittedEnsemble,
         inputs: Any,
         data: TrainingData,
-        valid: TrainingData | None,
+        valid: TrainingData | Folds | None,
         X_repulsion: Any,
-        fold: Any = None,
     ) -> Any:
         """Return what a net trains on, with encoded inputs, and what it validates on."""
-        valid_rows = folds = None
-        if fold is not None:
-            folds = training.Folds.of(fold, fitted.device)
+        new = partial(training.DeviceDataset, dtype=inputs.dtype)
+        valid_rows, weight = None, data.sample_weight
         if X_repulsion is not None:
             with naming_argument("X_repulsion"):
                 X_repulsion = fitted.encode(self._checked(X_repulsion))
-        if folds is not None:
-            valid_rows = training.DeviceDataset(inputs, *data[1:], folds=folds, dtype=inputs.dtype)
+        if isinstance(valid, Folds):
+            n_members = fitted.members.n_members
+            index, validators = valid.validators(n_members)
+            valid_rows = new(inputs[index], data.y[index], weight[index], validators=validators)
+            weight = valid.training_weights(weight, n_members)
         elif valid is not None:
             with naming_argument("validation rows"):
-                valid_rows = training.DeviceDataset(
-                    fitted.encode(valid.X), *valid[1:], dtype=inputs.dtype
-                )
-        return training.DeviceDataset(
+                valid_rows = new(fitted.encode(valid.X), *valid[1:])
+        return new(
             inputs,
-            *data[1:],
+            data.y,
+            weight,
             X_repulsion,
             augmentation=self._new_augmentation(fitted, inputs),
-            folds=folds,
             valid=valid_rows,
-            dtype=inputs.dtype,
         )
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
@@ -506,6 +516,6 @@ def _of_member(importances: Any, index: int) -> Any:
 
 
 def _seeds(random_state: Any) -> Any:
-    """Return independent seeds: of the held-out rows, the members and the batches."""
+    """Return independent seeds: of the rows that validate, the members and the batches."""
     sequence = np.random.SeedSequence(check_random_state(random_state).randint(2**31))
     return sequence.generate_state(3).tolist()

@@ -99,10 +99,23 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
         weights of its best epoch. Tables too small to hold a row out, with one at least of each
         class for training, are trained for `max_epochs`.
-    validation_fraction : float or "auto", default="auto"
-        Share of the rows held out for early stopping, stratified by class where possible and
-        rounded down. "auto" is a tenth; of fewer than 640 rows it is 64 rows, or a fifth of them if
-        that is less. Not used when `fit` is given validation rows.
+    validation_fraction : float, "auto" or cross-validation splitter, default="auto"
+        The rows that validate, for early stopping. Not used when `fit` is given validation rows.
+
+        - A share of the rows is held out, stratified by class where possible and rounded down.
+        - "auto" deals 5 to 639 rows to folds, stratified by class, as many as the smallest divisor
+          of `n_members` from 4 on (5 for 10 members). Each member leaves one fold out, and the
+          ensemble trains on all rows. A row's validation loss is that of the members that leave it
+          out, extrapolated to the mixture of all members unless it is a single one. Larger tables,
+          and those of ensembles without such a divisor, hold a tenth out; of fewer than 640 rows
+          64, or a fifth if that is less.
+        - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, whose number of
+          splits K divides `n_members`. Member i trains and validates on the parts of split i mod K;
+          a single split is held out. Splitters that need groups can't be used.
+
+        With folds or several splits the encoder is fitted to all rows, and the repulsion compares
+        members at rows that they leave out as well. Callbacks that score validation rows score the
+        whole ensemble, some of whose members trained on them; ``valid_loss`` does not.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
@@ -121,9 +134,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
-        Determines the initial weights, the held-out rows, the batches and dropout. The initial
-        weights of a member depend on its index and not on `n_members`. The global generators of
-        torch and numpy are left as they were (None draws one seed from numpy's).
+        Determines the initial weights, the held-out rows or folds, the batches and dropout. The
+        initial weights of a member depend on its index and not on `n_members`. The global
+        generators of torch and numpy are left as they were (None draws one seed from numpy's).
     verbose : int, default=0
         Whether to show the progress of epochs, and of predictions that take more than five seconds,
         on standard error: a bar in a terminal, lines in a log. The last line says how many epochs
@@ -220,7 +233,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,
-        validation_fraction: Literal["auto"] | float = "auto",
+        validation_fraction: Literal["auto"] | float | Any = "auto",
         n_iter_no_change: int = 16,
         augmentation: Any = "auto",
         class_weight: Literal["balanced"] | dict[Any, float] | None = None,

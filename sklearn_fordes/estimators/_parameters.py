@@ -47,7 +47,8 @@ _NAMES_ELSEWHERE = {
 # Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
 # them and raises it on others (docs/tables.md has figures).
 MOST_EMBEDDED = 128
-# Of smaller tables each member leaves out another fold.
+# Of smaller tables, if they have so many rows, members leave folds out in turn.
+_FEWEST_TO_DEAL = 5
 _FEWEST_TO_HOLD_OUT = 640
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
@@ -312,8 +313,12 @@ class Parameters(BaseEstimator):
         return 128 if n_rows >= 1280 else 64 if n_rows >= 640 else 32
 
     def _n_folds(self, n_rows: int) -> int:
-        """Return into how many folds a small table is dealt; 0 for others, which hold rows out."""
-        if not isinstance(self.validation_fraction, str) or not 5 <= n_rows < _FEWEST_TO_HOLD_OUT:
+        """Return into how many folds a small table is dealt; 0 for others, which hold rows out.
+
+        Of fewer than four folds, members would leave out more rows than a fifth held out costs.
+        """
+        is_small = _FEWEST_TO_DEAL <= n_rows < _FEWEST_TO_HOLD_OUT
+        if not (is_small and isinstance(self.validation_fraction, str)):
             return 0
         n_members = int(self.n_members)
         return next((n for n in range(4, n_members + 1) if n_members % n == 0), 0)

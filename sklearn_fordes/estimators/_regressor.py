@@ -69,9 +69,11 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Whether to stop when the mixture's loss on validation rows (negative log density, or pinball
         loss) no longer falls, and keep the weights of the best epoch. Tables too small to hold
         a row out are trained for `max_epochs`.
-    validation_fraction : float or "auto", default="auto"
-        Share of the rows held out for early stopping, as in `FoRDEClassifier`. Not used when `fit`
-        is given validation rows.
+    validation_fraction : float, "auto" or cross-validation splitter, default="auto"
+        The rows that validate, for early stopping, as in `FoRDEClassifier`, but without
+        stratification: a share of the rows is held out, folds of a small table are left out by
+        different members ("auto"), or a splitter says which members leave which rows out. Not used
+        when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default=None
@@ -82,7 +84,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
-        Determines the initial weights, the held-out rows, the batches and dropout, as in
+        Determines the initial weights, the held-out rows or folds, the batches and dropout, as in
         `FoRDEClassifier`.
     verbose : int, default=0
         Whether to show the progress of epochs, and of predictions that take more than five seconds,
@@ -170,7 +172,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,
-        validation_fraction: Literal["auto"] | float = "auto",
+        validation_fraction: Literal["auto"] | float | Any = "auto",
         n_iter_no_change: int = 16,
         augmentation: Any = None,
         device: Any = "auto",

@@ -69,7 +69,11 @@ PARAMETER_CONSTRAINTS = {
     "weight_decay": _NOT_NEGATIVE,
     "ema_decay": [Interval(Real, 0, 1, closed="left")],
     "early_stopping": ["boolean"],
-    "validation_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
+    "validation_fraction": [
+        StrOptions({"auto"}),
+        Interval(Real, 0, 1, closed="neither"),
+        HasMethods(["split", "get_n_splits"]),
+    ],
     "n_iter_no_change": _COUNT,
     "class_weight": [StrOptions({"balanced"}), dict, None],
     "callbacks": [list, tuple, None],
@@ -110,18 +114,6 @@ class TrainingData(NamedTuple):
         """Scale the weights, so that they change what rows count and not the step size."""
         weight = self.sample_weight / self.sample_weight.max()  # Their sum can't overflow.
         return self._replace(sample_weight=weight / weight.mean())
-
-    def dealt(self, n_folds: int, seed: int) -> NDArray[np.int64]:
-        """Deal the rows to folds of equal size, stratified by class.
-
-        scikit-learn's `StratifiedKFold` refuses tables whose classes are all smaller than that.
-        """
-        order = np.random.default_rng(seed).permutation(len(self.y))
-        if self.y.dtype.kind == "i":
-            order = order[np.argsort(self.y[order], kind="stable")]
-        fold = np.empty(len(order), dtype=np.int64)
-        fold[order] = np.arange(len(order)) % n_folds
-        return fold
 
     def hold_out(self, n_rows: int, seed: int) -> tuple[TrainingData, TrainingData | None]:
         """Split rows off for validation, none if they are too few.

@@ -30,7 +30,6 @@ _NUMBERS = re.compile(r"[<>|][biuf][1248]")
 _BFLOAT16 = to_arrays(torch.zeros(0, dtype=torch.bfloat16)).dtype
 _WHAT_TO_DO = {
     "callbacks": "Call set_params(callbacks=None) before save: they only act in fit.",
-    "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
     "optimizer": "Call set_params(optimizer=None) before save: it only acts in fit.",
     "repulsion": "Call set_params(repulsion=…) with a name before save: it only acts in fit.",
     "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",

@@ -99,7 +99,8 @@ class CellCorruption(BaseEstimator):
         largest = {"swapped": 1.0, "blanked": 1.0, "exposed": 1.0, "noise": math.inf}
         for name, limit in largest.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, Real) and 0 <= value <= limit):
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (is_number and 0 <= float(value) <= limit):
                 expected = "not negative" if limit == math.inf else "in [0, 1]"
                 raise ValueError(f"Got {name}={value!r}, but expected a number that is {expected}.")
         columns, index = np.unique(column_of, return_inverse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,55 +14,11 @@ from torch import Tensor
 
 from sklearn_fordes.training._augmentation import Augmentation
 
-# Inputs by name ("X", and "sample_weight" and "extra_inputs" if there are any), and targets. X is
-# (B, ...), or (M, B, ...) if the members see versions of their own.
+# Inputs by name ("X", and "sample_weight", "validators" and "extra_inputs" if there are any), and
+# targets. X is (B, ...), or (M, B, ...) if the members see versions of their own.
 Batch = tuple[dict[str, Any], Tensor | None]
 # What a net trains on: the batches of an epoch, of one shape and on one device.
 Batches = Iterable[Batch]
-
-
-@dataclass(frozen=True, eq=False)
-class Folds:
-    """Folds of the rows, of which each member leaves one out.
-
-    Member i trains on all rows but those of fold ``i mod n_folds``, and a row is validated by the
-    members that leave it out.
-
-    Parameters
-    ----------
-    fold : Tensor of shape (B,)
-        From 0 to n_folds − 1.
-    n_folds : int
-        It divides the number of members.
-    """
-
-    fold: Tensor
-    n_folds: int
-
-    @classmethod
-    def of(cls, fold: ArrayLike, device: torch.device) -> Folds:
-        """Return the folds of an array of their indices."""
-        indices = torch.as_tensor(np.asarray(fold), device=device)
-        return cls(indices, 1 + int(indices.max()))
-
-    def __len__(self) -> int:
-        return len(self.fold)
-
-    def take(self, index: Any) -> Folds:
-        """Return those of some of the rows."""
-        return replace(self, fold=self.fold[index])
-
-    def training_weight(self, n_members: int) -> Tensor:
-        """Return the weights (M, B) with which members train on the rows, of mean 1."""
-        left_out = torch.arange(n_members, device=self.fold.device) % self.n_folds
-        trains = self.fold != left_out.unsqueeze(1)
-        weight: Tensor = trains * (self.n_folds / (self.n_folds - 1))
-        return weight
-
-    def of_validators(self, outputs: Tensor) -> Tensor:
-        """Return, of outputs (M, B, C), those of the members that leave the row out."""
-        by_fold = outputs.unflatten(0, (-1, self.n_folds))
-        return by_fold[:, self.fold, torch.arange(outputs.shape[1], device=outputs.device)]
 
 
 class DeviceDataset(Dataset):
@@ -74,14 +30,15 @@ class DeviceDataset(Dataset):
         A tensor keeps its device; the other parts go there too.
     y : array-like or Tensor of shape (N,), optional
         Classes, from 0 to C − 1, if integers; else numbers.
-    sample_weight : array-like of shape (N,), optional
-        Factors of the rows' losses. None is kept of them if all are 1.
+    sample_weight : array-like of shape (N,) or (N, M), optional
+        Factors of the rows' losses, those of each member if there are M. None is kept of them if
+        all are 1.
     extra_inputs : Tensor of shape (N', ...), optional
         Rows without a target, at which members are compared too.
     augmentation : callable, optional
         Makes versions of the rows of each batch, on which a net then trains.
-    folds : Folds, optional
-        Which members train on which rows, and which validate.
+    validators : array-like of int of shape (N, V), optional
+        The members that validate each row, if not all do.
     valid : DeviceDataset, optional
         Rows on which a net that trains on this dataset computes the validation loss.
     dtype : torch.dtype, default=torch.float32
@@ -96,7 +53,7 @@ class DeviceDataset(Dataset):
         extra_inputs: Tensor | None = None,
         *,
         augmentation: Augmentation | None = None,
-        folds: Folds | None = None,
+        validators: ArrayLike | None = None,
         valid: DeviceDataset | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -109,9 +66,11 @@ class DeviceDataset(Dataset):
             weight = _as_tensor(sample_weight)
             if (weight != 1).any():  # Others are not worth gathering in every batch.
                 self.sample_weight = weight.to(self.X.device, dtype)
+        self.validators = None
+        if validators is not None:
+            self.validators = _as_tensor(validators).to(self.X.device, torch.int64)
         self.extra_inputs = extra_inputs
         self.augmentation = augmentation
-        self.folds = folds
         self.valid = valid
 
     def split(self, y: Any = None) -> tuple[DeviceDataset, DeviceDataset | None]:
@@ -125,8 +84,8 @@ class DeviceDataset(Dataset):
         inputs = {"X": self.X[index]}
         if self.sample_weight is not None:
             inputs["sample_weight"] = self.sample_weight[index]
-        if self.folds is not None:
-            inputs["folds"] = self.folds.take(index)
+        if self.validators is not None:
+            inputs["validators"] = self.validators[index]
         return inputs, None if self.y is None else self.y[index]
 
 

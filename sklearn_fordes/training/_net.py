@@ -43,9 +43,22 @@ class MixtureLoss(torch.nn.Module):
         super().__init__()
         self.likelihood = likelihood
 
-    def forward(self, outputs: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        """Return the (weighted) mean over rows; outputs (B, M, C), as skorch has them."""
-        losses = self.likelihood.mixture_losses(outputs.transpose(0, 1), y)
+    def forward(
+        self,
+        outputs: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        n_members: int | None = None,
+    ) -> Tensor:
+        """Return the (weighted) mean over rows; outputs (B, M, C), as skorch has them.
+
+        With `n_members`, these are outputs of some of so many members, whose loss is estimated.
+        """
+        outputs = outputs.transpose(0, 1)
+        if n_members is None or not 1 < len(outputs) < n_members:
+            losses = self.likelihood.mixture_losses(outputs, y)
+        else:
+            losses = self.likelihood.losses_of_more(outputs, y, n_members)
         return (losses if sample_weight is None else losses * sample_weight).mean()
 
 
@@ -248,9 +261,8 @@ class ParticleNet(NeuralNet):
                 f"Got versions of rows for {len(X)} members from augmentation, but expected "
                 f"{n_members}."
             )
-        if folds := inputs.get("folds"):
-            of_members = folds.training_weight(n_members)
-            weight = of_members if weight is None else of_members * weight
+        if weight is not None:
+            weight = weight.T if weight.ndim == 2 else weight  # Members come first there.
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
@@ -358,25 +370,19 @@ class ParticleNet(NeuralNet):
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.
 
+        Where some of the members validate a row, the loss of all is estimated (see
+        `Likelihood.losses_of_more`). A single member's own loss says nothing of a mixture, and is
+        returned as it is.
+
         Raises
         ------
         ValueError
             If it is not finite.
         """
-        weight, folds = X.get("sample_weight"), X.get("folds")
-        if folds is not None:
-            y_pred = folds.of_validators(y_pred.transpose(0, 1)).transpose(0, 1)
-        loss: Tensor = self.criterion_(y_pred, y_true, weight)
-        n_validators, n_members = y_pred.shape[1], self.module_.n_members
-        if 1 < n_validators < n_members:
-            # A mixture of M has a loss of about a + b / M: that of few turns upwards too early.
-            alone = self.criterion_(
-                y_pred.flatten(0, 1).unsqueeze(1),
-                y_true.repeat_interleave(n_validators),
-                None if weight is None else weight.repeat_interleave(n_validators),
-            )
-            gain = (alone - loss) / (1 - 1 / n_validators)
-            loss = loss - gain * (1 / n_validators - 1 / n_members)
+        weight, validators = X.get("sample_weight"), X.get("validators")
+        if validators is not None:
+            y_pred = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
+        loss: Tensor = self.criterion_(y_pred, y_true, weight, self.module_.n_members)
         self.expect_finite(loss.isfinite(), "validation loss")
         return loss
 

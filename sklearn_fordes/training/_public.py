@@ -10,7 +10,7 @@ from sklearn_fordes.training._callbacks import (
     StopWhenTold,
     copy_callback,
 )
-from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset, Folds
+from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
 from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._net import MixtureLoss, ParticleNet, unit_of_strength
 from sklearn_fordes.training._optimizer import AdamW

@@ -90,6 +90,32 @@ class Likelihood(ABC):
     def decompose(self, outputs: Tensor) -> Uncertainty:
         """Split the uncertainty of the mixture; arrays of shape (B,)."""
 
+    def losses_of_more(self, outputs: Tensor, y: Tensor, n_members: int) -> Tensor:
+        """Estimate the loss of a mixture of many members from the outputs of a few of them.
+
+        With densities p_i of mean p̄ and variance s², the expected loss of a mixture of h members is
+        ``−log p̄ + s² / (2 h p̄²)`` to second order. The mixture of few is judged as that of many by
+        taking off the difference: its own loss would rise while that of all still falls, since
+        members that grow certain in different ways hurt it more.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (h, B, C)
+            Of at least two members.
+        y : Tensor of shape (B,)
+        n_members : int
+            Number of members of the mixture whose loss is estimated.
+
+        Returns
+        -------
+        Tensor of shape (B,)
+        """
+        losses, n_mixed = self.row_losses(outputs, y)[0], len(outputs)
+        density = (losses.amin(0) - losses).exp()  # In units of the largest.
+        squared_variation = density.var(0) / density.mean(0).square()
+        excess = squared_variation / 2 * (1 / n_mixed - 1 / n_members)
+        return self.mixture_losses(outputs, y) - excess
+
     def constant_loss(
         self, y: Tensor, weight: Tensor | None, at: Tensor, weight_at: Tensor | None
     ) -> float:

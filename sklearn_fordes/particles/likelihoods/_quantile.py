@@ -56,6 +56,10 @@ class QuantileLikelihood(RealLikelihood):
         """Return twice the mean pinball loss of the mixture's quantiles, (B,)."""
         return _pinball(self.quantiles(outputs, outputs.new_tensor(LEVELS)), y).to(outputs.dtype)
 
+    def losses_of_more(self, outputs: Tensor, y: Tensor, n_members: int) -> Tensor:
+        """Return the losses of these members' mixture: a pinball loss is no density's."""
+        return self.mixture_losses(outputs, y)
+
     def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of each member's piecewise uniform distribution."""
         levels, values = self._ends(outputs)
