@@ -115,7 +115,7 @@ def test_a_copy_of_the_net_in_training_swaps_nothing(small, binary):
 
 def test_the_net_alone_can_be_trained_by_its_loop(small, binary):
     X, y = binary
-    net = small(ema_decay=0.9).fit(X, y).net_
+    net = small(ema_decay=0.9, augmentation=None).fit(X, y).net_
     fresh = clone(net).initialize()
     rows = DeviceDataset(X.astype(np.float32), y)
     fresh.fit_loop(rows, epochs=2)

@@ -30,6 +30,7 @@ WRONG = {
     "early_stopping": ["yes", None, 3],
     "validation_fraction": [0.0, 1.0, 2, -0.1, None, "some"],
     "n_iter_no_change": [0, 1.5, None],
+    "augmentation": ["swap", 3, True],
     "class_weight": ["equal", 3, {0: -1.0}, {0: np.nan}, {0: np.inf}, {0: "a"}],
     "device": ["gpu", "tpu:0", 3.5, None, "meta"],
     "callbacks": ["early", 3, [3], ["early"], [("early", 3)]],

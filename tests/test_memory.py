@@ -45,7 +45,9 @@ def test_wide_tables_are_not_embedded(kind):
         model = kind(**SETTINGS).fit(table, y)
         first = model.fitted_.members.member(0)[0]
         assert isinstance(first, PeriodicEmbedding) == is_embedded
-    assert first.weight.shape == (8, n_columns)
+    n_inputs = len(model.encoder_.column_map_)  # With indicators of gaps, for a classifier.
+    assert first.weight.shape == (8, n_inputs)
+    assert n_inputs == n_columns * (2 if kind is FoRDEClassifier else 1)
     chosen = kind(**SETTINGS, module__embedded_features=range(n_columns)).fit(table, y)
     assert len(chosen.fitted_.members.member(0)[0].features) == n_columns
 
@@ -141,7 +143,8 @@ def test_a_module_of_the_user_that_takes_too_much_is_named(error, expected):
 
 
 def test_a_lengthscale_that_no_machine_holds_is_refused(memory):
-    model = FoRDEClassifier(**{**SETTINGS, "hidden_layer_sizes": ()}, lengthscale="pca")
+    settings = {**SETTINGS, "hidden_layer_sizes": (), "augmentation": None}
+    model = FoRDEClassifier(**settings, lengthscale="pca")
     wide = np.random.default_rng(0).normal(size=(20, 300))
     memory(2 * 8 * 300**2 - 1)
     with pytest.raises(ValueError, match=r"Got a lengthscale of the variance of 300 inputs, whose"):

@@ -39,13 +39,14 @@ def tables():
 def make_model(kind, **parameters):
     """Make a small estimator from its own parameters and those of its repulsion.
 
-    It repels at every step, with a strength over the batch size, and averages no weights, so that
-    tests can compare with computations of their own.
+    It repels at every step, with a strength over the batch size, averages no weights and corrupts
+    no cells, so that tests can compare with computations of their own.
     """
     of_repulsion = {k: parameters.pop(k) for k in list(parameters) if k in OF_REPULSION}
     repulsion = Repulsion(**{"period": 1, "relative": False, **of_repulsion})
     defaults = {"repulsion": repulsion, "n_members": 3, "hidden_layer_sizes": (8,), "lr": 2e-2}
     defaults |= {"max_epochs": 8, "batch_size": 60, "ema_decay": 0.0, "random_state": 0}
+    defaults["augmentation"] = None
     if parameters.get("module") is None:
         defaults["module__dropout"] = 0.0
     model = FoRDEClassifier if kind == "classifier" else FoRDERegressor

@@ -120,8 +120,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         What the members are told about drift: versions of a batch's rows on which they train. A
-        `CellCorruption` swaps cells with those of other rows, blanks them, and adds noise, for the
-        last members, half of them by default; it has parameters, reached as ``augmentation__…``.
+        `CellCorruption` swaps cells with those of other rows, blanks them, and adds noise, for
+        every second member by default; it has parameters, reached as ``augmentation__…``.
         "auto" is one with its defaults for tables that a `TabularEncoder` reads, and nothing for
         other rows. A function takes the encoded rows of a batch, a
         tensor (n_rows, …), and a `numpy.random.Generator`, and returns versions of them, (n_rows,

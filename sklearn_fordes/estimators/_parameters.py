@@ -428,7 +428,8 @@ def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
     with suppress(ValueError):  # What is no array gets its error where a lengthscale is made.
         if column_of is not None and is_array:
             array, n_columns = np.asarray(lengthscale), encoder.n_features_in_
-            if array.shape == (n_columns,) and len(column_of) != n_columns:
+            is_by_column = array.dtype.kind in "biuf" and array.shape == (n_columns,)
+            if is_by_column and len(column_of) != n_columns:
                 return array[column_of]
     return lengthscale
 

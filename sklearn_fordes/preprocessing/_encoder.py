@@ -217,8 +217,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
         ]
         learnt = statistics(with_parts(raw, parts), self.min_frequency)
-        at_least = 0 if self.gap_indicators == "all" else self.min_frequency
-        has_gaps = np.isnan(raw).sum(axis=0) >= at_least
+        has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
+        if self.gap_indicators == "all":
+            # A date that never changes tells nothing.
+            has_gaps |= np.array([len(names) > 0 for names in parts], dtype=bool)
         levels = [
             Levels.learn(*column.labels, self.min_frequency, self.max_levels)
             for column in categories

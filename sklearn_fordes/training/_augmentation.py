@@ -39,7 +39,8 @@ class CellCorruption(BaseEstimator):
     noise : float, default=0.5
         Largest standard deviation of the noise, in units of that of the encoded column.
     exposed : float, default=0.5
-        Share of the members that see all of it, rounded down to whole members: the last ones.
+        Share of the members that see all of it: every second one if it is a half, beginning with
+        the second. Of M members that is the share of M, rounded down.
 
     Notes
     -----
@@ -105,16 +106,17 @@ class CellCorruption(BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected a number that is {expected}.")
         columns, index = np.unique(column_of, return_inverse=True)
         deviation = torch.zeros_like(rows[0])
-        deviation[continuous] = rows[:, continuous].std(dim=0, correction=0)
-        exposure = rows.new_zeros(n_members)
-        exposure[n_members - int(self.exposed * n_members) :] = 1.0
+        numbers = rows[:, continuous]
+        deviation[continuous] = (numbers - numbers.mean(0)).square().mean(0).sqrt()
+        # Member i has the exposure that it has among any number of members.
+        n_exposed = np.floor(np.arange(n_members + 1) * self.exposed + 1e-9)
         return CorruptedVersions(
             rows,
-            torch.as_tensor(index, device=rows.device),
+            torch.tensor(index, device=rows.device),
             len(columns),
             deviation,
-            torch.as_tensor(gaps).to(rows),
-            exposure,
+            torch.tensor(np.asarray(gaps), dtype=rows.dtype, device=rows.device),
+            torch.tensor(np.diff(n_exposed), dtype=rows.dtype, device=rows.device),
             float(self.swapped),
             float(self.blanked),
             float(self.noise),
