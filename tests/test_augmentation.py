@@ -26,14 +26,12 @@ def encoded_rows(n_rows=500, seed=0):
 
 def corruption(rows, n_members=4, exposure=None, **settings):
     settings = {"swapped": 0.0, "blanked": 0.0, "noise": 0.0, **settings}
-    shared = settings.pop("shared", False)
     made = CellCorruption(**settings).build(
         rows,
         column_of=COLUMN_OF,
         continuous=[0, 1],
         gaps=GAPS,
         n_members=n_members,
-        shared=shared,
     )
     if exposure is not None:
         object.__setattr__(made, "exposure", torch.tensor(exposure))
@@ -143,12 +141,13 @@ def test_draws_do_not_depend_on_the_number_of_members():
     assert torch.equal(few[1], many[-1])
 
 
-def test_shared_versions_are_those_of_members_drawn_for_each_row():
-    rows = encoded_rows(2000)
-    made = corruption(rows, shared=True, noise=1.0)
-    versions = made(rows, np.random.default_rng(0))
-    assert versions.shape == rows.shape
-    assert changed(versions, rows, [0]).float().mean() == pytest.approx(0.5, abs=0.05)
+def test_gaps_stay_gaps_when_noise_is_added():
+    rows = encoded_rows()
+    rows[::2, 0], rows[::2, 7] = 0.0, 1.0
+    versions = corruption(rows, noise=1.0)(rows, np.random.default_rng(0))[-1]
+    assert (versions[::2, 0] == 0).all()
+    assert (versions[1::2, 0] != rows[1::2, 0]).all()
+    assert (versions[:, 1] != rows[:, 1]).all()
 
 
 # ---- steps at rows of each member's own
@@ -201,12 +200,16 @@ def test_members_do_not_see_the_rows_of_others():
         assert is_same.tolist() == [True, True, False, True, True]
 
 
-def test_a_space_that_compares_members_at_the_same_rows_takes_no_others():
-    def outputs(ensemble, X, y):
-        return ensemble(X)
+def test_a_function_of_the_ensemble_gets_the_rows_that_all_share():
+    X, seen = own_rows(), []
+    X[:, :3] = X[0, :3]
 
-    with pytest.raises(ValueError, match="but expected shared ones"):
-        gradients(Ensemble, own_rows(), repulsion=Repulsion(outputs))
+    def outputs(ensemble, rows, y):
+        seen.append(rows)
+        return ensemble(rows)
+
+    gradients(Ensemble, X, repulsion=Repulsion(outputs, fraction=0.25))
+    assert torch.equal(seen[0], X[0, :3])
 
 
 # ---- estimators
@@ -260,7 +263,7 @@ def test_functions_see_encoded_batches_and_a_generator(table, kind):
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (lambda X, rng: X[:-1], "of shape .* from augmentation, but expected a tensor of shape"),
+        (lambda X, rng: X[:-1], "of shape .* from augmentation, but expected a dense tensor"),
         (lambda X, rng: X.numpy(), "Got a ndarray of shape"),
         (lambda X, rng: None, "Got a NoneType of shape"),
         (lambda X, rng: X.expand(3, *X.shape), "Got versions of rows for 3 members"),
@@ -280,7 +283,14 @@ def test_the_share_of_exposed_members_is_rounded_down(exposed, n_members, n_expo
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"swapped": 1.1}, {"blanked": -0.1}, {"noise": np.inf * 0}, {"exposed": "all"}, {"noise": -1}],
+    [
+        {"swapped": 1.1},
+        {"blanked": -0.1},
+        {"noise": np.nan},
+        {"noise": np.inf},
+        {"exposed": "all"},
+        {"noise": -1},
+    ],
 )
 def test_parameters_are_checked(parameters):
     ((name, value),) = parameters.items()
@@ -314,6 +324,29 @@ def test_corruption_is_saved(table, tmp_path):
     assert load(tmp_path / "model").get_params()["augmentation__swapped"] == 0.1
 
 
+def test_functions_that_write_into_a_batch_change_no_training_row(table):
+    largest = []
+
+    def augmentation(rows, rng):
+        largest.append(float(rows.abs().max()))
+        return rows.mul_(3)
+
+    settings = {"iterator_train__shuffle": False, "batch_size": 1000}
+    make(augmentation=augmentation, **settings).fit(*table)
+    assert len(set(largest)) == 1
+
+
+@pytest.mark.parametrize("augmentation", [Repulsion(), CellCorruption])
+def test_other_objects_are_refused(table, augmentation):
+    with pytest.raises(ValueError, match="but expected 'auto', a CellCorruption object"):
+        make(augmentation=augmentation).fit(*table)
+
+
+def test_a_parameter_of_the_default_says_how_to_set_it():
+    with pytest.raises(ValueError, match=r"to set it of: augmentation=CellCorruption\(\)"):
+        make().set_params(augmentation__noise=0.1)
+
+
 @pytest.mark.parametrize("augmentation", ["swap", 3, True])
 def test_other_values_are_refused(table, augmentation):
     with pytest.raises(ValueError, match="The 'augmentation' parameter"):
@@ -341,15 +374,18 @@ def test_rows_that_nothing_is_known_of_are_not_corrupted(table):
     assert not torch.equal(weights(one), weights(other))
 
 
-def test_a_space_of_ones_own_sees_the_same_rows_for_all_members(table):
-    shapes = set()
+def test_members_are_compared_at_rows_as_they_are(table):
+    X, y = table
+    compared = []
 
-    def outputs(ensemble, X, y):
-        shapes.add(X.ndim)
-        return ensemble(X)
+    def outputs(ensemble, rows, y):
+        compared.append(rows)
+        return ensemble(rows)
 
-    make(repulsion=outputs, augmentation="auto").fit(*table)
-    assert shapes == {2}
+    model = make(repulsion=outputs, augmentation="auto").fit(X, y)
+    known = {tuple(row) for row in model.encoder_.transform(X).tolist()}
+    assert len(compared) > 1
+    assert all(tuple(row) in known for rows in compared for row in rows.tolist())
 
 
 def test_validation_rows_are_not_corrupted(table):

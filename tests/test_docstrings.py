@@ -29,7 +29,9 @@ def public_names():
                 yield f"{package.__name__}.{name}"
     for name in ("Uncertainty", "entropy_decomposition", "variance_decomposition"):
         yield f"{uncertainty.__name__}.{name}"
-    yield "sklearn_fordes.training.ClipMemberGradients"
+    for name in ("CellCorruption", "CorruptedVersions", "ClipMemberGradients"):
+        yield f"sklearn_fordes.training.{name}"
+    yield "sklearn_fordes.training.CellCorruption.build"
     for estimator in (FoRDEClassifier, FoRDERegressor):
         yield f"sklearn_fordes.{estimator.__name__}"
         for name, method in inspect.getmembers(estimator, inspect.isfunction):

@@ -90,7 +90,7 @@ def test_training_weights_are_zero_on_the_fold_left_out_and_of_mean_one(weight):
     assert weights.shape == (23, 8)
     np.testing.assert_allclose(weights.mean(0), 1)
     for member in range(8):
-        trained, validated = folds.pairs[member % 4]
+        trained, validated = folds.pairs[folds.pair_of(8)[member]]
         assert not weights[validated, member].any()
         expected = weight[trained] / weight[trained].sum() * 23
         np.testing.assert_allclose(weights[trained, member], expected)
@@ -98,17 +98,17 @@ def test_training_weights_are_zero_on_the_fold_left_out_and_of_mean_one(weight):
 
 @pytest.mark.parametrize(
     "splitter",
-    [KFold(5), TimeSeriesSplit(5), ShuffleSplit(5, random_state=0), RepeatedKFold(n_splits=5)],
+    [KFold(5), ShuffleSplit(5, random_state=0), RepeatedKFold(n_splits=5)],
     ids=lambda splitter: type(splitter).__name__,
 )
 def test_validators_are_the_members_of_each_pair(splitter):
     X, y = make_table(30)
     n_members = 2 * splitter.get_n_splits()
-    folds = Folds.of_splitter(splitter, TrainingData(X, y, np.ones(30)), n_members)
+    folds = Folds.of_splitter(splitter, TrainingData(X, y, np.ones(30)), n_members, 0)
     rows, members = folds.validators(n_members)
     assert members.shape == (len(rows), 2)
     for member in range(n_members):
-        expected = folds.pairs[member % len(folds.pairs)][1]
+        expected = folds.pairs[folds.pair_of(n_members)[member]][1]
         np.testing.assert_array_equal(rows[(members == member).any(1)], expected)
     weights = folds.training_weights(np.ones(30), n_members)
     assert not weights[rows[:, None], members].any()
@@ -222,7 +222,7 @@ def test_a_member_does_not_see_the_targets_of_its_fold(kind):
     for name, weights in one.named_parameters():
         others = other.get_parameter(name)
         is_equal = [torch.equal(weights[i], others[i]) for i in range(10)]
-        assert is_equal == [i in (2, 7) for i in range(10)], name
+        assert is_equal == [i in (4, 5) for i in range(10)], name
 
 
 @pytest.mark.parametrize("sample_weight", [None, np.arange(1.0, 61)])
@@ -318,15 +318,57 @@ def test_a_single_split_holds_rows_out(kind):
 
 def test_a_splitter_says_which_members_leave_which_rows_out():
     X, y = make_table()
+    fold = np.arange(60) % 4 - 1  # The first row, and every fourth, is trained on by all members.
     model = FoRDEClassifier(
-        6, max_epochs=1, validation_fraction=TimeSeriesSplit(3), callbacks=[Keep()], **PLAIN
+        6, max_epochs=1, validation_fraction=PredefinedSplit(fold), callbacks=[Keep()], **PLAIN
     ).fit(X, y)
     rows = kept(model).rows_
-    assert len(rows.valid) == 45  # The first ones are never validated.
-    assert torch.equal(rows.valid.X, rows.X[15:])
-    assert rows.valid.validators.tolist() == [[i, i + 3] for i in range(3) for _ in range(15)]
-    trained_on = [int((weight > 0).sum()) for weight in rows.sample_weight.T]
-    assert trained_on == [15, 30, 45] * 2
+    assert len(rows.valid) == 45
+    # Members 0, 2, 4 are dealt to the pairs, and then 1, 3, 5.
+    assert rows.valid.validators.tolist() == [
+        [2 * k, 2 * k + 1] for k in range(3) for _ in range(15)
+    ]
+    trained_on = (rows.sample_weight > 0).T.numpy()
+    for i, trains in enumerate(trained_on):
+        np.testing.assert_array_equal(trains, fold != i // 2)
+
+
+@pytest.mark.parametrize(("n_members", "n_pairs"), [(8, 4), (12, 4), (10, 5), (10, 2), (20, 4)])
+def test_each_pair_has_members_of_both_kinds(n_members, n_pairs):
+    pair = Folds([(np.arange(1), np.arange(1))] * n_pairs).pair_of(n_members)
+    n_exposed = np.bincount(pair[1::2], minlength=n_pairs)
+    assert (np.bincount(pair) == n_members // n_pairs).all()
+    assert np.ptp(n_exposed) <= 1
+    assert n_exposed.min() >= 1
+
+
+def test_a_splitter_that_draws_is_seeded_by_the_estimator():
+    X, y = make_table()
+    splitter = KFold(5, shuffle=True)
+    model = FoRDEClassifier(10, max_epochs=1, validation_fraction=splitter, **PLAIN)
+    before = np.random.get_state()[1].copy()
+    one, other = (clone(model).fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
+    assert splitter.random_state is None
+
+
+def test_weights_of_a_single_split_have_a_mean_of_one():
+    X, y = make_table()
+    splitter = PredefinedSplit(np.where(np.arange(60) < 50, -1, 0))
+    model = FoRDEClassifier(
+        3, max_epochs=1, validation_fraction=splitter, callbacks=[Keep()], **PLAIN
+    ).fit(X, y, sample_weight=np.exp(np.arange(60) / 10))
+    rows = kept(model).rows_
+    for weight in (rows.sample_weight, rows.valid.sample_weight):
+        assert float(weight.mean()) == pytest.approx(1.0)
+
+
+def test_rows_of_weight_zero_do_not_move_the_rows_that_a_splitter_names():
+    X, y = make_table()
+    model = FoRDEClassifier(10, validation_fraction=KFold(5), **PLAIN)
+    with pytest.raises(ValueError, match="and rows of weight zero"):
+        model.fit(X, y, sample_weight=np.arange(60) > 3)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +377,9 @@ def test_a_splitter_says_which_members_leave_which_rows_out():
         (KFold(3), "makes 3 pairs .* and n_members=10, but expected .* divides"),
         (PredefinedSplit(np.full(60, -1)), "makes 0 pairs"),
         (PredefinedSplit(np.zeros(60)), "without training or without validation rows"),
+        (TimeSeriesSplit(5), "train no member on 10 of 60 rows, .* pass a single split"),
+        (PredefinedSplit(np.arange(40) % 5), "train no member on 20 of 60 rows"),
+        (PredefinedSplit(np.arange(90) % 5), "parts that are no indices of 60 rows"),
         (GroupKFold(5), "'groups' parameter should not be None"),
     ],
     ids=lambda value: type(value).__name__,

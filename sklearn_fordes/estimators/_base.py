@@ -144,7 +144,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
         elif self.early_stopping:
-            rows, valid = self._validated(rows, split)
+            rows, valid = self._validated(rows, split, len(y))
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
             rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
@@ -166,21 +166,28 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         return self._encode(training_data(self, self._checked(X, y), y, sample_weight))
 
     def _validated(
-        self, rows: TrainingData, seed: int
+        self, rows: TrainingData, seed: int, n_given: int
     ) -> tuple[TrainingData, TrainingData | Folds | None]:
         """Return the rows to train on, and what validates: held-out rows, folds, or nothing."""
         splitter = self.validation_fraction
+        held_out: TrainingData | None
         if not isinstance(splitter, str | Real):
-            folds = Folds.of_splitter(splitter, rows, int(self.n_members))
+            if len(rows.y) < n_given:
+                raise ValueError(
+                    f"Got validation_fraction={splitter!r} and rows of weight zero, which are left "
+                    "out, but expected weights that keep the rows that it splits."
+                )
+            folds = Folds.of_splitter(splitter, rows, int(self.n_members), seed)
             if len(folds.pairs) > 1:
                 return rows, folds
-            trained, held_out = folds.pairs[0]
-            return rows.take(trained), rows.take(held_out)
-        if n_folds := self._n_folds(len(rows.y)):
-            dealt = Folds.deal(rows.y, n_folds, seed)
-            if dealt is not None:
-                return rows, dealt
-        return rows.hold_out(self._n_held_out(len(rows.y)), seed)
+            rows, held_out = map(rows.take, folds.pairs[0])
+        else:
+            if n_folds := self._n_folds(len(rows.y)):
+                dealt = Folds.deal(rows.y, n_folds, seed)
+                if dealt is not None:
+                    return rows, dealt
+            rows, held_out = rows.hold_out(self._n_held_out(len(rows.y)), seed)
+        return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
     def _train(
         self,

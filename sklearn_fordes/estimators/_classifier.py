@@ -106,26 +106,27 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         - "auto" deals 5 to 639 rows to folds, stratified by class, as many as the smallest divisor
           of `n_members` from 4 on (5 for 10 members). Each member leaves one fold out, and the
           ensemble trains on all rows. A row's validation loss is that of the members that leave it
-          out, extrapolated to the mixture of all members unless it is a single one. Larger tables,
+          out, extrapolated to all members if these train on the same rows. Larger tables,
           and those of ensembles without such a divisor, hold a tenth out; of fewer than 640 rows
           64, or a fifth if that is less.
         - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, whose number of
-          splits K divides `n_members`. Member i trains and validates on the parts of split i mod K;
-          a single split is held out. Splitters that need groups can't be used.
+          splits K divides `n_members`. Members are dealt to the splits; each row is trained on by
+          some, unless a single split holds it out. Splitters that need groups can't be used.
 
         With folds or several splits the encoder is fitted to all rows, and the repulsion compares
         members at rows that they leave out as well. Callbacks that score validation rows score the
         whole ensemble, some of whose members trained on them; ``valid_loss`` does not.
-    n_iter_no_change : int, default=16
+    n_iter_no_change : int, default=8
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         What the members are told about drift: versions of a batch's rows on which they train. A
         `CellCorruption` swaps cells with those of other rows, blanks them, and adds noise, for
-        every second member by default; it has parameters, reached as ``augmentation__…``.
-        "auto" is one with its defaults for tables that a `TabularEncoder` reads, and nothing for
-        other rows. A function takes the encoded rows of a batch, a
-        tensor (n_rows, …), and a `numpy.random.Generator`, and returns versions of them, (n_rows,
-        …), or (n_members, n_rows, …) with versions of each member's own. None changes no rows.
+        every second member by default; its parameters are reached as ``augmentation__…``. "auto" is
+        one with its defaults for tables that a `TabularEncoder` reads, and nothing for other rows.
+        Rows at which members are compared are the same for all in that step. A function takes the
+        encoded rows of a batch, a tensor (n_rows, …), and a `numpy.random.Generator`, and returns
+        versions of them, (n_rows, …), or (n_members, n_rows, …) with versions of each member's own.
+        None changes no rows.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, multiplied with `sample_weight`.
     device : str or torch.device, default="auto"
@@ -234,7 +235,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ema_decay: float = 0.995,
         early_stopping: bool = True,
         validation_fraction: Literal["auto"] | float | Any = "auto",
-        n_iter_no_change: int = 16,
+        n_iter_no_change: int = 8,
         augmentation: Any = "auto",
         class_weight: Literal["balanced"] | dict[Any, float] | None = None,
         device: Any = "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from sklearn_fordes.estimators._validation import TrainingData
 class Folds(NamedTuple):
     """K pairs of rows to train on and rows to validate on, as in cross-validation.
 
-    Member i has pair ``i mod K``. K divides the number of members M, so that M / K members validate
-    each row of a pair.
+    K divides the number of members M, so that M / K members validate each row of a pair. Members
+    with an even index are dealt to the pairs first, and then the others: so each pair has members
+    of both kinds, where every second one sees corrupted rows.
 
     Parameters
     ----------
@@ -52,25 +54,50 @@ class Folds(NamedTuple):
         return cls([(np.delete(rows, fold), fold) for fold in folds])
 
     @classmethod
-    def of_splitter(cls, splitter: Any, data: TrainingData, n_members: int) -> Folds:
+    def of_splitter(cls, splitter: Any, data: TrainingData, n_members: int, seed: int) -> Folds:
         """Return the pairs that a cross-validation splitter makes of a table.
+
+        Parameters
+        ----------
+        splitter : object with a method ``split``
+        data : TrainingData
+        n_members : int
+        seed : int
+            Random state of a splitter that draws and has none of its own.
 
         Raises
         ------
         ValueError
-            If members can't have them in equal numbers, or a part of a pair is empty.
+            If the pairs are not those of this table, members can't have them in equal numbers, or
+            no member trains on some row.
         """
-        pairs = [(np.asarray(t), np.asarray(v)) for t, v in splitter.split(data.X, data.y)]
+        given, n_rows = f"Got validation_fraction={splitter!r}, which makes", len(data.y)
+        if getattr(splitter, "random_state", seed) is None:
+            splitter = copy(splitter)
+            splitter.random_state = seed
+        pairs = [
+            (_indices(trained, n_rows, given), _indices(validated, n_rows, given))
+            for trained, validated in splitter.split(data.X, data.y)
+        ]
         if not pairs or n_members % len(pairs):
             raise ValueError(
-                f"Got validation_fraction={splitter!r}, which makes {len(pairs)} pairs of training "
-                f"and validation rows, and n_members={n_members}, but expected a number of pairs "
-                "that divides the number of members."
+                f"{given} {len(pairs)} pairs of training and validation rows, and "
+                f"n_members={n_members}, but expected a number of pairs that divides the number of "
+                "members."
             )
         if not all(len(part) for pair in pairs for part in pair):
             raise ValueError(
-                f"Got validation_fraction={splitter!r}, which makes a pair without training or "
-                "without validation rows, but expected some of both."
+                f"{given} a pair without training or without validation rows, but expected some of "
+                "both."
+            )
+        if any(len(np.intersect1d(*pair)) for pair in pairs):
+            raise ValueError(f"{given} a pair that validates rows on which it trains.")
+        n_left_out = n_rows - len(np.unique(np.concatenate([trained for trained, _ in pairs])))
+        if n_left_out and len(pairs) > 1:
+            raise ValueError(
+                f"{given} pairs that train no member on {n_left_out} of {n_rows} rows, but "
+                "expected each row among the training rows of some pair. To validate on later rows, pass a "
+                "single split, such as PredefinedSplit with 0 for the last rows and -1 for others."
             )
         return cls(pairs)
 
@@ -91,7 +118,14 @@ class Folds(NamedTuple):
         columns = np.zeros((len(weight), len(self.pairs)))
         for column, (trained, _) in zip(columns.T, self.pairs, strict=True):
             column[trained] = weight[trained] / weight[trained].max()
-        return np.tile(columns / columns.mean(0), n_members // len(self.pairs))
+        weights: NDArray[np.float64] = (columns / columns.mean(0))[:, self.pair_of(n_members)]
+        return weights
+
+    def pair_of(self, n_members: int) -> NDArray[np.int64]:
+        """Return the pair of each member."""
+        pair = np.empty(n_members, dtype=np.int64)
+        pair[np.r_[0:n_members:2, 1:n_members:2]] = np.arange(n_members) % len(self.pairs)
+        return pair
 
     def validators(self, n_members: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the validation rows of all pairs, and the members that validate them.
@@ -110,5 +144,16 @@ class Folds(NamedTuple):
         pair = np.repeat(
             np.arange(len(self.pairs)), [len(validated) for _, validated in self.pairs]
         )
-        first_members = np.arange(0, n_members, len(self.pairs))
-        return rows, pair[:, None] + first_members
+        members = np.argsort(self.pair_of(n_members), kind="stable").reshape(len(self.pairs), -1)
+        return rows, members[pair]
+
+
+def _indices(part: Any, n_rows: int, given: str) -> NDArray[np.int64]:
+    """Return a part of a pair as indices of rows."""
+    rows = np.asarray(part)
+    if rows.dtype == bool and rows.shape == (n_rows,):
+        rows = np.flatnonzero(rows)
+    is_whole = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
+    if not is_whole or (len(rows) and not 0 <= rows.min() <= rows.max() < n_rows):
+        raise ValueError(f"{given} parts that are no indices of {n_rows} rows.")
+    return rows.astype(np.int64)

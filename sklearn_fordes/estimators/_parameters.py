@@ -117,13 +117,16 @@ class Parameters(BaseEstimator):
         ValueError
             If there is no such parameter.
         """
-        repulsion = params.get("repulsion", self.repulsion)
-        for name in params:
-            if name.startswith("repulsion__") and not hasattr(repulsion, "set_params"):
-                raise ValueError(
-                    f"Got {name} with repulsion={repulsion!r}, but expected a Repulsion object to "
-                    f"set it of: repulsion=Repulsion({repulsion!r})."
-                )
+        for part in ("repulsion", "augmentation"):
+            value = params.get(part, getattr(self, part))
+            for name in params:
+                if name.startswith(f"{part}__") and not hasattr(value, "set_params"):
+                    made = "CellCorruption()" if part == "augmentation" else f"Repulsion({value!r})"
+                    kind = made.partition("(")[0]
+                    raise ValueError(
+                        f"Got {name} with {part}={value!r}, but expected a {kind} object to set it "
+                        f"of: {part}={made}."
+                    )
         parts = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
         known = self._get_param_names()
         for name in params:
@@ -214,8 +217,16 @@ class Parameters(BaseEstimator):
         """Return the corruption of cells that `augmentation` asks for, if it does."""
         if isinstance(self.augmentation, str):
             return training.CellCorruption()
-        is_one = isinstance(self.augmentation, training.CellCorruption)
-        return self.augmentation if is_one else None
+        if isinstance(self.augmentation, training.CellCorruption):
+            return self.augmentation
+        if self.augmentation is not None and (
+            isinstance(self.augmentation, type) or not callable(self.augmentation)
+        ):
+            raise ValueError(
+                f"Got augmentation={self.augmentation!r}, but expected 'auto', a CellCorruption "
+                "object, a function or None."
+            )
+        return None
 
     def _new_augmentation(self, fitted: Any, inputs: Any) -> Any:
         """Return what makes versions of the rows of a batch, or None.
@@ -239,7 +250,6 @@ class Parameters(BaseEstimator):
             continuous=encoder.continuous_,
             gaps=encoder.encode_gaps(),
             n_members=int(self.n_members),
-            shared=not particles.as_repulsion(self.repulsion).takes_own_rows,
         )
 
     def _new_net(
@@ -428,8 +438,7 @@ def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
     with suppress(ValueError):  # What is no array gets its error where a lengthscale is made.
         if column_of is not None and is_array:
             array, n_columns = np.asarray(lengthscale), encoder.n_features_in_
-            is_by_column = array.dtype.kind in "biuf" and array.shape == (n_columns,)
-            if is_by_column and len(column_of) != n_columns:
+            if array.dtype.kind in "biuf" and array.shape == (n_columns,):
                 return array[column_of]
     return lengthscale
 

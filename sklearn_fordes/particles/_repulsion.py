@@ -50,6 +50,10 @@ class BuiltRepulsion:
     relative: bool = False
     mixes_driving_force: bool = False
 
+    def n_compared(self, n_rows: int) -> int:
+        """Return the number of a batch's rows, the first ones, at which members are compared."""
+        return max(1, round(self.fraction * n_rows))
+
 
 @dataclass(repr=False)
 class Repulsion:
@@ -79,7 +83,8 @@ class Repulsion:
         compared and "paper" elsewhere.
     fraction : float, default=0.25
         Share of a batch's rows at which members are compared, in (0, 1]. The cost of the repulsion
-        is proportional to it.
+        is proportional to it. In these steps the rows compared are the same for all members: they
+        are not corrupted, if the others are.
     period : int, default=4
         Apply the repulsion every `period` steps, `period` times as strongly. The average force does
         not depend on it; the cost of the repulsion falls by this factor.
@@ -244,12 +249,6 @@ class Repulsion:
             bool(self.relative),
             mixes_driving_force=self.update == "svgd",
         )
-
-    @property
-    def takes_own_rows(self) -> bool:
-        """Whether members may be compared at versions of the rows of their own."""
-        space = self._space()
-        return space is None or space.takes_own_rows
 
     def _space(self) -> Space | None:
         if isinstance(self.space, Space):

@@ -30,33 +30,38 @@ class Space(ABC):
     supports_svgd : bool, default=False
         Whether the pullback takes a third argument, mixing (M, M): member i's driving force in this
         space is then the sum of ``mixing[i, j]`` times member j's.
-    takes_own_rows : bool, default=False
-        Whether `evaluate` takes an argument ``shared``: False says that X has rows of each member's
-        own, (M, B, ...), which are versions of the same B rows.
     """
 
     unit_sphere = False
     axes_are_inputs = False
     depends_on_inputs = True
     supports_svgd = False
-    takes_own_rows = False
 
     @abstractmethod
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Evaluate an ensemble at a batch.
 
         Parameters
         ----------
         ensemble : Ensemble
-        X : Tensor of shape (B, ...)
-            Inputs shared by the members.
+        X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
+            The members' inputs. The first `n_rows` are the same for all of them.
         y : Tensor of shape (B,)
             Targets. If there are fewer, they belong to the last rows (see `Likelihood.completed`).
         n_rows : int
             Members are compared at the first `n_rows` rows, from 1 to B.
         likelihood : Likelihood
+        shared : bool, default=True
+            Whether the other rows are the same for all members too.
 
         Returns
         -------
@@ -70,7 +75,6 @@ class InputGradientSpace(Space):
 
     unit_sphere = True
     axes_are_inputs = True
-    takes_own_rows = True
 
     def evaluate(
         self,
@@ -101,7 +105,6 @@ class WeightSpace(Space):
 
     depends_on_inputs = False
     supports_svgd = True
-    takes_own_rows = True
 
     def evaluate(
         self,
@@ -141,7 +144,6 @@ class FunctionSpace(Space):
     """Each member's predictions at the first rows, all of them as one vector."""
 
     supports_svgd = True
-    takes_own_rows = True
 
     def evaluate(
         self,
@@ -173,8 +175,6 @@ class FunctionSpace(Space):
 
 class FeatureSpace(Space):
     """The input of each member's last layer with weights."""
-
-    takes_own_rows = True
 
     def evaluate(
         self,
@@ -212,14 +212,22 @@ class FunctionOfEnsemble(Space):
         self.function = function
 
     def evaluate(
-        self, ensemble: Ensemble, X: Tensor, y: Tensor, n_rows: int, likelihood: Likelihood
+        self,
+        ensemble: Ensemble,
+        X: Tensor,
+        y: Tensor,
+        n_rows: int,
+        likelihood: Likelihood,
+        *,
+        shared: bool = True,
     ) -> Evaluation:
         """Return an evaluation with the function's representation."""
-        outputs = ensemble(X)
+        outputs = ensemble(X, shared=shared)
+        rows = X if shared else X[0]
         if ensemble.couples_rows:  # A part of the batch alone would give other values.
-            n_rows = len(X)
+            n_rows = len(rows)
         targets = likelihood.completed(outputs, y)[:n_rows]
-        values: object = self.function(ensemble, X[:n_rows], targets)
+        values: object = self.function(ensemble, rows[:n_rows], targets)
         n_members = ensemble.n_members
         expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
         if not isinstance(values, Tensor):

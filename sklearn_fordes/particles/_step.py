@@ -78,8 +78,7 @@ def accumulate_gradients(
         Reaches other processes that hold members or rows.
     shared : bool, default=True
         Whether the members share the rows of X. If not, X holds a version of each row for each
-        member, and the repulsion compares members at their own versions; its space must take them
-        (`Space.takes_own_rows`).
+        member. The repulsion compares members at the first rows, which should be the same for all.
 
     Returns
     -------
@@ -179,21 +178,15 @@ def differentiate(
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
         return step, pullback(cotangent)
 
-    n_rows, n_extra = max(1, round(repulsion.fraction * len(y))), 0
+    n_rows, n_extra = repulsion.n_compared(len(y)), 0
     if extra_inputs is not None:  # As many as of the batch's rows, and before these.
         extra = extra_inputs[:n_rows]
         n_extra = len(extra)
         if not shared:
             extra = extra.expand(len(X), *extra.shape)
         X = torch.cat([extra, X], dim=0 if shared else 1)
-    if not (shared or repulsion.space.takes_own_rows):
-        raise ValueError(
-            "Got rows of each member's own with a space that compares members at the same rows, "
-            "but expected shared ones."
-        )
-    own = {} if shared else {"shared": False}
     outputs, representation, pullback = repulsion.space.evaluate(
-        ensemble, X, y, n_extra + n_rows, likelihood, **own
+        ensemble, X, y, n_extra + n_rows, likelihood, shared=shared
     )
     driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
     if n_extra:  # The loss does not depend on outputs at rows without a target.

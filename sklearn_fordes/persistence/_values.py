@@ -33,6 +33,8 @@ _WHAT_TO_DO = {
     "optimizer": "Call set_params(optimizer=None) before save: it only acts in fit.",
     "repulsion": "Call set_params(repulsion=…) with a name before save: it only acts in fit.",
     "augmentation": "Call set_params(augmentation=None) before save: it only acts in fit.",
+    "validation_fraction": "Call set_params(validation_fraction='auto') before save: it only acts "
+    "in fit.",
     "lengthscale": "Call set_params(lengthscale=…) with a name or an array before save: it only "
     "acts in fit.",
     "encoder": "Put it before the estimator, in a pipeline, and save it apart, or use a "

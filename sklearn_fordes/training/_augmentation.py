@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -28,7 +28,10 @@ class CellCorruption(BaseEstimator):
     In each row each kind of corruption has a severity of its own, drawn uniformly between 0 and the
     largest. Some members see all of it, the others rows as they are, but for a fifth of the gaps. A
     network cannot tell a corrupted cell from a true one, so that members which train on them give
-    clean rows too little confidence; in the mean of both kinds neither is far from the better one.
+    clean rows too little confidence; the mean of both kinds is not far from the better one.
+
+    Numbers should have an indicator of gaps, as with ``TabularEncoder(gap_indicators="all")``: the
+    encoder that the estimators make has them. Without one a blank is the median.
 
     Parameters
     ----------
@@ -40,7 +43,7 @@ class CellCorruption(BaseEstimator):
         Largest standard deviation of the noise, in units of that of the encoded column.
     exposed : float, default=0.5
         Share of the members that see all of it: every second one if it is a half, beginning with
-        the second. Of M members that is the share of M, rounded down.
+        the second. Of M members that is the share of M, rounded down: none, if it is a half of one.
 
     Notes
     -----
@@ -70,7 +73,6 @@ class CellCorruption(BaseEstimator):
         continuous: Any,
         gaps: Any,
         n_members: int,
-        shared: bool = False,
     ) -> CorruptedVersions:
         """Make the function of a batch for encoded training rows.
 
@@ -85,24 +87,23 @@ class CellCorruption(BaseEstimator):
             The code of a row without any value.
         n_members : int
             M.
-        shared : bool, default=False
-            Whether all members see the same versions: each row as a member that is drawn for it.
 
         Returns
         -------
         CorruptedVersions
+            It takes the rows of a batch and a generator of random numbers.
 
         Raises
         ------
         ValueError
             If a parameter is not as expected.
         """
-        largest = {"swapped": 1.0, "blanked": 1.0, "exposed": 1.0, "noise": math.inf}
+        largest = {"swapped": 1.0, "blanked": 1.0, "exposed": 1.0, "noise": sys.float_info.max}
         for name, limit in largest.items():
             value = getattr(self, name)
             is_number = isinstance(value, Real) and not isinstance(value, bool)
             if not (is_number and 0 <= float(value) <= limit):
-                expected = "not negative" if limit == math.inf else "in [0, 1]"
+                expected = "finite and not negative" if limit > 1 else "in [0, 1]"
                 raise ValueError(f"Got {name}={value!r}, but expected a number that is {expected}.")
         columns, index = np.unique(column_of, return_inverse=True)
         deviation = torch.zeros_like(rows[0])
@@ -120,7 +121,6 @@ class CellCorruption(BaseEstimator):
             float(self.swapped),
             float(self.blanked),
             float(self.noise),
-            shared,
         )
 
 
@@ -148,7 +148,6 @@ class CorruptedVersions:
     exposure : Tensor of shape (M,)
         In [0, 1].
     swapped, blanked, noise : float
-    shared : bool
         As in `CellCorruption`.
     """
 
@@ -161,10 +160,9 @@ class CorruptedVersions:
     swapped: float
     blanked: float
     noise: float
-    shared: bool
 
     def __call__(self, X: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return versions (M, B, D) of rows (B, D), or (B, D) if they are shared.
+        """Return a version of the rows for each member.
 
         Parameters
         ----------
@@ -173,14 +171,11 @@ class CorruptedVersions:
 
         Returns
         -------
-        Tensor of shape (M, B, D) or (B, D)
+        Tensor of shape (M, B, D)
         """
         n_rows = len(X)
         levels, of_member = self._levels
         exposure = levels.view(-1, 1, 1)
-        if self.shared:
-            drawn = rng.integers(len(of_member), size=n_rows)
-            exposure = levels[of_member[torch.from_numpy(drawn).to(X.device)]].unsqueeze(1)
 
         def uniform(*shape: int) -> Tensor:
             return torch.from_numpy(rng.random(shape, dtype=np.float32)).to(X)
@@ -191,13 +186,21 @@ class CorruptedVersions:
 
         normal = torch.from_numpy(rng.standard_normal(X.shape, dtype=np.float32)).to(X)
         scale = self.noise * uniform(n_rows, 1) * self.deviation
-        versions = X + exposure * (scale * normal)
+        versions = X + exposure * (scale * normal * ~self._are_gaps(X))
         donors = torch.from_numpy(rng.integers(len(self.rows), size=(n_rows, self.n_columns)))
         others = self.rows.gather(0, donors.to(X.device)[:, self.column_of])
         versions = torch.where(is_hit(self.swapped, exposure), others, versions)
         blanked = is_hit(self.blanked, exposure.clamp(min=_LEAST_EXPOSURE_TO_GAPS))
         versions = torch.where(blanked, self.gaps, versions)
-        return versions if self.shared else versions[of_member]
+        return versions[of_member]
+
+    def _are_gaps(self, X: Tensor) -> Tensor:
+        """Return whether the cell of each encoded column is a gap that an indicator tells."""
+        is_code = (self.gaps == X).to(X.dtype)
+        n_codes = X.new_zeros(len(X), self.n_columns).index_add_(1, self.column_of, is_code)
+        n_inputs = self.column_of.bincount(minlength=self.n_columns)
+        is_gap: Tensor = ((n_codes == n_inputs) & (n_inputs > 1))[:, self.column_of]
+        return is_gap
 
     @cached_property
     def _levels(self) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from sklearn_fordes.training._augmentation import Augmentation
 
 # Inputs by name ("X", and "sample_weight", "validators" and "extra_inputs" if there are any), and
-# targets. X is (B, ...), or (M, B, ...) if the members see versions of their own.
+# targets. X is (B, ...), or (M, B, ...) if the members see versions of their own; "rows" are then
+# the rows as they are.
 Batch = tuple[dict[str, Any], Tensor | None]
 # What a net trains on: the batches of an epoch, of one shape and on one device.
 Batches = Iterable[Batch]
@@ -134,25 +135,28 @@ class BatchIterator:
             inputs, y = self.dataset[part]
             n_rows = len(inputs["X"])
             if self.dataset.augmentation is not None:
-                inputs |= _versions(self.dataset.augmentation, inputs["X"], rng)
+                # A slice is a view, which a function may change in place.
+                rows = inputs["X"] if self.shuffle else inputs["X"].clone()
+                inputs |= _versions(self.dataset.augmentation, rows, rng)
             if extra is not None:
                 drawn = rng.integers(len(extra), size=n_rows)
                 inputs["extra_inputs"] = extra[torch.from_numpy(drawn)]
             yield inputs, y
 
 
-def _versions(
-    augmentation: Augmentation, X: Tensor, rng: np.random.Generator
-) -> dict[str, Tensor | bool]:
-    """Return versions of rows as inputs, and whether all members share them."""
+def _versions(augmentation: Augmentation, X: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+    """Return versions of rows as inputs, whether all members share them, and the rows if not."""
     versions = augmentation(X, rng)
     shape = tuple(getattr(versions, "shape", ()))
-    if not isinstance(versions, Tensor) or X.shape not in (shape, shape[1:]):
+    is_dense = isinstance(versions, Tensor) and versions.layout == torch.strided
+    if not is_dense or X.shape not in (shape, shape[1:]):
         raise ValueError(
             f"Got a {type(versions).__name__} of shape {shape} from augmentation, but expected a "
-            f"tensor of shape {tuple(X.shape)}, or with an axis of members before these."
+            f"dense tensor of shape {tuple(X.shape)}, or with an axis of members before these."
         )
-    return {"X": versions.to(X), "shared": versions.ndim == X.ndim}
+    shared = versions.ndim == X.ndim
+    inputs: dict[str, Any] = {"X": versions.detach().to(X), "shared": shared}
+    return inputs if shared else {**inputs, "rows": X}
 
 
 def _as_tensor(values: ArrayLike | Tensor) -> Tensor:

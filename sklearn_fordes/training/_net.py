@@ -110,6 +110,7 @@ class ParticleNet(NeuralNet):
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
+        self.members_differ = False  # In the versions of rows on which they train.
         defaults = {
             "criterion": MixtureLoss,
             "criterion__likelihood": likelihood,
@@ -210,6 +211,8 @@ class ParticleNet(NeuralNet):
         if self.ema_decay and self.average is None:
             # Not before: callbacks may set the weights when a run begins.
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
+        rows = getattr(iterator, "dataset", None)
+        self.members_differ = getattr(rows, "augmentation", None) is not None
         figures = []
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
@@ -272,6 +275,11 @@ class ParticleNet(NeuralNet):
             )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
+        if repulsion and not shared:
+            # Members that see other versions of a row would differ there, however alike they are.
+            compared = inputs["rows"][: repulsion.n_compared(len(y))]
+            same = compared.expand(n_members, *compared.shape)
+            X = torch.cat([same, X[:, len(compared) :]], dim=1)
         try:
             with self._own_draws():
                 step = accumulate_gradients(
@@ -371,8 +379,8 @@ class ParticleNet(NeuralNet):
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.
 
         Where some of the members validate a row, the loss of all is estimated (see
-        `Likelihood.losses_of_more`). A single member's own loss says nothing of a mixture, and is
-        returned as it is.
+        `Likelihood.losses_of_more`), if all train on the same versions of the rows. A single
+        member's own loss says nothing of a mixture, and is returned as it is.
 
         Raises
         ------
@@ -382,7 +390,9 @@ class ParticleNet(NeuralNet):
         weight, validators = X.get("sample_weight"), X.get("validators")
         if validators is not None:
             y_pred = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
-        loss: Tensor = self.criterion_(y_pred, y_true, weight, self.module_.n_members)
+        # A few members of two kinds say nothing of how members of one kind differ.
+        n_members = None if self.members_differ else self.module_.n_members
+        loss: Tensor = self.criterion_(y_pred, y_true, weight, n_members)
         self.expect_finite(loss.isfinite(), "validation loss")
         return loss
 
