@@ -96,8 +96,9 @@ class Folds(NamedTuple):
         if n_left_out and len(pairs) > 1:
             raise ValueError(
                 f"{given} pairs that train no member on {n_left_out} of {n_rows} rows, but "
-                "expected each row among the training rows of some pair. To validate on later rows, pass a "
-                "single split, such as PredefinedSplit with 0 for the last rows and -1 for others."
+                "expected each row among the training rows of some pair. To validate on later "
+                "rows, pass a single split, such as PredefinedSplit with 0 for the last rows and "
+                "-1 for others."
             )
         return cls(pairs)
 
