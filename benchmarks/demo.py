@@ -23,11 +23,12 @@ from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.inspection._diversity import mean_cosine
 
 METHODS: dict[str, dict[str, Any]] = {
-    "single net": {"n_members": 1},
-    "deep ensemble": {"repulsion": "none"},
+    "single net": {"n_members": 1, "augmentation": None},
+    "deep ensemble": {"repulsion": "none", "augmentation": None},
+    "the same, told of drift": {"repulsion": "none"},
     "FoRDE": {},
 }
-COLORS = {"single net": "#8c8c8c", "deep ensemble": "#3b6fb6", "FoRDE": "#d1495b"}
+COLORS = dict(zip(METHODS, ("#8c8c8c", "#3b6fb6", "#5aa469", "#d1495b"), strict=True))
 SCORES = {"NLL": nll, "accuracy": accuracy, "ECE": expected_calibration_error}
 
 
