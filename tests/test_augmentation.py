@@ -415,3 +415,11 @@ def test_a_drifting_table_costs_less(table):
         return -np.log(model.predict_proba(drifted)[np.arange(300), y]).mean()
 
     assert loss("auto") < 0.9 * loss(None)
+
+
+def test_weights_are_compared_wherever_the_rows_lie(table):
+    losses = [
+        make(repulsion=Repulsion("weight", fraction=fraction, period=1)).fit(*table).history_
+        for fraction in (0.1, 1.0)
+    ]
+    assert losses[0][-1]["driving_loss"] == losses[1][-1]["driving_loss"]

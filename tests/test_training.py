@@ -345,7 +345,8 @@ def test_automatic_batch_size_grows_with_the_table(n_rows, batch_size):
 
 def test_optimizer_with_a_closure_works(small, binary):
     X, y = binary
-    model = small(optimizer=torch.optim.LBFGS, weight_decay=0.0, lr=0.1, batch_size=200)
+    settings = {"weight_decay": 0.0, "lr": 0.1, "batch_size": 200, "augmentation": None}
+    model = small(optimizer=torch.optim.LBFGS, **settings)
     assert model.fit(X, y).score(X, y) > 0.8
 
 

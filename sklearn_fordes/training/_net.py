@@ -275,7 +275,7 @@ class ParticleNet(NeuralNet):
             )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
-        if repulsion and not shared:
+        if repulsion and repulsion.space.depends_on_inputs and not shared:
             # Members that see other versions of a row would differ there, however alike they are.
             compared = inputs["rows"][: repulsion.n_compared(len(y))]
             same = compared.expand(n_members, *compared.shape)
