@@ -144,7 +144,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
         elif self.early_stopping:
-            rows, valid = self._validated(rows, split, np.shape(y)[0])
+            rows, valid = self._validated(rows, split, len(np.asarray(y)))
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
             rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
