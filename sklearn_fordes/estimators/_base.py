@@ -7,7 +7,6 @@ from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +19,7 @@ import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._folds import Folds
+from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._importances import Importances, member_importances
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
@@ -65,8 +64,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     @abstractmethod
     def _likelihood(self) -> Any:
         """Return what the members' outputs mean."""
-
-    # ---- fit
 
     def fit(
         self,
@@ -144,7 +141,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
         elif self.early_stopping:
-            rows, valid = self._validated(rows, split, len(np.asarray(y)))
+            rows, valid = divided(rows, self, len(np.asarray(y)), split)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
             rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
@@ -164,30 +161,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         """Check parameters and rows, and encode targets."""
         self._validate_params()
         return self._encode(training_data(self, self._checked(X, y), y, sample_weight))
-
-    def _validated(
-        self, rows: TrainingData, seed: int, n_given: int
-    ) -> tuple[TrainingData, TrainingData | Folds | None]:
-        """Return the rows to train on, and what validates: held-out rows, folds, or nothing."""
-        splitter = self.validation_fraction
-        held_out: TrainingData | None
-        if not isinstance(splitter, str | Real):
-            if len(rows.y) < n_given:
-                raise ValueError(
-                    f"Got validation_fraction={splitter!r} and rows of weight zero, which are left "
-                    "out, but expected weights that keep the rows that it splits."
-                )
-            folds = Folds.of_splitter(splitter, rows, int(self.n_members), seed)
-            if len(folds.pairs) > 1:
-                return rows, folds
-            rows, held_out = map(rows.take, folds.pairs[0])
-        else:
-            if n_folds := self._n_folds(len(rows.y)):
-                dealt = Folds.deal(rows.y, n_folds, seed)
-                if dealt is not None:
-                    return rows, dealt
-            rows, held_out = rows.hold_out(self._n_held_out(len(rows.y)), seed)
-        return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
     def _train(
         self,
@@ -378,8 +351,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         now.__dict__ = self.__dict__
         check_is_fitted(now, "fitted_")
         return now
-
-    # ---- prediction
 
     def predict_uncertainty(self, X: Any) -> Uncertainty:
         """Split the uncertainty of the prediction into aleatoric and epistemic.

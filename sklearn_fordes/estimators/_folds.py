@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,6 +148,46 @@ class Folds(NamedTuple):
         )
         members = np.argsort(self.pair_of(n_members), kind="stable").reshape(len(self.pairs), -1)
         return rows, members[pair]
+
+
+def divided(
+    rows: TrainingData, estimator: Any, n_given: int, seed: int
+) -> tuple[TrainingData, TrainingData | Folds | None]:
+    """Return the rows to train on, and what validates: held-out rows, folds, or nothing.
+
+    Parameters
+    ----------
+    rows : TrainingData
+    estimator : BaseFoRDE
+        Its parameters say how.
+    n_given : int
+        Number of rows that the user gave, those of weight zero among them.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If a splitter does not fit the rows or the number of members.
+    """
+    fraction, n_rows = estimator.validation_fraction, len(rows.y)
+    held_out: TrainingData | None
+    if isinstance(fraction, str | Real):
+        n_folds = estimator._n_folds(n_rows)
+        dealt = Folds.deal(rows.y, n_folds, seed) if n_folds else None
+        if dealt is not None:
+            return rows, dealt
+        rows, held_out = rows.hold_out(estimator._n_held_out(n_rows), seed)
+    else:
+        if n_rows < n_given:
+            raise ValueError(
+                f"Got validation_fraction={fraction!r} and rows of weight zero, which are left "
+                "out, but expected weights that keep the rows that it splits."
+            )
+        folds = Folds.of_splitter(fraction, rows, int(estimator.n_members), seed)
+        if len(folds.pairs) > 1:
+            return rows, folds
+        rows, held_out = map(rows.take, folds.pairs[0])
+    return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
 
 def _indices(part: Any, n_rows: int, given: str) -> NDArray[np.int64]:

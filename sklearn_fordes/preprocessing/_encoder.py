@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import compress
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -15,6 +14,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
+from sklearn_fordes.preprocessing._layout import (
+    are_numeric,
+    column_map,
+    read_kinds,
+    shares_of_rows,
+    unique_names,
+)
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._tables import as_table
@@ -211,10 +217,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     ) -> Self:
         self._check_parameters()
         kinds = self._find_kinds(typed_by or columns)
-        raw, categories = _read(columns, kinds)
+        raw, categories = read_kinds(columns, kinds)
         parts = [
             varying_parts(values) if kind == DATE else [""]
-            for values, kind in zip(raw.T, kinds[_is_numeric(kinds)], strict=True)
+            for values, kind in zip(raw.T, kinds[are_numeric(kinds)], strict=True)
         ]
         learnt = statistics(with_parts(raw, parts), self.min_frequency)
         has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
@@ -225,7 +231,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             Levels.learn(*column.labels, self.min_frequency, self.max_levels)
             for column in categories
         ]
-        shares = _shares(kinds, raw, levels, categories)
+        shares = shares_of_rows(kinds, raw, levels, categories)
         shares[0, kinds == EMPTY] = 1.0
         self._warn_of_losses(columns, kinds, shares)
         # This raises, if at all, before it sets the number and names of the input columns.
@@ -318,9 +324,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         shares = self.training_shares_
         if X is not None:
-            raw, categories = _read(read_columns(self._checked(X)), self.kinds_)
-            shares = _shares(self.kinds_, raw, self.levels_, categories)
-            shares[2, _is_numeric(self.kinds_)] = self._is_clipped(raw).mean(axis=0)
+            raw, categories = read_kinds(read_columns(self._checked(X)), self.kinds_)
+            shares = shares_of_rows(self.kinds_, raw, self.levels_, categories)
+            shares[2, are_numeric(self.kinds_)] = self._is_clipped(raw).mean(axis=0)
         return pd.DataFrame(
             {
                 "kind": self.kinds_,
@@ -348,7 +354,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         # This method of scikit-learn checks the fit and the names of the input columns.
         names = OneToOneFeatureMixin.get_feature_names_out(self, input_features)
         suffixes = [f"_{suffix}" if suffix else "" for suffix in self._suffixes()]
-        return np.array(list(_unique(names[self.column_map_] + suffixes)), dtype=object)
+        return np.array(list(unique_names(names[self.column_map_] + suffixes)), dtype=object)
 
     @property
     def is_categorical_(self) -> NDArray[np.bool_]:
@@ -439,7 +445,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             )
 
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
-        raw, categories = _read(columns, self.kinds_)
+        raw, categories = read_kinds(columns, self.kinds_)
         numbers = with_parts(raw, self.parts_)
         clipped = np.where(np.isnan(numbers), self.center_, numbers).clip(self.low_, self.high_)
         # Halves, since the difference of two numbers may be beyond double precision.
@@ -481,61 +487,3 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         rows, columns = np.nonzero((numbers < self.low_) | (numbers > self.high_))
         is_clipped[rows, owner[columns]] = True
         return is_clipped
-
-
-def _is_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
-    return ~np.isin(kinds, [CATEGORY, EMPTY])
-
-
-def _read(
-    columns: list[Column], kinds: NDArray[np.str_]
-) -> tuple[NDArray[np.float64], list[Column]]:
-    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories."""
-    is_numeric = _is_numeric(kinds)
-    raw = np.empty((len(columns[0]), np.count_nonzero(is_numeric)))
-    numeric = zip(compress(columns, is_numeric), kinds[is_numeric], strict=True)
-    for index, (column, kind) in enumerate(numeric):
-        raw[:, index] = column.floats(kind)
-    return raw, list(compress(columns, kinds == CATEGORY))
-
-
-def _shares(
-    kinds: NDArray[np.str_],
-    raw: NDArray[np.float64],
-    levels: list[Levels],
-    categories: list[Column],
-) -> NDArray[np.float64]:
-    """Return shares of rows, of shape (3, n_features_in): missing, infrequent and zeros."""
-    shares = np.where(kinds == EMPTY, [[np.nan], [0.0], [0.0]], 0.0)
-    shares[0, _is_numeric(kinds)] = np.isnan(raw).mean(axis=0)
-    shares[:2, kinds == CATEGORY] = np.reshape(
-        [level.shares_of(*column.labels) for level, column in zip(levels, categories, strict=True)],
-        (-1, 2),
-    ).T
-    return shares
-
-
-def column_map(
-    kinds: NDArray[np.str_],
-    parts: list[list[str]],
-    has_gaps: NDArray[np.bool_],
-    levels: list[Levels],
-) -> NDArray[np.int64]:
-    """Return the index of the input column of each encoded column."""
-    numeric = np.flatnonzero(_is_numeric(kinds))
-    n_parts = np.array([len(names) for names in parts], dtype=int)
-    n_levels = np.array([len(column.share) for column in levels], dtype=int)
-    of_levels = np.repeat(np.flatnonzero(kinds == CATEGORY), n_levels)
-    return np.concatenate([np.repeat(numeric, n_parts), numeric[has_gaps], of_levels])
-
-
-def _unique(names: NDArray[np.object_]) -> Iterator[str]:
-    """Append underscores to repeated names."""
-    taken, seen = set(names), set[str]()
-    for name in names:
-        if name in seen:
-            while name in taken:
-                name += "_"
-            taken.add(name)
-        seen.add(name)
-        yield name

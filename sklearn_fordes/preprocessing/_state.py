@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY
-from sklearn_fordes.preprocessing._encoder import TabularEncoder, column_map
+from sklearn_fordes.preprocessing._encoder import TabularEncoder
+from sklearn_fordes.preprocessing._layout import column_map
 from sklearn_fordes.preprocessing._numbers import DATE_PARTS
 from sklearn_fordes.preprocessing._values import DATE, DURATION, NUMBER
 

@@ -258,11 +258,11 @@ class ParticleNet(NeuralNet):
         self._set_training(True)
         inputs, y = batch
         X, weight = inputs["X"], inputs.get("sample_weight")
-        shared, n_members = inputs.get("shared", True), self.module_.n_members
-        if not shared and len(X) != n_members:
+        shared = inputs.get("shared", True)
+        if not shared and len(X) != self.module_.n_members:
             raise ValueError(
                 f"Got versions of rows for {len(X)} members from augmentation, but expected "
-                f"{n_members}."
+                f"{self.module_.n_members}."
             )
         if weight is not None:
             weight = weight.T if weight.ndim == 2 else weight  # Members come first there.
@@ -275,11 +275,8 @@ class ParticleNet(NeuralNet):
             )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
-        if repulsion and repulsion.space.depends_on_inputs and not shared:
-            # Members that see other versions of a row would differ there, however alike they are.
-            compared = inputs["rows"][: repulsion.n_compared(len(y))]
-            same = compared.expand(n_members, *compared.shape)
-            X = torch.cat([same, X[:, len(compared) :]], dim=1)
+        if repulsion and not shared:
+            X = _with_rows_compared(X, inputs["rows"], repulsion)
         try:
             with self._own_draws():
                 step = accumulate_gradients(
@@ -428,6 +425,17 @@ def _is_raised_by_statement(error: BaseException) -> bool:
         return False
     code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
     return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])
+
+
+def _with_rows_compared(versions: Tensor, rows: Tensor, repulsion: BuiltRepulsion) -> Tensor:
+    """Return versions (M, B, ...) of rows, whose first ones are as they are where it matters.
+
+    Members that see other versions of a row differ there, however alike they are.
+    """
+    if not repulsion.space.depends_on_inputs:
+        return versions
+    same = rows[: repulsion.n_compared(len(rows))]
+    return torch.cat([same.expand(len(versions), *same.shape), versions[:, len(same) :]], dim=1)
 
 
 def unit_of_strength(

@@ -1,0 +1,70 @@
+"""Which encoded columns come from which column, and what of the rows they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column
+from sklearn_fordes.preprocessing._levels import Levels
+
+
+def are_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
+    return ~np.isin(kinds, [CATEGORY, EMPTY])
+
+
+def read_kinds(
+    columns: list[Column], kinds: NDArray[np.str_]
+) -> tuple[NDArray[np.float64], list[Column]]:
+    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories."""
+    is_numeric = are_numeric(kinds)
+    raw = np.empty((len(columns[0]), np.count_nonzero(is_numeric)))
+    numeric = zip(compress(columns, is_numeric), kinds[is_numeric], strict=True)
+    for index, (column, kind) in enumerate(numeric):
+        raw[:, index] = column.floats(kind)
+    return raw, list(compress(columns, kinds == CATEGORY))
+
+
+def shares_of_rows(
+    kinds: NDArray[np.str_],
+    raw: NDArray[np.float64],
+    levels: list[Levels],
+    categories: list[Column],
+) -> NDArray[np.float64]:
+    """Return shares of rows, of shape (3, n_features_in): missing, infrequent and zeros."""
+    shares = np.where(kinds == EMPTY, [[np.nan], [0.0], [0.0]], 0.0)
+    shares[0, are_numeric(kinds)] = np.isnan(raw).mean(axis=0)
+    shares[:2, kinds == CATEGORY] = np.reshape(
+        [level.shares_of(*column.labels) for level, column in zip(levels, categories, strict=True)],
+        (-1, 2),
+    ).T
+    return shares
+
+
+def column_map(
+    kinds: NDArray[np.str_],
+    parts: list[list[str]],
+    has_gaps: NDArray[np.bool_],
+    levels: list[Levels],
+) -> NDArray[np.int64]:
+    """Return the index of the input column of each encoded column."""
+    numeric = np.flatnonzero(are_numeric(kinds))
+    n_parts = np.array([len(names) for names in parts], dtype=int)
+    n_levels = np.array([len(column.share) for column in levels], dtype=int)
+    of_levels = np.repeat(np.flatnonzero(kinds == CATEGORY), n_levels)
+    return np.concatenate([np.repeat(numeric, n_parts), numeric[has_gaps], of_levels])
+
+
+def unique_names(names: NDArray[np.object_]) -> Iterator[str]:
+    """Append underscores to repeated names."""
+    taken, seen = set(names), set[str]()
+    for name in names:
+        if name in seen:
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        seen.add(name)
+        yield name
