@@ -198,9 +198,13 @@ class CorruptedVersions:
         """Return whether the cell of each encoded column is a gap that an indicator tells."""
         is_code = (self.gaps == X).to(X.dtype)
         n_codes = X.new_zeros(len(X), self.n_columns).index_add_(1, self.column_of, is_code)
-        n_inputs = self.column_of.bincount(minlength=self.n_columns)
-        is_gap: Tensor = ((n_codes == n_inputs) & (n_inputs > 1))[:, self.column_of]
+        is_gap: Tensor = ((n_codes == self._n_inputs) & (self._n_inputs > 1))[:, self.column_of]
         return is_gap
+
+    @cached_property
+    def _n_inputs(self) -> Tensor:
+        """Number of encoded columns of each column; counting waits for a GPU, so once."""
+        return self.column_of.bincount(minlength=self.n_columns)
 
     @cached_property
     def _levels(self) -> tuple[Tensor, Tensor]:
