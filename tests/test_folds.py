@@ -371,9 +371,37 @@ def test_rows_of_weight_zero_do_not_move_the_rows_that_a_splitter_names():
         model.fit(X, y, sample_weight=np.arange(60) > 3)
 
 
+class Fixed:
+    """A splitter whose pairs are given."""
+
+    def __init__(self, *pairs):
+        self.pairs = pairs
+
+    def split(self, X, y):
+        return self.pairs
+
+    def get_n_splits(self):
+        return len(self.pairs)
+
+
+EVEN = np.arange(60) % 2 == 0
+
+
+def test_masks_are_parts_too():
+    X, y = make_table()
+    model = FoRDEClassifier(2, max_epochs=1, **PLAIN)
+    one, other = (
+        clone(model).set_params(validation_fraction=Fixed(pair)).fit(X, y).predict_proba(X)
+        for pair in ((EVEN, ~EVEN), (np.flatnonzero(EVEN), np.flatnonzero(~EVEN)))
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("splitter", "message"),
     [
+        (Fixed((np.arange(60), np.arange(50, 60))), "validates rows on which it trains"),
+        (Fixed((np.arange(30.0), np.arange(30, 60))), "parts that are no indices of 60 rows"),
         (KFold(3), "makes 3 pairs .* and n_members=10, but expected .* divides"),
         (PredefinedSplit(np.full(60, -1)), "makes 0 pairs"),
         (PredefinedSplit(np.zeros(60)), "without training or without validation rows"),

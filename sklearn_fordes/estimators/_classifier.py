@@ -135,9 +135,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     random_state : int, RandomState instance or None, default=None
-        Determines the initial weights, the held-out rows or folds, the batches and dropout. The
-        initial weights of a member depend on its index and not on `n_members`. The global
-        generators of torch and numpy are left as they were (None draws one seed from numpy's).
+        Determines the initial weights, the held-out rows or folds, the batches, the corrupted cells
+        and dropout. The initial weights of a member depend on its index and not on `n_members`. The
+        global generators of torch and numpy are left as they were (None draws one seed from
+        numpy's).
     verbose : int, default=0
         Whether to show the progress of epochs, and of predictions that take more than five seconds,
         on standard error: a bar in a terminal, lines in a log. The last line says how many epochs

@@ -92,7 +92,9 @@ class Folds(NamedTuple):
                 "both."
             )
         if any(len(np.intersect1d(*pair)) for pair in pairs):
-            raise ValueError(f"{given} a pair that validates rows on which it trains.")
+            raise ValueError(
+                f"{given} a pair that validates rows on which it trains, but expected others."
+            )
         n_left_out = n_rows - len(np.unique(np.concatenate([trained for trained, _ in pairs])))
         if n_left_out and len(pairs) > 1:
             raise ValueError(
@@ -197,5 +199,8 @@ def _indices(part: Any, n_rows: int, given: str) -> NDArray[np.int64]:
         rows = np.flatnonzero(rows)
     is_whole = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
     if not is_whole or (len(rows) and not 0 <= rows.min() <= rows.max() < n_rows):
-        raise ValueError(f"{given} parts that are no indices of {n_rows} rows.")
+        raise ValueError(
+            f"{given} parts that are no indices of {n_rows} rows, but expected integers from 0 to "
+            f"{n_rows - 1}, or a mask: was it made for another table?"
+        )
     return rows.astype(np.int64)
