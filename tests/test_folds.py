@@ -6,15 +6,20 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import (
     GroupKFold,
+    GroupShuffleSplit,
     KFold,
     PredefinedSplit,
     RepeatedKFold,
     ShuffleSplit,
     TimeSeriesSplit,
+    cross_validate,
 )
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
@@ -342,6 +347,63 @@ def test_each_pair_has_members_of_both_kinds(n_members, n_pairs):
     assert n_exposed.min() >= 1
 
 
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_a_splitter_keeps_groups_together(kind):
+    X, y = make_table()
+    groups = np.random.default_rng(0).permutation(np.arange(60) % 12)
+    model = kind(
+        10, max_epochs=1, validation_fraction=GroupKFold(5), callbacks=[Keep()], **PLAIN
+    ).fit(X, y, groups=groups)
+    rows = kept(model).rows_
+    trained_on = (rows.sample_weight > 0).T.numpy()
+    assert len(rows.valid) == 60
+    for trains in trained_on:
+        assert 0 < trains.sum() < 60
+        assert not set(groups[trains]) & set(groups[~trains])
+
+
+def test_a_single_split_of_groups_holds_some_of_them_out():
+    X, y = make_table()
+    groups = np.arange(60) // 6
+    model = FoRDEClassifier(
+        3, max_epochs=1, validation_fraction=GroupShuffleSplit(1), callbacks=[Keep()], **PLAIN
+    ).fit(X, y, groups=groups)
+    rows = kept(model).rows_
+    assert (len(rows), len(rows.valid)) == (48, 12)  # Two of ten groups.
+
+
+def test_cross_validation_hands_groups_to_the_splitter_inside():
+    X, y = make_table()
+    groups = np.arange(60) // 3
+    model = FoRDEClassifier(4, max_epochs=1, validation_fraction=GroupKFold(2), **PLAIN)
+    with config_context(enable_metadata_routing=True):
+        model.set_fit_request(groups=True)
+        scores = cross_validate(
+            make_pipeline(StandardScaler(), model),
+            X,
+            y,
+            cv=GroupKFold(3),
+            params={"groups": groups},
+            error_score="raise",
+        )["test_score"]
+    assert scores.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        ({}, {}),
+        ({"validation_fraction": GroupKFold(5), "early_stopping": False}, {}),
+        ({"validation_fraction": GroupKFold(5)}, {"X_val": np.zeros((4, 2)), "y_val": [0, 1] * 2}),
+    ],
+)
+def test_groups_that_nothing_would_use(parameters, arguments):
+    X, y = make_table()
+    model = FoRDEClassifier(**parameters, **PLAIN)
+    with pytest.raises(ValueError, match="Got groups, but expected them only for a splitter"):
+        model.fit(X, y, groups=np.arange(60), **arguments)
+
+
 def test_a_splitter_that_draws_is_seeded_by_the_estimator():
     X, y = make_table()
     splitter = KFold(5, shuffle=True)
@@ -408,7 +470,7 @@ def test_masks_are_parts_too():
         (TimeSeriesSplit(5), "train no member on 10 of 60 rows, .* pass a single split"),
         (PredefinedSplit(np.arange(40) % 5), "train no member on 20 of 60 rows"),
         (PredefinedSplit(np.arange(90) % 5), "parts that are no indices of 60 rows"),
-        (GroupKFold(5), "'groups' parameter should not be None"),
+        (GroupKFold(5), "Got validation_fraction=GroupKFold.* 'groups' parameter should not be"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -19,7 +19,7 @@ import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._folds import Folds, divided
+from sklearn_fordes.estimators._folds import Folds, divided, is_splitter
 from sklearn_fordes.estimators._importances import Importances, member_importances
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
@@ -73,6 +73,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         X_repulsion: Any = None,
+        groups: ArrayLike | None = None,
         **unknown: Any,
     ) -> Self:
         """Fit the ensemble.
@@ -93,6 +94,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             Rows without a target at which the members ought to disagree. Members are compared at
             rows drawn from these too, as many as of each batch. Where a class is needed, it is the
             one that the ensemble predicts.
+        groups : array-like of shape (n_samples,), optional
+            For a splitter as `validation_fraction` that keeps the rows of a group together, such as
+            scikit-learn's ``GroupKFold``.
         **unknown
             Nothing: the error about another argument names the one that may be meant.
 
@@ -117,7 +121,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         for name in unknown:
             raise TypeError(self._unexpected(name, "argument of fit", self.fit))
         new = self._copied(*_LEARNT)
-        if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion):
+        if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups):
             warn(
                 f"Training was interrupted after {new.n_iter_} of {new.max_epochs} epochs, and the "
                 "fit is kept as it was then (with early stopping: as in the best epoch).",
@@ -127,7 +131,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, X_repulsion: Any
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+        X_repulsion: Any,
+        groups: Any,
     ) -> bool:
         """Fit this copy, and return whether training came to its end."""
         rows = self._rows(X, y, sample_weight).of_mean_weight_one()
@@ -137,11 +148,17 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         if (X_val is None) != (y_val is None):
             given = "y_val" if X_val is None else "X_val"
             raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
+        is_split = self.early_stopping and X_val is None
+        if groups is not None and not (is_split and is_splitter(self.validation_fraction)):
+            raise ValueError(
+                "Got groups, but expected them only for a splitter as validation_fraction, with "
+                "early_stopping and without X_val."
+            )
         if X_val is not None:
             with naming_argument("X_val and y_val"):
                 valid = self._rows(X_val, y_val).of_mean_weight_one()
-        elif self.early_stopping:
-            rows, valid = divided(rows, self, len(np.asarray(y)), split)
+        elif is_split:
+            rows, valid = divided(rows, self, len(np.asarray(y)), split, groups)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
             rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks

@@ -111,7 +111,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
           64, or a fifth if that is less.
         - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, whose number of
           splits K divides `n_members`. Members are dealt to the splits; each row is trained on by
-          some, unless a single split holds it out. Splitters that need groups can't be used.
+          some, unless a single split holds it out. `fit` takes the groups that it needs.
 
         With folds or several splits the encoder is fitted to all rows, and the repulsion compares
         members at rows that they leave out as well. Callbacks that score validation rows score the

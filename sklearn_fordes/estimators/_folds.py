@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_fordes.estimators._validation import TrainingData
+from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 
 
 class Folds(NamedTuple):
@@ -55,7 +55,9 @@ class Folds(NamedTuple):
         return cls([(np.delete(rows, fold), fold) for fold in folds])
 
     @classmethod
-    def of_splitter(cls, splitter: Any, data: TrainingData, n_members: int, seed: int) -> Folds:
+    def of_splitter(
+        cls, splitter: Any, data: TrainingData, n_members: int, seed: int, groups: Any = None
+    ) -> Folds:
         """Return the pairs that a cross-validation splitter makes of a table.
 
         Parameters
@@ -65,20 +67,24 @@ class Folds(NamedTuple):
         n_members : int
         seed : int
             Random state of a splitter that draws and has none of its own.
+        groups : array-like of shape (N,), optional
 
         Raises
         ------
         ValueError
-            If the pairs are not those of this table, members can't have them in equal numbers, or
-            no member trains on some row.
+            If the splitter refuses the rows or their groups, the pairs are not those of this table,
+            members can't have them in equal numbers, or no member trains on some row.
         """
         given, n_rows = f"Got validation_fraction={splitter!r}, which makes", len(data.y)
         if getattr(splitter, "random_state", seed) is None:
             splitter = copy(splitter)
             splitter.random_state = seed
+        with naming_argument(f"validation_fraction={splitter!r}"):
+            given_groups = () if groups is None else (groups,)
+            parts = [*splitter.split(data.X, data.y, *given_groups)]
         pairs = [
             (_indices(trained, n_rows, given), _indices(validated, n_rows, given))
-            for trained, validated in splitter.split(data.X, data.y)
+            for trained, validated in parts
         ]
         if not pairs or n_members % len(pairs):
             raise ValueError(
@@ -153,7 +159,7 @@ class Folds(NamedTuple):
 
 
 def divided(
-    rows: TrainingData, estimator: Any, n_given: int, seed: int
+    rows: TrainingData, estimator: Any, n_given: int, seed: int, groups: Any = None
 ) -> tuple[TrainingData, TrainingData | Folds | None]:
     """Return the rows to train on, and what validates: held-out rows, folds, or nothing.
 
@@ -165,6 +171,8 @@ def divided(
     n_given : int
         Number of rows that the user gave, those of weight zero among them.
     seed : int
+    groups : array-like of shape (n_given,), optional
+        For a splitter.
 
     Raises
     ------
@@ -173,7 +181,7 @@ def divided(
     """
     fraction, n_rows = estimator.validation_fraction, len(rows.y)
     held_out: TrainingData | None
-    if isinstance(fraction, str | Real):
+    if not is_splitter(fraction):
         n_folds = estimator._n_folds(n_rows)
         dealt = Folds.deal(rows.y, n_folds, seed) if n_folds else None
         if dealt is not None:
@@ -185,11 +193,16 @@ def divided(
                 f"Got validation_fraction={fraction!r} and rows of weight zero, which are left "
                 "out, but expected weights that keep the rows that it splits."
             )
-        folds = Folds.of_splitter(fraction, rows, int(estimator.n_members), seed)
+        folds = Folds.of_splitter(fraction, rows, int(estimator.n_members), seed, groups)
         if len(folds.pairs) > 1:
             return rows, folds
         rows, held_out = map(rows.take, folds.pairs[0])
     return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
+
+
+def is_splitter(validation_fraction: Any) -> bool:
+    """Return whether it is a splitter: not a share of the rows, nor a word."""
+    return not isinstance(validation_fraction, str | Real)
 
 
 def _indices(part: Any, n_rows: int, given: str) -> NDArray[np.int64]:
