@@ -124,7 +124,7 @@ def test_an_unknown_argument_of_fit_raises_an_error_with_the_near_one(small, bin
     message = f"unexpected argument of fit {name!r}, but expected one of X, y, sample_weight, X_val"
     with pytest.raises(TypeError, match=message) as error:
         small().fit(*binary, **{name: 3})
-    assert str(error.value).endswith(f"Did you mean {near}?" if near else "X_repulsion.")
+    assert str(error.value).endswith(f"Did you mean {near}?" if near else "groups.")
 
 
 class DropsRows(StandardScaler):

@@ -506,9 +506,13 @@ def test_a_file_of_format_1_that_is_saved_again_predicts_the_same(path):
 
 def test_an_encoder_of_an_older_version_is_completed_and_an_incomplete_one_refused():
     X = as_pandas(with_dates(plain_columns()))
-    for encoder in (TabularEncoder(clip=2.0), TabularEncoder().fit(X)):
+    new_names = {"gap_indicators", "rank_share", "is_long_tailed_", "rank_numbers_", "rank_scores_"}
+    for encoder in (
+        TabularEncoder(clip=2.0, rank_share=0.0),
+        TabularEncoder(rank_share=0.0).fit(X),
+    ):
         state = encoder_state(encoder)
-        newer = state.keys() & {"gap_indicators", "is_long_tailed_"}
+        newer = state.keys() & new_names
         older = encoder_from({name: state[name] for name in state.keys() - newer})
         assert older.get_params() == encoder.get_params()
         assert vars(older).keys() == vars(encoder).keys()

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
 from sklearn_fordes.preprocessing._layout import (
+    are_clipped,
     are_numeric,
     column_map,
     read_kinds,
@@ -22,7 +23,8 @@ from sklearn_fordes.preprocessing._layout import (
     unique_names,
 )
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
-from sklearn_fordes.preprocessing._numbers import statistics, varying_parts, with_parts
+from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
+from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
 from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE, NUMBER
 
@@ -32,8 +34,6 @@ _LEAST_KEPT_SHARE = 0.5
 _LOGARITHMIC_CLIP = 3
 _GAP_INDICATORS = ("frequent", "all")
 _SHARES = ("missing", "infrequent", "clipped")
-# Scaled numbers beyond it are as good as infinite, which no bound could be computed of.
-_LARGEST = 1e150
 
 
 class TabularEncoder(TransformerMixin, BaseEstimator):
@@ -43,11 +43,12 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     categories. Later rows are read by it, in whatever container they come.
 
     Numbers are clipped to their training range, centred by the median, divided by the
-    interquartile range and smoothly bounded. If one value is common it is the centre, and then, or
-    if the tails are long, a logarithm keeps the values of the tails apart. Dates become several
-    numbers. Each frequent level of a category becomes an indicator column. Missing and unknown
-    values get a neutral code: the centre, or the mean of the level columns. Clipping makes a
-    network as cautious as a tree about numbers outside the training range.
+    interquartile range and smoothly bounded, and half of the code tells how they rank among the
+    training rows. If one value is common it is the centre, and then, or if the tails are long, a
+    logarithm keeps the values of the tails apart, without ranks. Dates become several numbers. Each
+    frequent level of a category becomes an indicator column. Missing and unknown values get a
+    neutral code: the centre, or the mean of the level columns. Clipping makes a network as cautious
+    as a tree about numbers outside the training range.
 
     Parameters
     ----------
@@ -69,6 +70,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Which columns of numbers, dates and durations get an indicator of missing values: those
         that are missing in `min_frequency` training rows or more, or all. All suit a network that
         is trained with gaps drawn at random (see `encode_gaps`).
+    rank_share : float, default=0.5
+        Share of the normal score of a number's rank in its code, in [0, 1]; the bounded number has
+        the rest. Numbers with two values, a common value or long tails have no score: noise would
+        trip over a rank that jumps, and a logarithm keeps a tail apart.
 
     Attributes
     ----------
@@ -87,6 +92,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     is_long_tailed_ : ndarray of bool of shape (n_numbers,)
         Numbers of which one value is common, or some are further from the centre than ten times
         the spread: arsinh takes their logarithm beyond about one spread.
+    rank_numbers_, rank_scores_ : ndarray of shape (n_numbers, n_knots)
+        Scaled numbers at equal distances of their rank, and the normal scores of these ranks, less
+        that of the centre. Others are interpolated. Zeros for numbers without a score.
     has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
         Columns of numbers, dates and durations with an indicator of missing values.
     parts_ : list of n_numeric_columns lists of str
@@ -117,17 +125,16 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     NeurIPS 2024): half the range replaces an interquartile range of zero. A constant column is
     encoded as zero, whatever its values are later.
 
-    A bound of 3 makes values of a long tail equal, nearly, that differ by factors: of incomes, say,
-    or amounts. The inverse hyperbolic sine (Burbidge, Magee, Robb: Alternative transformations to
-    handle extreme values of the dependent variable, JASA 83, 1988) is linear around the centre and
-    sign(z) · log(2 |z|) far from it, for zeros and negative numbers too. It is taken of columns
-    with a value further from the centre than ten times their spread.
+    A bound of 3 makes amounts in a long tail equal, nearly, that differ by factors. The inverse
+    hyperbolic sine (Burbidge, Magee, Robb: Alternative transformations to handle extreme values of
+    the dependent variable, JASA 83, 1988) is linear around the centre and sign(z) · log(2 |z|) far
+    from it, for zeros and negative numbers too. It is taken of columns with a value further from
+    the centre than ten times their spread. Ranks keep values apart where there are many.
 
     A value is common that makes up more than 30 % of those that are not missing, in `min_frequency`
     training rows and two at least, among more than two values; of several the most frequent, then
-    the smallest. Zeros of amounts are, mostly. The spread is that of the other values then: between
-    their quartiles, or from the common value to their median if that is more. Otherwise these zeros
-    would make up the spread, and most amounts be outliers.
+    the smallest. The spread is that of the other values then: between their quartiles, or from the
+    common value to their median if that is more.
 
     Text is read as numbers or truth values, with a warning, or as dates such as "2024-01-31", if
     all of it can be. Then "", "?", "na", "n/a", "nan", "none" and "null" are missing values. Digits
@@ -156,12 +163,14 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         max_levels: int = 64,
         clip: float = 3.0,
         gap_indicators: Literal["frequent", "all"] = "frequent",
+        rank_share: float = 0.5,
     ) -> None:
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
         self.max_levels = max_levels
         self.clip = clip
         self.gap_indicators = gap_indicators
+        self.rank_share = rank_share
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn ranges, scales and levels. An encoder whose fit fails stays as it was.
@@ -222,7 +231,10 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             varying_parts(values) if kind == DATE else [""]
             for values, kind in zip(raw.T, kinds[are_numeric(kinds)], strict=True)
         ]
-        learnt = statistics(with_parts(raw, parts), self.min_frequency)
+        numbers = with_parts(raw, parts)
+        learnt = statistics(numbers, self.min_frequency)
+        is_ranked = ~learnt.is_long_tailed & (learnt.n_values > 2)
+        z = np.where(np.isnan(numbers) | ~is_ranked, np.nan, scaled(numbers, *learnt[:4]))
         has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
         if self.gap_indicators == "all":
             # A date that never changes tells nothing.
@@ -240,6 +252,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         self.parts_ = parts
         self.low_, self.high_, self.center_, self.scale_ = learnt[:4]
         self.is_long_tailed_ = learnt.is_long_tailed
+        self.rank_numbers_, self.rank_scores_ = rank_knots(z)
         self.has_gaps_ = has_gaps
         self.continuous_ = np.flatnonzero(learnt.n_values > 2)
         self.known_levels_ = [column.known for column in levels]
@@ -326,7 +339,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         if X is not None:
             raw, categories = read_kinds(read_columns(self._checked(X)), self.kinds_)
             shares = shares_of_rows(self.kinds_, raw, self.levels_, categories)
-            shares[2, are_numeric(self.kinds_)] = self._is_clipped(raw).mean(axis=0)
+            is_clipped = are_clipped(raw, self.parts_, self.low_, self.high_)
+            shares[2, are_numeric(self.kinds_)] = is_clipped.mean(axis=0)
         return pd.DataFrame(
             {
                 "kind": self.kinds_,
@@ -382,6 +396,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
         if not (isinstance(self.clip, Real) and 0 < self.clip < np.inf):
             raise ValueError(f"Got clip={self.clip!r}, but expected a finite number > 0.")
+        share = self.rank_share
+        if not (isinstance(share, Real) and 0 <= share <= 1):
+            raise ValueError(f"Got rank_share={share!r}, but expected a number in [0, 1].")
         given = self.gap_indicators
         if not (isinstance(given, str) and given in _GAP_INDICATORS):
             raise ValueError(
@@ -447,14 +464,15 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
         raw, categories = read_kinds(columns, self.kinds_)
         numbers = with_parts(raw, self.parts_)
-        clipped = np.where(np.isnan(numbers), self.center_, numbers).clip(self.low_, self.high_)
-        # Halves, since the difference of two numbers may be beyond double precision.
-        with np.errstate(over="ignore"):
-            z = (clipped / 2 - self.center_ / 2) * self.scale_ * 2
-        z = z.clip(-_LARGEST, _LARGEST)
-        np.arcsinh(z, out=z, where=self.is_long_tailed_)
+        z = scaled(numbers, self.low_, self.high_, self.center_, self.scale_)
         bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
-        blocks = [z / np.hypot(1, z / bound), np.isnan(raw)[:, self.has_gaps_]]
+        code = np.arcsinh(z, out=z.copy(), where=self.is_long_tailed_)
+        code /= np.hypot(1, code / bound)
+        if self.rank_share:
+            ranked = self.continuous_[~self.is_long_tailed_[self.continuous_]]
+            score = rank_scores(z[:, ranked], self.rank_numbers_[ranked], self.rank_scores_[ranked])
+            code[:, ranked] += self.rank_share * (score - code[:, ranked])
+        blocks = [code, np.isnan(raw)[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
             blocks.append(levels.encode(*column.labels))
         return np.concatenate(blocks, axis=1, dtype=np.float32)
@@ -478,12 +496,3 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         suffixes = [part for parts in self.parts_ for part in parts]
         suffixes += [MISSING] * int(self.has_gaps_.sum())
         return suffixes + [name for levels in self.levels_ for name in levels.columns]
-
-    def _is_clipped(self, raw: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether values, or parts of dates, are outside the training range."""
-        numbers = with_parts(raw, self.parts_)
-        owner = np.repeat(np.arange(raw.shape[1]), [len(names) for names in self.parts_])
-        is_clipped = np.zeros(raw.shape, dtype=bool)
-        rows, columns = np.nonzero((numbers < self.low_) | (numbers > self.high_))
-        is_clipped[rows, owner[columns]] = True
-        return is_clipped

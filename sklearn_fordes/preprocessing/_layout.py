@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column
 from sklearn_fordes.preprocessing._levels import Levels
+from sklearn_fordes.preprocessing._numbers import with_parts
 
 
 def are_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -26,6 +27,21 @@ def read_kinds(
     for index, (column, kind) in enumerate(numeric):
         raw[:, index] = column.floats(kind)
     return raw, list(compress(columns, kinds == CATEGORY))
+
+
+def are_clipped(
+    raw: NDArray[np.float64],
+    parts: list[list[str]],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Return whether values, or parts of dates, are outside a range, in the shape of `raw`."""
+    numbers = with_parts(raw, parts)
+    owner = np.repeat(np.arange(raw.shape[1]), [len(names) for names in parts])
+    is_clipped = np.zeros(raw.shape, dtype=bool)
+    rows, columns = np.nonzero((numbers < low) | (numbers > high))
+    is_clipped[rows, owner[columns]] = True
+    return is_clipped
 
 
 def shares_of_rows(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 _COMMON_SHARE = 0.3
 # A column whose values lie further from its centre, in units of its spread, has a long tail.
 _LONGEST_TAIL = 10.0
+# Scaled numbers beyond it are as good as infinite, which no bound could be computed of.
+_LARGEST = 1e150
 DATE_PARTS = ("year", "month", "weekday", "hour", "elapsed")
 
 
@@ -101,6 +103,34 @@ def statistics(numbers: NDArray[np.float64], min_frequency: int) -> Statistics:
         is_long_tailed=is_common | (farthest > _LONGEST_TAIL * spread),
         n_values=n_values,
     )
+
+
+def scaled(
+    numbers: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    center: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return numbers clipped to a range, centred and scaled; zero where they are missing.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n_samples, n_numbers)
+        NaN where missing.
+    low, high, center, scale : ndarray of shape (n_numbers,)
+        As in `Statistics`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_numbers)
+        Finite.
+    """
+    clipped = np.where(np.isnan(numbers), center, numbers).clip(low, high)
+    # Halves, since the difference of two numbers may be beyond double precision.
+    with np.errstate(over="ignore"):
+        z: NDArray[np.float64] = (clipped / 2 - center / 2) * scale * 2
+    return z.clip(-_LARGEST, _LARGEST, out=z)
 
 
 def _most_common(

@@ -22,6 +22,8 @@ _LEARNT = {
     "center_",
     "scale_",
     "is_long_tailed_",
+    "rank_numbers_",
+    "rank_scores_",
     "has_gaps_",
     "continuous_",
     "known_levels_",
@@ -32,7 +34,7 @@ _LEARNT = {
     "n_features_in_",
 }
 # Parameters that encoders of older versions do not have, with what they did.
-_NEWER_PARAMETERS = {"gap_indicators": "frequent"}
+_NEWER_PARAMETERS = {"gap_indicators": "frequent", "rank_share": 0.0}
 _OTHERS = {"feature_names_in_", "_sklearn_output_config"}
 
 
@@ -93,7 +95,9 @@ def _completed(state: dict[str, Any]) -> dict[str, Any]:
         return state
     state = {**state, **_NEWER_PARAMETERS}
     if "scale_" in state:
-        state["is_long_tailed_"] = np.zeros(np.shape(state["scale_"]), dtype=bool)
+        shape = np.shape(state["scale_"])
+        state["is_long_tailed_"] = np.zeros(shape, dtype=bool)
+        state["rank_numbers_"] = state["rank_scores_"] = np.zeros((*shape, 2))
     return state
 
 
@@ -107,6 +111,7 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
     levels = encoder.levels_
     texts = [text for level in levels for text in level.columns]
     n_encoded = len(encoder.column_map_)
+    n_knots = np.shape(encoder.rank_numbers_)[-1:]
     return {
         "kinds_": kinds.ndim == 1
         and set(kinds.tolist()) <= {NUMBER, DATE, DURATION, CATEGORY, EMPTY},
@@ -124,6 +129,12 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
             for name in ("low_", "high_", "center_", "scale_")
         },
         "is_long_tailed_": _is_array(encoder.is_long_tailed_, "b", n_numbers),
+        **{
+            name: n_knots >= (2,)
+            and _is_array(getattr(encoder, name), "f", n_numbers, *n_knots)
+            and bool(np.isfinite(getattr(encoder, name)).all())
+            for name in ("rank_numbers_", "rank_scores_")
+        },
         "has_gaps_": _is_array(encoder.has_gaps_, "b", len(encoder.parts_)),
         "continuous_": _is_array(encoder.continuous_, "i")
         and set(encoder.continuous_.tolist()) <= set(range(n_numbers)),
