@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmarks.systems import DEEP_ENSEMBLE
 
+FORDE = "FoRDE"
 CONDITIONS = ["clean", "shifted", "natural shift"]
 SCORES = ["nll", "accuracy", "ece", "brier"]
 LARGER_IS_BETTER = {"accuracy"}
@@ -54,6 +55,41 @@ def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Se
     return table.rank(axis=1, ascending=not larger_is_better).mean()
 
 
+def regret(scores: pd.Series) -> pd.Series:
+    """Mean over sets of the log ratio of each method's mean score to the best one's of the set.
+
+    Over the seeds that all have; a method that lacks a set is left out.
+    """
+    table = scores.unstack("method")  # noqa: PD010
+    has_every_set = table.groupby("set").count().gt(0).all()
+    logs = np.log(table.loc[:, has_every_set].dropna().groupby("set").mean())
+    return logs.sub(logs.min(axis=1), axis=0).mean()
+
+
+def against_peers(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
+    """How a method's NLL compares with each peer's, with ranks and regrets among them alone.
+
+    Ensembles of ours are no peers. Ratios are geometric means over sets, with the standard error of
+    their logarithm; a regret is the ratio to the best of each set.
+    """
+    names = scores.index.get_level_values("method")
+    scores = scores[~names.str.startswith(DEEP_ENSEMBLE)]
+    # The ratio is of this method to a peer, and log_ratios returns that of peers to this method.
+    ratio = -log_ratios(scores["nll"], method)
+    table = pd.DataFrame(
+        {
+            "ratio": np.exp(ratio.mean()),
+            "standard error": ratio.sem(),
+            "sets below 1": (ratio < 0).mean(),
+            "rank, NLL": average_ranks(scores["nll"]),
+            "rank, Brier": average_ranks(scores["brier"]),
+            "regret": np.exp(regret(scores["nll"])),
+        }
+    )
+    table.loc[method, ["standard error", "sets below 1"]] = np.nan
+    return table.sort_values("rank, NLL").round(3)
+
+
 def ranks(scores: pd.DataFrame) -> pd.DataFrame:
     """Average ranks of every score, best NLL first."""
     columns = {
@@ -85,7 +121,11 @@ def report(results: pd.DataFrame) -> str:
     for condition, part in parts.items():
         n_sets = part.index.get_level_values("set").nunique()
         lines += [f"Average ranks, {condition} ({n_sets} sets)", ranks(part).to_string(), ""]
-        if DEEP_ENSEMBLE in part.index.get_level_values("method"):
+        methods = part.index.get_level_values("method")
+        if FORDE in methods:
+            lines += [f"FoRDE's NLL relative to each peer's, {condition}"]
+            lines += [against_peers(part).to_string(), ""]
+        if DEEP_ENSEMBLE in methods:
             lines += [f"NLL relative to the deep ensemble's, {condition}"]
             lines += [relative_to(part["nll"], DEEP_ENSEMBLE).to_string(), ""]
     for condition, part in parts.items():
@@ -116,6 +156,19 @@ def rank_table(scores: pd.DataFrame) -> str:
     ratio = relative_to(scores["nll"], DEEP_ENSEMBLE)["ratio"].map("{:.3f}".format)
     table = table.map("{:.2f}".format)
     table.insert(0, "NLL / deep ensemble's", ratio)
+    return markdown(table)
+
+
+def peer_table(scores: pd.DataFrame) -> str:
+    """FoRDE's NLL relative to each peer's, ranks and regrets, as markdown."""
+    table = against_peers(scores)
+    error = table.pop("standard error").map(" ± {:.3f}".format, na_action="ignore").fillna("")
+    table.insert(0, "FoRDE's NLL / this one's", table.pop("ratio").map("{:.3f}".format) + error)
+    share = table["sets below 1"].map("{:.0%}".format, na_action="ignore").fillna("")
+    table["sets below 1"] = share
+    for name in ("rank, NLL", "rank, Brier"):
+        table[name] = table[name].map("{:.2f}".format)
+    table["regret"] = table["regret"].map("{:.3f}".format)
     return markdown(table)
 
 

@@ -21,15 +21,19 @@ from benchmarks.table_scores import run_tables
 PAGE, PICTURE = Path("docs/benchmark.md"), Path("docs/benchmark.png")
 
 
-def write_page(results: pd.DataFrame) -> None:
-    """Put the tables and the picture of a results file in the docs."""
+def write_page(results: pd.DataFrame, name: str) -> None:
+    """Put the tables of a results file in the docs; of the first sets those against peers."""
     texts = {"fits": f"```text\n{describe_environment()}\n{summaries.describe(results)}\n```"}
     for condition, scores in summaries.conditions_of(results).items():
-        texts[f"ranks, {condition}"] = summaries.rank_table(scores)
-        texts[f"losses, {condition}"] = summaries.markdown(summaries.losses(scores).fillna(""))
-    for name, text in texts.items():
-        summaries.write_generated(PAGE, name, text)
-    summaries.draw(results, PICTURE)
+        texts[f"peers, {condition}"] = summaries.peer_table(scores)
+        if name == "reporting":
+            texts[f"ranks, {condition}"] = summaries.rank_table(scores)
+            losses = summaries.losses(scores).fillna("").T
+            texts[f"losses, {condition}"] = summaries.markdown(losses)
+    for title, text in texts.items():
+        summaries.write_generated(PAGE, f"{name}: {title}", text)
+    if name == "reporting":
+        summaries.draw(results, PICTURE)
 
 
 def main() -> None:
@@ -61,7 +65,7 @@ def main() -> None:
     )
     save_report(output.with_suffix(".txt"), summaries.report(results))
     if arguments.page:
-        write_page(results)
+        write_page(results, name)
 
 
 if __name__ == "__main__":

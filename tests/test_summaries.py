@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.summaries import average_ranks, log_ratios, relative_to, write_generated
+from benchmarks.summaries import (
+    against_peers,
+    average_ranks,
+    log_ratios,
+    regret,
+    relative_to,
+    write_generated,
+)
 
 
 def scores(**methods):
@@ -35,6 +42,30 @@ def test_ratios_are_over_the_sets_and_seeds_of_the_base():
     other = {("s", 0): 0.25, ("s", 2): 9.0, ("t", 0): 9.0}
     summary = relative_to(scores(base=base, other=other), "base")
     assert summary.loc["other", ["ratio", "sets below 1", "worst set"]].tolist() == [0.5, 1, 0.5]
+
+
+def test_a_regret_is_the_ratio_to_the_best_of_each_set():
+    one = {("s", 0): 1.0, ("t", 0): 4.0}
+    other = {("s", 0): 2.0, ("t", 0): 1.0}
+    found = np.exp(regret(scores(one=one, other=other)))
+    np.testing.assert_allclose(found[["one", "other"]], [2, 2**0.5])  # (1 · 4)^½, (2 · 1)^½
+
+
+def test_peers_are_compared_without_ensembles_of_ours():
+    ours = {("s", 0): 1.0, ("t", 0): 1.0, ("u", 0): 1.0}
+    peer = {("s", 0): 2.0, ("t", 0): 4.0, ("u", 0): 0.5}
+    best = dict.fromkeys(ours, 0.1)
+    parts = {"FoRDE": ours, "CatBoost": peer, "deep ensemble": best, "deep ensemble, 30": best}
+    nll = scores(**parts)
+    table = against_peers(pd.DataFrame({"nll": nll, "brier": nll}))
+    assert sorted(table.index) == ["CatBoost", "FoRDE"]
+    peer = table.loc["CatBoost"]
+    assert peer["ratio"] == pytest.approx((1 / 2 * 1 / 4 * 2) ** (1 / 3), abs=1e-3)
+    assert peer["sets below 1"] == pytest.approx(2 / 3, abs=1e-3)
+    assert table["rank, NLL"].to_dict() == pytest.approx(
+        {"FoRDE": 4 / 3, "CatBoost": 5 / 3}, abs=1e-3
+    )
+    assert table.loc["FoRDE", "regret"] == pytest.approx(2 ** (1 / 3), abs=1e-3)
 
 
 def test_generated_text_stands_between_its_marks_alone(tmp_path):
