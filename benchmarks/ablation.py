@@ -20,6 +20,7 @@ from benchmarks.summaries import conditions_of, describe, log_ratios
 from benchmarks.systems import NO_REPULSION
 from benchmarks.table_scores import run_tables
 from sklearn_fordes import CellCorruption
+from sklearn_fordes.preprocessing import TabularEncoder
 
 DEFAULT = "FoRDE"
 TOLD_NOTHING = {"augmentation": None}
@@ -33,6 +34,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "no blanked cells": {"augmentation": CellCorruption(blanked=0.0)},
     "no noise": {"augmentation": CellCorruption(noise=0.0)},
     "a tenth held out": {"validation_fraction": 0.1},
+    "no ranks": {"encoder": TabularEncoder(gap_indicators="all", rank_share=0.0)},
     "3 × 128, dropout 0.2": {"hidden_layer_sizes": (128, 128, 128), "module__dropout": 0.2},
 }
 

@@ -21,18 +21,18 @@ from benchmarks.table_scores import run_tables
 PAGE, PICTURE = Path("docs/benchmark.md"), Path("docs/benchmark.png")
 
 
-def write_page(results: pd.DataFrame, name: str) -> None:
+def write_page(results: pd.DataFrame, mark: str) -> None:
     """Put the tables of a results file in the docs; of the first sets those against peers."""
     texts = {"fits": f"```text\n{describe_environment()}\n{summaries.describe(results)}\n```"}
     for condition, scores in summaries.conditions_of(results).items():
         texts[f"peers, {condition}"] = summaries.peer_table(scores)
-        if name == "reporting":
+        if mark == "reporting":
             texts[f"ranks, {condition}"] = summaries.rank_table(scores)
             losses = summaries.losses(scores).fillna("").T
             texts[f"losses, {condition}"] = summaries.markdown(losses)
     for title, text in texts.items():
-        summaries.write_generated(PAGE, f"{name}: {title}", text)
-    if name == "reporting":
+        summaries.write_generated(PAGE, f"{mark}: {title}", text)
+    if mark == "reporting":
         summaries.draw(results, PICTURE)
 
 
@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write docs/benchmark.md's tables")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")  # peers warn of what is asked of them here
+    if arguments.page and arguments.development:
+        parser.error("the page reports on no set for choosing")
     name, sets = "reporting", REPORTING_SETS
     if arguments.development:
         name, sets = "development", DEVELOPMENT_SETS
@@ -65,7 +67,7 @@ def main() -> None:
     )
     save_report(output.with_suffix(".txt"), summaries.report(results))
     if arguments.page:
-        write_page(results, name)
+        write_page(results, "first" if arguments.first else "reporting")
 
 
 if __name__ == "__main__":

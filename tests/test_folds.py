@@ -8,7 +8,9 @@ import pytest
 import torch
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import (
+    GridSearchCV,
     GroupKFold,
     GroupShuffleSplit,
     KFold,
@@ -370,6 +372,9 @@ def test_a_single_split_of_groups_holds_some_of_them_out():
     ).fit(X, y, groups=groups)
     rows = kept(model).rows_
     assert (len(rows), len(rows.valid)) == (48, 12)  # Two of ten groups.
+    assert not {*map(tuple, rows.X.numpy())} & {*map(tuple, rows.valid.X.numpy())}
+    held_out = [i for i in range(60) if (rows.valid.X.numpy() == X[i]).all(axis=1).any()]
+    assert len(set(groups[held_out])) == 2
 
 
 def test_cross_validation_hands_groups_to_the_splitter_inside():
@@ -478,3 +483,41 @@ def test_splitters_that_can_not_be_used(splitter, message):
     X, y = make_table()
     with pytest.raises(ValueError, match=message):
         FoRDEClassifier(validation_fraction=splitter, **PLAIN).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.zeros((60, 1)), r"Got groups of shape \(60, 1\), but expected \(60,\)"),
+        (np.zeros(59), r"Got groups of shape \(59,\), but expected \(60,\)"),
+        ("patient", r"Got groups of shape \(\), but expected \(60,\)"),
+        ([None, *["a"] * 59], "Got groups of which 1 are missing"),
+        (np.where(np.arange(60) < 3, np.nan, 1), "Got groups of which 3 are missing"),
+        (np.zeros(60), r"Got validation_fraction=GroupKFold\(n_splits=5[^0-9]*\) that can't be"),
+    ],
+    ids=["matrix", "short", "name", "none", "nan", "one group"],
+)
+def test_groups_that_can_not_be_used(groups, message):
+    X, y = make_table()
+    model = FoRDEClassifier(10, validation_fraction=GroupKFold(5), **PLAIN)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y, groups=groups)
+
+
+def test_groups_of_a_cross_validation_are_not_those_of_the_model_unless_asked_for():
+    X, y = make_table()
+    groups = np.arange(60) // 5
+    model = FoRDEClassifier(2, max_epochs=1, **PLAIN)
+    search = GridSearchCV(model, {"lr": [0.01]}, cv=GroupKFold(3), error_score="raise")
+    assert search.fit(X, y, groups=groups).best_index_ == 0
+    with config_context(enable_metadata_routing=True):
+        scores = cross_validate(
+            make_pipeline(model),
+            X,
+            y,
+            cv=GroupKFold(3),
+            params={"groups": groups},
+            error_score="raise",
+        )["test_score"]
+        CalibratedClassifierCV(model, cv=GroupKFold(3)).fit(X, y, groups=groups)
+    assert scores.shape == (3,)

@@ -504,18 +504,36 @@ def test_a_file_of_format_1_that_is_saved_again_predicts_the_same(path):
     assert_same(load(path), classifier, old_rows())
 
 
-def test_an_encoder_of_an_older_version_is_completed_and_an_incomplete_one_refused():
+RANKS = {"rank_share", "rank_numbers_", "rank_scores_"}
+
+
+@pytest.mark.parametrize("names", [RANKS, RANKS | {"gap_indicators", "is_long_tailed_"}])
+def test_an_encoder_of_an_older_version_is_completed_and_an_incomplete_one_refused(names):
     X = as_pandas(with_dates(plain_columns()))
-    new_names = {"gap_indicators", "rank_share", "is_long_tailed_", "rank_numbers_", "rank_scores_"}
-    for encoder in (
-        TabularEncoder(clip=2.0, rank_share=0.0),
-        TabularEncoder(rank_share=0.0).fit(X),
-    ):
+    fitted = TabularEncoder(rank_share=0.0).fit(X)
+    for encoder in (TabularEncoder(clip=2.0, rank_share=0.0), fitted):
         state = encoder_state(encoder)
-        newer = state.keys() & new_names
+        newer = state.keys() & names
         older = encoder_from({name: state[name] for name in state.keys() - newer})
         assert older.get_params() == encoder.get_params()
         assert vars(older).keys() == vars(encoder).keys()
+    if names == RANKS:
+        np.testing.assert_array_equal(older.transform(X), fitted.transform(X))
     for missing in newer:
         with pytest.raises(ValueError, match="an encoder with the attributes"):
             encoder_from({name: state[name] for name in state.keys() - {missing}})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("rank_numbers_", np.full((3, 18), np.nan)),
+        ("rank_scores_", np.full((3, 18), np.inf)),
+        ("rank_scores_", np.zeros((3, 17))),
+        ("rank_numbers_", np.zeros((2, 18))),
+    ],
+)
+def test_knots_of_ranks_that_do_not_fit_are_refused(name, wrong):
+    encoder = TabularEncoder().fit(np.random.default_rng(0).normal(size=(50, 3)))
+    with pytest.raises(ValueError, match=f"an encoder whose .*{name}"):
+        encoder_from({**encoder_state(encoder), name: wrong})

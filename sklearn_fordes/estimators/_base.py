@@ -7,20 +7,20 @@ from abc import ABCMeta, abstractmethod
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils import InputTags, check_random_state
+from sklearn.utils import InputTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._folds import Folds, divided, is_splitter
-from sklearn_fordes.estimators._importances import Importances, member_importances
+from sklearn_fordes.estimators._folds import Folds, divided
+from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
@@ -32,6 +32,7 @@ from sklearn_fordes.estimators._validation import (
     named_as_before,
     naming_argument,
     promises_sparse,
+    seeds_of,
     training_data,
     with_callbacks,
 )
@@ -51,6 +52,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     # The link in the HTML representation, which scikit-learn makes of these.
     _doc_link_module = "sklearn_fordes"
     _doc_link_template = "https://github.com/sklearn-fordes/sklearn-fordes/tree/main/docs"
+
+    # A cross-validation whose own splitter takes groups does not hand them on unless asked to.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": False}
 
     fitted_: inference.FittedEnsemble
 
@@ -96,7 +100,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             one that the ensemble predicts.
         groups : array-like of shape (n_samples,), optional
             For a splitter as `validation_fraction` that keeps the rows of a group together, such as
-            scikit-learn's ``GroupKFold``.
+            scikit-learn's ``GroupKFold``; an error without one, or with `X_val`. Inside a
+            cross-validation ``set_fit_request(groups=True)`` asks for them.
         **unknown
             Nothing: the error about another argument names the one that may be meant.
 
@@ -142,23 +147,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     ) -> bool:
         """Fit this copy, and return whether training came to its end."""
         rows = self._rows(X, y, sample_weight).of_mean_weight_one()
-        valid: TrainingData | Folds | None = None
         whole = rows.X
-        split, *seeds = _seeds(self.random_state)
-        if (X_val is None) != (y_val is None):
-            given = "y_val" if X_val is None else "X_val"
-            raise ValueError(f"Got {given} alone, but expected X_val and y_val, or neither.")
-        is_split = self.early_stopping and X_val is None
-        if groups is not None and not (is_split and is_splitter(self.validation_fraction)):
-            raise ValueError(
-                "Got groups, but expected them only for a splitter as validation_fraction, with "
-                "early_stopping and without X_val."
-            )
-        if X_val is not None:
-            with naming_argument("X_val and y_val"):
-                valid = self._rows(X_val, y_val).of_mean_weight_one()
-        elif is_split:
-            rows, valid = divided(rows, self, len(np.asarray(y)), split, groups)
+        split, *seeds = seeds_of(self.random_state)
+        given = None if X_val is None and y_val is None else (X_val, y_val)
+        rows, valid = divided(rows, self, len(np.asarray(y)), split, given, groups)
         tasks = tasks_of(self, X, y, sample_weight)
         ended = self._train(
             rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
@@ -170,7 +162,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
         rows = new._rows(X, y, sample_weight)
-        seeds = (0, 0) if "fitted_" in vars(new) else _seeds(new.random_state)[1:]
+        seeds = (0, 0) if "fitted_" in vars(new) else seeds_of(new.random_state)[1:]
         new._train(rows, max_epochs=1, seeds=seeds)
         return self._adopt(new)
 
@@ -458,7 +450,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         return [
             alone._copied(
                 fitted_=now.fitted_.select([index]),
-                _importances_=_of_member(vars(now).get("_importances_"), index),
+                _importances_=of_member(vars(now).get("_importances_"), index),
             )
             for index in range(now.fitted_.members.n_members)
         ]
@@ -503,14 +495,3 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
                 self.fitted_.members.to(inference.available_device(self.device))
-
-
-def _of_member(importances: Any, index: int) -> Any:
-    """Return the importances of one member, or why there are none."""
-    return importances[[index]] if isinstance(importances, np.ndarray) else importances
-
-
-def _seeds(random_state: Any) -> Any:
-    """Return independent seeds: of the rows that validate, the members and the batches."""
-    sequence = np.random.SeedSequence(check_random_state(random_state).randint(2**31))
-    return sequence.generate_state(3).tolist()

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
@@ -72,14 +73,18 @@ class Folds(NamedTuple):
         Raises
         ------
         ValueError
-            If the splitter refuses the rows or their groups, the pairs are not those of this table,
-            members can't have them in equal numbers, or no member trains on some row.
+            If there is not a group for each row, the splitter refuses the rows, the pairs are not
+            those of this table, members can't have them in equal numbers, or no member trains on
+            some row.
         """
-        given, n_rows = f"Got validation_fraction={splitter!r}, which makes", len(data.y)
+        name, n_rows = f"validation_fraction={splitter!r}", len(data.y)
+        given = f"Got {name}, which makes"
+        if groups is not None:
+            groups = _checked_groups(groups, n_rows)
         if getattr(splitter, "random_state", seed) is None:
             splitter = copy(splitter)
             splitter.random_state = seed
-        with naming_argument(f"validation_fraction={splitter!r}"):
+        with naming_argument(name):
             given_groups = () if groups is None else (groups,)
             parts = [*splitter.split(data.X, data.y, *given_groups)]
         pairs = [
@@ -159,9 +164,9 @@ class Folds(NamedTuple):
 
 
 def divided(
-    rows: TrainingData, estimator: Any, n_given: int, seed: int, groups: Any = None
+    rows: TrainingData, estimator: Any, n_given: int, seed: int, given: Any, groups: Any
 ) -> tuple[TrainingData, TrainingData | Folds | None]:
-    """Return the rows to train on, and what validates: held-out rows, folds, or nothing.
+    """Return the rows to train on, and what validates: other rows, folds, or nothing.
 
     Parameters
     ----------
@@ -171,17 +176,37 @@ def divided(
     n_given : int
         Number of rows that the user gave, those of weight zero among them.
     seed : int
-    groups : array-like of shape (n_given,), optional
-        For a splitter.
+    given : pair or None
+        Table and targets to validate on.
+    groups : array-like of shape (n_given,) or None
+        For a splitter, which splits rows only if all of them were kept.
 
     Raises
     ------
     ValueError
-        If a splitter does not fit the rows or the number of members.
+        If the validation rows or the groups can't be used, or a splitter does not fit the rows or
+        the number of members.
     """
     fraction, n_rows = estimator.validation_fraction, len(rows.y)
+    is_split = estimator.early_stopping and given is None
+    # A share of the rows or a word is no splitter.
+    is_splitter = not isinstance(fraction, str | Real)
+    if groups is not None and not (is_split and is_splitter):
+        raise ValueError(
+            "Got groups, but expected them only for a splitter as validation_fraction, with "
+            "early_stopping and without X_val."
+        )
+    if given is not None:
+        X_val, y_val = given
+        if X_val is None or y_val is None:
+            name = "y_val" if X_val is None else "X_val"
+            raise ValueError(f"Got {name} alone, but expected X_val and y_val, or neither.")
+        with naming_argument("X_val and y_val"):
+            return rows, estimator._rows(X_val, y_val).of_mean_weight_one()
+    if not is_split:
+        return rows, None
     held_out: TrainingData | None
-    if not is_splitter(fraction):
+    if not is_splitter:
         n_folds = estimator._n_folds(n_rows)
         dealt = Folds.deal(rows.y, n_folds, seed) if n_folds else None
         if dealt is not None:
@@ -200,9 +225,23 @@ def divided(
     return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
 
-def is_splitter(validation_fraction: Any) -> bool:
-    """Return whether it is a splitter: not a share of the rows, nor a word."""
-    return not isinstance(validation_fraction, str | Real)
+def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
+    """Return the groups of the rows as an array.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as rows, or some are missing.
+    """
+    values = np.asarray(groups)
+    if values.shape != (n_rows,):
+        raise ValueError(f"Got groups of shape {values.shape}, but expected ({n_rows},).")
+    n_missing = int(np.count_nonzero(pd.isna(values)))
+    if n_missing:
+        raise ValueError(
+            f"Got groups of which {n_missing} are missing, but expected one for every row."
+        )
+    return values
 
 
 def _indices(part: Any, n_rows: int, given: str) -> NDArray[np.int64]:

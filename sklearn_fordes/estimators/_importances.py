@@ -51,6 +51,11 @@ def member_importances(fitted: Any, inputs: Any, n_features: int) -> NDArray[np.
     return np.asarray(importances / importances.sum(axis=1, keepdims=True))
 
 
+def of_member(importances: Any, index: int) -> Any:
+    """Return the importances of one member, or why there are none."""
+    return importances[[index]] if isinstance(importances, np.ndarray) else importances
+
+
 class Importances:
     """The attributes of a fitted estimator that say how important each column is."""
 

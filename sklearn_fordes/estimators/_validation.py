@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import RegressorMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import InputTags, _safe_indexing, get_tags
+from sklearn.utils import InputTags, _safe_indexing, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import (
@@ -257,3 +257,9 @@ def naming_argument(name: str) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"Got {name} that can't be used: {error}") from error
+
+
+def seeds_of(random_state: Any) -> Any:
+    """Return independent seeds: of the rows that validate, the members and the batches."""
+    sequence = np.random.SeedSequence(check_random_state(random_state).randint(2**31))
+    return sequence.generate_state(3).tolist()

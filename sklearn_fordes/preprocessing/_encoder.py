@@ -43,19 +43,19 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     categories. Later rows are read by it, in whatever container they come.
 
     Numbers are clipped to their training range, centred by the median, divided by the
-    interquartile range and smoothly bounded, and half of the code tells how they rank among the
-    training rows. If one value is common it is the centre, and then, or if the tails are long, a
-    logarithm keeps the values of the tails apart, without ranks. Dates become several numbers. Each
-    frequent level of a category becomes an indicator column. Missing and unknown values get a
+    interquartile range and smoothly bounded; by default half of the code tells how they rank among
+    the training rows. If one value is common it is the centre, and then, or if the tails are long,
+    a logarithm keeps the tails apart, without ranks. Dates become several numbers. Each frequent
+    level of a category becomes an indicator column. Missing and unknown values get a
     neutral code: the centre, or the mean of the level columns. Clipping makes a network as cautious
     as a tree about numbers outside the training range.
 
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        Names, indices or a boolean mask of the categorical columns; None if there are none. By
-        default, columns of categories and enumerations, and those whose values are neither all
-        numbers nor all dates nor all durations. Booleans are numbers.
+        Names, indices or a mask of the categorical columns; None if there are none. By default,
+        columns of categories and enumerations, and those whose values are neither all numbers nor
+        all dates nor all durations. Booleans are numbers.
     min_frequency : int, default=5
         Levels in fewer training rows share one column, and a number in fewer is not common. By
         default columns that are missing in fewer training rows get no indicator: a weight learnt
@@ -63,17 +63,19 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     max_levels : int, default=64
         Maximum number of levels of a column, the most frequent; the others share one column.
     clip : float, default=3.0
-        Scaled numbers z become ``z / sqrt(1 + (z / clip)²)``, which lies between −clip and clip.
-        Those with a common value or long tails become arsinh(z) before, and lie between −3 clip
-        and 3 clip.
+        Scaled numbers z are bounded: ``z / sqrt(1 + (z / clip)²)`` lies between −clip and clip.
+        With a common value or long tails it is taken of arsinh(z), and lies between −3 clip and 3
+        clip.
     gap_indicators : {"frequent", "all"}, default="frequent"
         Which columns of numbers, dates and durations get an indicator of missing values: those
         that are missing in `min_frequency` training rows or more, or all. All suit a network that
         is trained with gaps drawn at random (see `encode_gaps`).
     rank_share : float, default=0.5
-        Share of the normal score of a number's rank in its code, in [0, 1]; the bounded number has
-        the rest. Numbers with two values, a common value or long tails have no score: noise would
-        trip over a rank that jumps, and a logarithm keeps a tail apart.
+        Share of the normal score of a number's rank among the training rows in its code, in [0, 1];
+        the bounded number has the rest. Scores are interpolated between 17 quantiles, and lie
+        between −3 and 3 before that of the centre is subtracted. Numbers with a common value or
+        long tails have none, since noise would trip over a rank that jumps, and a logarithm keeps a
+        tail apart; nor have those with two values.
 
     Attributes
     ----------
@@ -81,8 +83,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if all column names of the input are strings.
     kinds_ : ndarray of str of shape (n_features_in_,)
-        What the columns hold: "number", "date", "duration", "category", or "empty" for columns
-        without any value in training, which are ignored.
+        "number", "date", "duration", "category", or "empty" for columns without any value in
+        training, which are ignored.
     is_categorical_ : ndarray of bool of shape (n_features_in_,)
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
@@ -93,8 +95,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Numbers of which one value is common, or some are further from the centre than ten times
         the spread: arsinh takes their logarithm beyond about one spread.
     rank_numbers_, rank_scores_ : ndarray of shape (n_numbers, n_knots)
-        Scaled numbers at equal distances of their rank, and the normal scores of these ranks, less
-        that of the centre. Others are interpolated. Zeros for numbers without a score.
+        Scaled numbers, and the normal scores of their ranks less that of the centre, between which
+        others are interpolated. Scores of zero for numbers that have none.
     has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
         Columns of numbers, dates and durations with an indicator of missing values.
     parts_ : list of n_numeric_columns lists of str
@@ -112,7 +114,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     other_levels_ : list of n_categories lists of str
         The encoded columns after these: "infrequent", "missing", both or neither.
     level_shares_ : list of n_categories ndarrays
-        Share of the training rows in each of these columns. It encodes values that have none.
+        Shares of the training rows in these columns, which encode values that have none.
     training_shares_ : ndarray of shape (3, n_features_in_)
         Shares of the training rows that are missing, infrequent and clipped, as in `report`.
     column_map_ : ndarray of int of shape (n_features_out,)

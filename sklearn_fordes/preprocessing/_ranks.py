@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
-# A score is interpolated between so many quantiles and one more, at equal distances of the rank:
-# with 256 of them it follows the table's steps, and is no better.
-_N_INTERVALS = 16
-# Ranks are kept from the ends, where their normal scores have no bound.
-_LEAST_RANK = 1e-3
+# Scores of the quantiles between which others are interpolated, if there are more values than that.
+# The normal score has no bound; it ends here, where one row in 740 is beyond.
+_SCORES = np.linspace(-3.0, 3.0, 17)
+# Scaled numbers that differ by less cannot be interpolated between.
+_LEAST_DISTANCE = 1e-100
+# Unused knots lie beyond all scaled numbers.
+_BEYOND = 1e151
 
 
 def rank_knots(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the numbers between which scores of ranks are interpolated, and their scores.
 
     The rank of a number is the share of the rows with a smaller one, and half of that of the rows
-    with an equal one. Scores are the quantiles of the standard normal distribution at the ranks,
-    less that at zero: the score of zero is zero, exactly.
+    with an equal one. Its score is the quantile of the standard normal distribution at this rank,
+    from −3 to 3, less the score of zero: that of zero is zero, exactly.
 
     Parameters
     ----------
@@ -28,26 +30,28 @@ def rank_knots(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     Returns
     -------
     numbers, scores : ndarray of shape (n_numbers, n_knots)
-        Numbers rise; the last knot of a column fills up its row.
+        Numbers rise. Those that fill up a row are beyond all others.
     """
-    n_knots = _N_INTERVALS + 2
-    numbers = np.zeros((z.shape[1], n_knots))
+    n_knots = len(_SCORES) + 1
+    numbers = np.tile(_BEYOND * np.arange(1, n_knots + 1), (z.shape[1], 1))
     scores = np.zeros_like(numbers)
     for column, of_number, of_score in zip(z.T, numbers, scores, strict=True):
-        knot, count = np.unique(column[~np.isnan(column)], return_counts=True)
-        if not len(knot):
+        known = column[~np.isnan(column)]
+        if not len(known):
             continue
+        known[np.abs(known) < _LEAST_DISTANCE] = 0.0
+        knot, count = np.unique(known, return_counts=True)
         rank = (np.cumsum(count) - count / 2) / count.sum()
-        if len(knot) > n_knots - 1:
-            wanted = np.linspace(rank[0], rank[-1], n_knots - 1)
-            kept = np.unique(np.searchsorted(rank, wanted).clip(0, len(knot) - 1))
-            knot, rank = knot[kept], rank[kept]
-        score = ndtri(rank.clip(_LEAST_RANK, 1 - _LEAST_RANK))
+        score = ndtri(rank).clip(_SCORES[0], _SCORES[-1])
+        if len(knot) > len(_SCORES):
+            score = np.unique(_SCORES.clip(score[0], score[-1]))
+            knot, kept = np.unique(np.interp(ndtr(score), rank, knot), return_index=True)
+            score = score[kept]
         at_zero = np.interp(0.0, knot, score)
         if not (knot == 0).any():
             place = np.searchsorted(knot, 0.0)
             knot, score = np.insert(knot, place, 0.0), np.insert(score, place, at_zero)
-        of_number[:], of_score[:] = knot[-1], score[-1] - at_zero
+        of_score[:] = score[-1] - at_zero
         of_number[: len(knot)], of_score[: len(knot)] = knot, score - at_zero
     return numbers, scores
 
@@ -55,7 +59,7 @@ def rank_knots(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 def rank_scores(
     z: NDArray[np.float64], numbers: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the scores of numbers, constant beyond the first and the last knot.
+    """Return the scores of numbers, constant beyond the first and the last quantile.
 
     Parameters
     ----------
@@ -67,14 +71,7 @@ def rank_scores(
     -------
     ndarray of shape (n_samples, n_numbers)
     """
-    below = np.zeros(z.shape, dtype=np.intp)
-    for knot in numbers.T[1:-1]:
-        below += z >= knot
-    column = np.arange(z.shape[1])
-    start, score = numbers[column, below], scores[column, below]
-    length, rise = numbers[column, below + 1] - start, scores[column, below + 1] - score
-    share = np.zeros_like(z)
-    # A quotient of two differences is finite even where their difference is next to nothing.
-    np.divide(z - start, length, out=share, where=length > 0)
-    found: NDArray[np.float64] = score + share.clip(0.0, 1.0) * rise
+    found = np.empty_like(z)
+    for index, (knots, of_knots) in enumerate(zip(numbers, scores, strict=True)):
+        found[:, index] = np.interp(z[:, index], knots, of_knots)
     return found

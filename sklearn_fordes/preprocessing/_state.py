@@ -33,8 +33,12 @@ _LEARNT = {
     "training_shares_",
     "n_features_in_",
 }
-# Parameters that encoders of older versions do not have, with what they did.
-_NEWER_PARAMETERS = {"gap_indicators": "frequent", "rank_share": 0.0}
+# What encoders of older versions lack, oldest first: parameters with what they did, and attributes
+# that are zeros, of the type and with the axis that they have beside that of numbers.
+_NEWER: list[tuple[dict[str, Any], dict[str, tuple[type, tuple[int, ...]]]]] = [
+    ({"gap_indicators": "frequent"}, {"is_long_tailed_": (bool, ())}),
+    ({"rank_share": 0.0}, {"rank_numbers_": (float, (2,)), "rank_scores_": (float, (2,))}),
+]
 _OTHERS = {"feature_names_in_", "_sklearn_output_config"}
 
 
@@ -91,13 +95,15 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
 
 def _completed(state: dict[str, Any]) -> dict[str, Any]:
     """Add what encoders of older versions did without a name for it, if it is one of these."""
-    if state.keys() & {*_NEWER_PARAMETERS, "is_long_tailed_"}:
-        return state
-    state = {**state, **_NEWER_PARAMETERS}
-    if "scale_" in state:
-        shape = np.shape(state["scale_"])
-        state["is_long_tailed_"] = np.zeros(shape, dtype=bool)
-        state["rank_numbers_"] = state["rank_scores_"] = np.zeros((*shape, 2))
+    for parameters, attributes in _NEWER:
+        if not state.keys() & {*parameters, *attributes}:
+            state = {**state, **parameters}
+            if "scale_" in state:
+                shape = np.shape(state["scale_"])
+                zeros = {
+                    name: np.zeros((*shape, *more), t) for name, (t, more) in attributes.items()
+                }
+                state |= zeros
     return state
 
 
