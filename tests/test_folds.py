@@ -364,6 +364,27 @@ def test_a_splitter_keeps_groups_together(kind):
         assert not set(groups[trains]) & set(groups[~trains])
 
 
+class ByParity:
+    """A splitter that takes groups by name alone."""
+
+    def split(self, X, y=None, *, groups):
+        for k in (0, 1):
+            yield np.flatnonzero(groups % 2 == k), np.flatnonzero(groups % 2 != k)
+
+    def get_n_splits(self):
+        return 2
+
+
+def test_a_splitter_of_ones_own_gets_groups_by_name():
+    X, y = make_table()
+    groups = np.arange(60) % 7
+    model = FoRDEClassifier(
+        2, max_epochs=1, validation_fraction=ByParity(), callbacks=[Keep()], **PLAIN
+    ).fit(X, y, groups=groups)
+    trained_on = (kept(model).rows_.sample_weight > 0).T.numpy()
+    np.testing.assert_array_equal(trained_on, [groups % 2 == 0, groups % 2 == 1])
+
+
 def test_a_single_split_of_groups_holds_some_of_them_out():
     X, y = make_table()
     groups = np.arange(60) // 6
@@ -493,9 +514,11 @@ def test_splitters_that_can_not_be_used(splitter, message):
         ("patient", r"Got groups of shape \(\), but expected \(60,\)"),
         ([None, *["a"] * 59], "Got groups of which 1 are missing"),
         (np.where(np.arange(60) < 3, np.nan, 1), "Got groups of which 3 are missing"),
+        (["a"] * 30 + ["b"] * 29 + [np.nan], "Got groups of which 1 are missing"),
+        (np.ma.masked_array(np.arange(60), np.arange(60) < 2), "Got groups of which 2 are missing"),
         (np.zeros(60), r"Got validation_fraction=GroupKFold\(n_splits=5[^0-9]*\) that can't be"),
     ],
-    ids=["matrix", "short", "name", "none", "nan", "one group"],
+    ids=["matrix", "short", "name", "none", "nan", "text", "masked", "one group"],
 )
 def test_groups_that_can_not_be_used(groups, message):
     X, y = make_table()

@@ -30,6 +30,16 @@ def test_scores_of_many_values_are_about_normal():
     assert (np.diff(scores[np.argsort(values)]) >= 0).all()
 
 
+def test_a_value_of_many_rows_has_about_the_score_of_its_mean_rank():
+    values = np.random.default_rng(0).normal(size=2000)
+    values[:200] = 1.0
+    scores = scores_of(values)
+    exact = ndtri((rankdata(values) - 0.5) / len(values)).clip(-3, 3)
+    # Scores are less that of the centre, which has the rank 1 / 2 and is near zero.
+    assert scores[0] == pytest.approx(exact[0], abs=0.2)
+    assert (np.diff(scores[np.argsort(values)]) >= 0).all()
+
+
 @pytest.mark.parametrize("n_rows", [18, 19, 200])
 def test_the_code_of_negated_numbers_is_negated(n_rows):
     X = np.random.default_rng(0).normal(size=(n_rows, 3))

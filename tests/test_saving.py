@@ -524,10 +524,19 @@ def test_an_encoder_of_an_older_version_is_completed_and_an_incomplete_one_refus
             encoder_from({name: state[name] for name in state.keys() - {missing}})
 
 
+def test_an_encoder_of_no_version_is_refused():
+    state = encoder_state(TabularEncoder().fit(np.random.default_rng(0).normal(size=(50, 3))))
+    for name in ("gap_indicators", "is_long_tailed_"):  # Ranks came later.
+        del state[name]
+    with pytest.raises(ValueError, match="an encoder with the attributes"):
+        encoder_from(state)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
         ("rank_numbers_", np.full((3, 18), np.nan)),
+        ("rank_numbers_", np.tile(-np.arange(18.0), (3, 1))),
         ("rank_scores_", np.full((3, 18), np.inf)),
         ("rank_scores_", np.zeros((3, 17))),
         ("rank_numbers_", np.zeros((2, 18))),

@@ -57,7 +57,8 @@ def test_peers_are_compared_without_ensembles_of_ours():
     best = dict.fromkeys(ours, 0.1)
     parts = {"FoRDE": ours, "CatBoost": peer, "deep ensemble": best, "deep ensemble, 30": best}
     nll = scores(**parts)
-    table = against_peers(pd.DataFrame({"nll": nll, "brier": nll}))
+    # By the Brier score the order is the other one.
+    table = against_peers(pd.DataFrame({"nll": nll, "brier": -nll}))
     assert sorted(table.index) == ["CatBoost", "FoRDE"]
     peer = table.loc["CatBoost"]
     assert peer["ratio"] == pytest.approx((1 / 2 * 1 / 4 * 2) ** (1 / 3), abs=1e-3)
@@ -65,6 +66,10 @@ def test_peers_are_compared_without_ensembles_of_ours():
     assert table["rank, NLL"].to_dict() == pytest.approx(
         {"FoRDE": 4 / 3, "CatBoost": 5 / 3}, abs=1e-3
     )
+    ranks = {"FoRDE": 5 / 3, "CatBoost": 4 / 3}
+    assert table["rank, Brier"].to_dict() == pytest.approx(ranks, abs=1e-3)
+    error = np.std(np.log([2, 4, 0.5]), ddof=1) / 3**0.5
+    assert peer["standard error"] == pytest.approx(error, abs=1e-3)
     assert table.loc["FoRDE", "regret"] == pytest.approx(2 ** (1 / 3), abs=1e-3)
 
 

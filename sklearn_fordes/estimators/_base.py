@@ -100,8 +100,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
             one that the ensemble predicts.
         groups : array-like of shape (n_samples,), optional
             For a splitter as `validation_fraction` that keeps the rows of a group together, such as
-            scikit-learn's ``GroupKFold``; an error without one, or with `X_val`. Inside a
-            cross-validation ``set_fit_request(groups=True)`` asks for them.
+            scikit-learn's ``GroupKFold``; an error if nothing is split. Where metadata is routed
+            ``set_fit_request(groups=True)`` asks for them.
         **unknown
             Nothing: the error about another argument names the one that may be meant.
 

@@ -85,8 +85,8 @@ class Folds(NamedTuple):
             splitter = copy(splitter)
             splitter.random_state = seed
         with naming_argument(name):
-            given_groups = () if groups is None else (groups,)
-            parts = [*splitter.split(data.X, data.y, *given_groups)]
+            given_groups = {} if groups is None else {"groups": groups}
+            parts = [*splitter.split(data.X, data.y, **given_groups)]
         pairs = [
             (_indices(trained, n_rows, given), _indices(validated, n_rows, given))
             for trained, validated in parts
@@ -236,7 +236,9 @@ def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
     values = np.asarray(groups)
     if values.shape != (n_rows,):
         raise ValueError(f"Got groups of shape {values.shape}, but expected ({n_rows},).")
-    n_missing = int(np.count_nonzero(pd.isna(values)))
+    # An array of text would hold NaN as a word.
+    is_missing = pd.isna(np.asarray(groups, dtype=object)) | np.ma.getmaskarray(groups)
+    n_missing = int(np.count_nonzero(is_missing))
     if n_missing:
         raise ValueError(
             f"Got groups of which {n_missing} are missing, but expected one for every row."

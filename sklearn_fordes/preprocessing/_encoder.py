@@ -73,9 +73,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     rank_share : float, default=0.5
         Share of the normal score of a number's rank among the training rows in its code, in [0, 1];
         the bounded number has the rest. Scores are interpolated between 17 quantiles, and lie
-        between −3 and 3 before that of the centre is subtracted. Numbers with a common value or
-        long tails have none, since noise would trip over a rank that jumps, and a logarithm keeps a
-        tail apart; nor have those with two values.
+        between −3 and 3 before that of the centre is subtracted. Numbers with two values, one that
+        is common (equal in many rows) or long tails have none: noise would trip over a rank that
+        jumps, and a logarithm keeps a tail apart.
 
     Attributes
     ----------
@@ -98,12 +98,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Scaled numbers, and the normal scores of their ranks less that of the centre, between which
         others are interpolated. Scores of zero for numbers that have none.
     has_gaps_ : ndarray of bool of shape (n_numeric_columns,)
-        Columns of numbers, dates and durations with an indicator of missing values.
+        Whether a column of numbers, dates or durations has an indicator of missing values.
     parts_ : list of n_numeric_columns lists of str
-        Numbers that are made of each of these columns: "" for a number or a duration (in
-        seconds). For a date "year", "month" (1 to 12), "weekday" (Monday is 0), "hour" (of the
-        day, with its fraction) and "elapsed" (days since 1970), without those that are the same
-        in all training rows.
+        Numbers made of each of these columns: "" for a number or a duration (in seconds). For a
+        date "year", "month" (1 to 12), "weekday" (Monday is 0), "hour" (of the day, with its
+        fraction) and "elapsed" (days since 1970), without those that never change in training.
     continuous_ : ndarray of int
         Encoded columns that are numbers with more than two values in training. The default
         network embeds these.
@@ -118,8 +117,8 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     training_shares_ : ndarray of shape (3, n_features_in_)
         Shares of the training rows that are missing, infrequent and clipped, as in `report`.
     column_map_ : ndarray of int of shape (n_features_out,)
-        Index of the input column from which each encoded column is computed. An input column may
-        have none: a category without any frequent level, for example.
+        Index of the input column of each encoded column. An input column may have none: a category
+        without any frequent level, say.
 
     Notes
     -----

@@ -19,8 +19,10 @@ def rank_knots(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     """Return the numbers between which scores of ranks are interpolated, and their scores.
 
     The rank of a number is the share of the rows with a smaller one, and half of that of the rows
-    with an equal one. Its score is the quantile of the standard normal distribution at this rank,
-    from −3 to 3, less the score of zero: that of zero is zero, exactly.
+    with an equal one. The score of a rank is the quantile of the standard normal distribution, from
+    −3 to 3, less the score of zero: that of zero is zero, exactly. Each of up to 17 values is a
+    knot. Of more values, the knots are the quantiles at equal distances of the score, so that the
+    score of a value which many rows have is that between its neighbours' knots.
 
     Parameters
     ----------

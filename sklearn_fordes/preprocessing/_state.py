@@ -95,15 +95,14 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
 
 def _completed(state: dict[str, Any]) -> dict[str, Any]:
     """Add what encoders of older versions did without a name for it, if it is one of these."""
-    for parameters, attributes in _NEWER:
-        if not state.keys() & {*parameters, *attributes}:
+    for index, (parameters, attributes) in enumerate(_NEWER):
+        # What is newer still is not there either, or the state is not that of any version.
+        if not any(state.keys() & {*new, *learnt} for new, learnt in _NEWER[index:]):
             state = {**state, **parameters}
             if "scale_" in state:
                 shape = np.shape(state["scale_"])
-                zeros = {
-                    name: np.zeros((*shape, *more), t) for name, (t, more) in attributes.items()
-                }
-                state |= zeros
+                for name, (dtype, more) in attributes.items():
+                    state[name] = np.zeros((*shape, *more), dtype)
     return state
 
 
@@ -139,6 +138,7 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
             name: n_knots >= (2,)
             and _is_array(getattr(encoder, name), "f", n_numbers, *n_knots)
             and bool(np.isfinite(getattr(encoder, name)).all())
+            and bool((np.diff(getattr(encoder, name)) >= 0).all())
             for name in ("rank_numbers_", "rank_scores_")
         },
         "has_gaps_": _is_array(encoder.has_gaps_, "b", len(encoder.parts_)),
