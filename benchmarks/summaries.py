@@ -70,10 +70,12 @@ def against_peers(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
     """How a method's NLL compares with each peer's, with ranks and regrets among them alone.
 
     Ensembles of ours are no peers. Ratios are geometric means over sets, with the standard error of
-    their logarithm; a regret is the ratio to the best of each set.
+    their logarithm; a regret is the ratio to the best of each set. Ranks and regrets are among the
+    methods that have every seed.
     """
     names = scores.index.get_level_values("method")
     scores = scores[~names.str.startswith(DEEP_ENSEMBLE)]
+    ranked = complete(scores, method)
     # The ratio is of this method to a peer, and log_ratios returns that of peers to this method.
     ratio = -log_ratios(scores["nll"], method)
     table = pd.DataFrame(
@@ -81,13 +83,21 @@ def against_peers(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
             "ratio": np.exp(ratio.mean()),
             "standard error": ratio.sem(),
             "sets below 1": (ratio < 0).mean(),
-            "rank, NLL": average_ranks(scores["nll"]),
-            "rank, Brier": average_ranks(scores["brier"]),
-            "regret": np.exp(regret(scores["nll"])),
+            "rank, NLL": average_ranks(ranked["nll"]),
+            "rank, Brier": average_ranks(ranked["brier"]),
+            "regret": np.exp(regret(ranked["nll"])),
         }
     )
     table.loc[method, ["standard error", "sets below 1"]] = np.nan
     return table.sort_values("rank, NLL").round(3)
+
+
+def complete(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
+    """Leave out methods that lack a set or a seed of this one, whose ranks would be of others."""
+    table = scores["nll"].unstack("method")  # noqa: PD010
+    has_every_seed = table[table[method].notna()].notna().all()
+    names = scores.index.get_level_values("method")
+    return scores[names.isin(has_every_seed.index[has_every_seed])]
 
 
 def ranks(scores: pd.DataFrame) -> pd.DataFrame:
@@ -152,7 +162,8 @@ def markdown(table: pd.DataFrame, corner: str = "") -> str:
 def rank_table(scores: pd.DataFrame) -> str:
     """NLL relative to the deep ensemble's and average ranks of every score, as markdown."""
     titles = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE", "brier": "Brier"}
-    table = ranks(scores).rename(columns={name: f"rank, {titles[name]}" for name in SCORES})
+    table = ranks(complete(scores))
+    table = table.rename(columns={name: f"rank, {titles[name]}" for name in SCORES})
     ratio = relative_to(scores["nll"], DEEP_ENSEMBLE)["ratio"].map("{:.3f}".format)
     table = table.map("{:.2f}".format)
     table.insert(0, "NLL / deep ensemble's", ratio)
@@ -166,9 +177,9 @@ def peer_table(scores: pd.DataFrame) -> str:
     table.insert(0, "FoRDE's NLL / this one's", table.pop("ratio").map("{:.3f}".format) + error)
     share = table["sets below 1"].map("{:.0%}".format, na_action="ignore").fillna("")
     table["sets below 1"] = share
-    for name in ("rank, NLL", "rank, Brier"):
-        table[name] = table[name].map("{:.2f}".format)
-    table["regret"] = table["regret"].map("{:.3f}".format)
+    forms = {"rank, NLL": "{:.2f}", "rank, Brier": "{:.2f}", "regret": "{:.3f}"}
+    for name, form in forms.items():
+        table[name] = table[name].map(form.format, na_action="ignore").fillna("")
     return markdown(table)
 
 

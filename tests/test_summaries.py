@@ -73,6 +73,15 @@ def test_peers_are_compared_without_ensembles_of_ours():
     assert table.loc["FoRDE", "regret"] == pytest.approx(2 ** (1 / 3), abs=1e-3)
 
 
+def test_a_peer_that_lacks_a_seed_has_a_ratio_and_no_rank():
+    ours = {("s", seed): 1.0 for seed in range(3)}
+    nll = scores(FoRDE=ours, CatBoost=dict.fromkeys(ours, 2.0), slow={("s", 0): 0.5})
+    table = against_peers(pd.DataFrame({"nll": nll, "brier": nll}))
+    assert table.loc["slow", "ratio"] == 2
+    assert table.loc["slow", ["rank, NLL", "rank, Brier", "regret"]].isna().all()
+    assert table.loc["FoRDE", "rank, NLL"] == 1
+
+
 def test_generated_text_stands_between_its_marks_alone(tmp_path):
     page = tmp_path / "page.md"
     mark = "<!-- generated: a -->"
