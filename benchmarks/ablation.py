@@ -16,16 +16,15 @@ import pandas as pd
 from benchmarks._harness import fixed, make_parser, save_report
 from benchmarks.datasets import DEVELOPMENT_SETS
 from benchmarks.peers import fordes
-from benchmarks.summaries import conditions_of, describe, log_ratios
+from benchmarks.summaries import FORDE, conditions_of, describe, log_ratios
 from benchmarks.systems import NO_REPULSION
 from benchmarks.table_scores import run_tables
 from sklearn_fordes import CellCorruption
 from sklearn_fordes.preprocessing import TabularEncoder
 
-DEFAULT = "FoRDE"
 TOLD_NOTHING = {"augmentation": None}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    DEFAULT: {},
+    FORDE: {},
     "no repulsion": NO_REPULSION,
     "no augmentation": TOLD_NOTHING,
     "neither": {**TOLD_NOTHING, **NO_REPULSION},
@@ -41,7 +40,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     """Return geometric means over sets of ratios to the default; standard errors of logs."""
-    ratio = log_ratios(scores["nll"], DEFAULT).drop(columns=DEFAULT)
+    ratio = log_ratios(scores["nll"], FORDE).drop(columns=FORDE)
     return pd.DataFrame(
         {
             "ratio": np.exp(ratio.mean()),

@@ -44,25 +44,25 @@ def relative_to(scores: pd.Series, base: str) -> pd.DataFrame:
     return summary.sort_values("ratio").round(3)
 
 
-def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Series:
-    """Mean over sets of the rank of each method's mean score over seeds; 1 is best.
+def means_by_set(scores: pd.Series) -> pd.DataFrame:
+    """Mean score by set and method, over the seeds that all have.
 
-    Over the seeds that all have; a method that lacks a set is left out.
+    A method that lacks a set is left out.
     """
     table = scores.unstack("method")  # noqa: PD010
     has_every_set = table.groupby("set").count().gt(0).all()
-    table = table.loc[:, has_every_set].dropna().groupby("set").mean()
-    return table.rank(axis=1, ascending=not larger_is_better).mean()
+    means: pd.DataFrame = table.loc[:, has_every_set].dropna().groupby("set").mean()
+    return means
+
+
+def average_ranks(scores: pd.Series, *, larger_is_better: bool = False) -> pd.Series:
+    """Mean over sets of the rank of each method's mean score; 1 is best."""
+    return means_by_set(scores).rank(axis=1, ascending=not larger_is_better).mean()
 
 
 def regret(scores: pd.Series) -> pd.Series:
-    """Mean over sets of the log ratio of each method's mean score to the best one's of the set.
-
-    Over the seeds that all have; a method that lacks a set is left out.
-    """
-    table = scores.unstack("method")  # noqa: PD010
-    has_every_set = table.groupby("set").count().gt(0).all()
-    logs = np.log(table.loc[:, has_every_set].dropna().groupby("set").mean())
+    """Mean over sets of the log ratio of each method's mean score to the best one's of the set."""
+    logs = np.log(means_by_set(scores))
     return logs.sub(logs.min(axis=1), axis=0).mean()
 
 
@@ -223,7 +223,7 @@ def draw(results: pd.DataFrame, path: Path) -> None:
         order = order or list(ratio.mean().sort_values(ascending=False).index)
         for height, method in enumerate(order):
             values = ratio[method].clip(*limits)
-            color = "#d1495b" if method == "FoRDE" else "#3a6ea5"
+            color = "#d1495b" if method == FORDE else "#3a6ea5"
             axis.scatter(values, np.full(len(values), height), s=14, color=color, alpha=0.5, lw=0)
             axis.scatter(ratio[method].mean().clip(*limits), height, s=60, marker="|", color=color)
         axis.axvline(0, color="black", lw=0.8, ls=":")

@@ -226,7 +226,7 @@ def divided(
 
 
 def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
-    """Return the groups of the rows as an array.
+    """Return the groups of the rows as an array of shape (n_rows,).
 
     Raises
     ------
