@@ -1,4 +1,4 @@
-"""How sure an ensemble is, split into what data can't tell and what members don't agree on."""
+"""How sure an ensemble is, and what its uncertainty comes from."""
 
 from __future__ import annotations
 
@@ -10,21 +10,46 @@ from scipy.special import rel_entr, xlogy
 
 
 class Uncertainty(NamedTuple):
-    """The uncertainty of predictions and its parts: ``total = aleatoric + epistemic``.
+    """The uncertainty of predictions and its parts: ``total = aleatoric + epistemic + support``.
 
     Parameters
     ----------
     total : ndarray of shape (n_samples,)
         Of the ensemble's prediction.
     aleatoric : ndarray of shape (n_samples,)
-        The mean of the members' own: what would remain if they agreed.
+        What would remain if the members agreed and every cell of the row were known: the mean of
+        the members' own, less `support`.
     epistemic : ndarray of shape (n_samples,)
         The members' disagreement.
+    support : ndarray of shape (n_samples,)
+        What the cells would tell that are missing or beyond the training rows. Zero where all
+        cells are known, and in what the functions of this module return, which see no cells.
     """
 
     total: NDArray[np.float64]
     aleatoric: NDArray[np.float64]
     epistemic: NDArray[np.float64]
+    support: NDArray[np.float64]
+
+    def with_support(
+        self, if_known: NDArray[np.float64], degree: NDArray[np.float64]
+    ) -> Uncertainty:
+        """Split off what unknown cells would tell from the aleatoric part.
+
+        Parameters
+        ----------
+        if_known : ndarray of shape (n_samples,)
+            The aleatoric part if the unknown cells were known, on average over what they may hold.
+        degree : ndarray of shape (n_samples,)
+            How far cells of the row are unknown, in [0, 1].
+
+        Returns
+        -------
+        Uncertainty
+            Of the same total, to rounding. No part is negative.
+        """
+        support = degree * np.clip(self.aleatoric - if_known, 0.0, self.aleatoric)
+        return Uncertainty(self.total, self.aleatoric - support, self.epistemic, support)
 
 
 def entropy_decomposition(probabilities: ArrayLike) -> Uncertainty:
@@ -92,8 +117,9 @@ def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertaint
 
     Examples
     --------
-    >>> variance_decomposition([[1.0], [3.0]], [[0.5], [0.5]])
-    Uncertainty(total=array([1.5]), aleatoric=array([0.5]), epistemic=array([1.]))
+    >>> parts = variance_decomposition([[1.0], [3.0]], [[0.5], [0.5]])
+    >>> parts.total, parts.aleatoric, parts.epistemic
+    (array([1.5]), array([0.5]), array([1.]))
     """
     mu = _checked(means, 2, "(n_members, n_samples)")
     var = _checked(variances, 2, "(n_members, n_samples)")
@@ -108,7 +134,7 @@ def variance_decomposition(means: ArrayLike, variances: ArrayLike) -> Uncertaint
 def _sum_of_parts(*parts: NDArray[np.float64]) -> Uncertainty:
     # Rounding may leave a sum of terms of both signs slightly below zero.
     aleatoric, epistemic = np.clip(parts, 0, None)
-    return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
+    return Uncertainty(aleatoric + epistemic, aleatoric, epistemic, np.zeros_like(epistemic))
 
 
 def _mean_over_members(values: NDArray[np.float64]) -> Any:

@@ -73,9 +73,11 @@ def test_swapped_cells_are_whole_cells_of_training_rows():
 def test_the_share_of_changed_cells_is_half_of_the_largest(settings, block):
     rows = encoded_rows(20_000)
     versions = corruption(rows, **settings)(rows, np.random.default_rng(0))
-    # The probability of a row is drawn from U(0, 0.4), which makes 0.2; 4 standard errors.
+    # The probability of a row is drawn from U(0, 0.4), which makes 0.2; 4 standard errors. Where
+    # cells are blanked, one row in fifty is blank altogether.
+    expected = 0.98 * 0.2 + 0.02 if "blanked" in settings else 0.2
     error = 4 * (0.2 * 0.8 / 20_000) ** 0.5
-    assert changed(versions[-1], rows, block).float().mean() == pytest.approx(0.2, abs=error)
+    assert changed(versions[-1], rows, block).float().mean() == pytest.approx(expected, abs=error)
 
 
 def test_severities_are_the_rows_own():
@@ -117,8 +119,17 @@ def test_every_member_learns_the_code_of_gaps():
     rows = encoded_rows(20_000)
     made = corruption(rows, blanked=0.5)
     share = changed(made(rows, np.random.default_rng(0)), rows, [0]).float().mean(1)
-    assert share[0] == pytest.approx(0.2 * 0.25, abs=0.01)
-    assert share[-1] == pytest.approx(0.25, abs=0.02)
+    assert share[0] == pytest.approx(0.98 * 0.2 * 0.25 + 0.02, abs=0.01)
+    assert share[-1] == pytest.approx(0.98 * 0.25 + 0.02, abs=0.02)
+
+
+def test_one_row_in_fifty_is_blank_for_every_member():
+    rows = encoded_rows(20_000)
+    versions = corruption(rows, blanked=0.01)(rows, np.random.default_rng(0))
+    is_blank = (versions == GAPS).all(-1)
+    assert is_blank.float().mean().item() == pytest.approx(0.02, abs=0.004)
+    assert (is_blank == is_blank[0]).all()
+    assert not (corruption(rows, noise=0.1)(rows, np.random.default_rng(0)) == GAPS).all(-1).any()
 
 
 def test_a_larger_exposure_sees_what_a_smaller_one_sees():

@@ -852,10 +852,12 @@ def test_a_column_changes_the_columns_that_the_map_gives_it_and_no_others(seed):
 def test_the_fitted_state_is_arrays_and_lists_of_strings():
     encoder = TabularEncoder().fit(as_pandas(plain_columns()))
     state = {name: value for name, value in vars(encoder).items() if name.endswith("_")}
-    lists = [state.pop(name) for name in ("known_levels_", "other_levels_", "parts_")]
+    names = ("known_levels_", "other_levels_", "parts_", "rare_levels_")
+    lists = [state.pop(name) for name in names]
     assert all(type(name) is str for columns in lists for names in columns for name in names)
     assert [type(share) for share in state.pop("level_shares_")] == [np.ndarray] * 2
-    assert type(state.pop("n_features_in_")) is int
+    assert type(state.pop("n_features_in_")) is type(state.pop("n_samples_seen_")) is int
+    assert type(state.pop("ordinary_surprise_")) is float
     assert {type(value) for value in state.values()} == {np.ndarray}
 
 

@@ -19,6 +19,7 @@ import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
+from sklearn_fordes.estimators._doubts import Doubts
 from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
@@ -37,13 +38,12 @@ from sklearn_fordes.estimators._validation import (
     with_callbacks,
 )
 from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
-from sklearn_fordes.uncertainty import Uncertainty
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
 _LEARNT = (*LEARNT_VALUES, "encoder_", "fitted_", "_net_", "_then_")
 
 
-class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
+class BaseFoRDE(CallbackSupportMixin, Importances, Doubts, Saving, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.
@@ -360,41 +360,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Saving, metaclass=ABCMeta):
         now.__dict__ = self.__dict__
         check_is_fitted(now, "fitted_")
         return now
-
-    def predict_uncertainty(self, X: Any) -> Uncertainty:
-        """Split the uncertainty of the prediction into aleatoric and epistemic.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        Uncertainty
-            Arrays ``total``, ``aleatoric`` and ``epistemic`` of shape (n_samples,). For the
-            classifier entropies in nats: of the mean probability, the mean of the members' own, and
-            the difference, which is how much members disagree (their mutual information). For the
-            regressor variances in the squared unit of the target: of the mixture, the mean of the
-            members' own, and the variance of their means.
-        """
-        now = self._as_fitted()
-        unit = getattr(now, "target_scale_", 1.0) ** 2
-        return Uncertainty(*(unit * now._predicted(X, "decompose", axis=1)))
-
-    def ood_score(self, X: Any) -> NDArray[np.float64]:
-        """Score how much rows look unlike the training data: the epistemic uncertainty.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Larger is more outlying, as in PyOD. (scikit-learn's ``score_samples`` has the other
-            sign.)
-        """
-        return self.predict_uncertainty(X).epistemic
 
     def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs, with rows along an axis."""

@@ -62,6 +62,7 @@ class Parameters(BaseEstimator):
     # Of the default network. Chosen on the development sets (benchmarks/recipe.py): it pays with
     # many classes.
     _dropout = 0.1
+    _automatic_corruption = training.CellCorruption()
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -216,7 +217,7 @@ class Parameters(BaseEstimator):
     def _corruption(self) -> Any:
         """Return the corruption of cells that `augmentation` asks for, if it does."""
         if isinstance(self.augmentation, str):
-            return training.CellCorruption()
+            return self._automatic_corruption
         if isinstance(self.augmentation, training.CellCorruption):
             return self.augmentation
         if self.augmentation is not None and (

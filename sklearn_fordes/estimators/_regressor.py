@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
-from sklearn_fordes import networks, particles
+from sklearn_fordes import networks, particles, training
 from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
 from sklearn_fordes.estimators._validation import TrainingData
+
+# Of `GaussianLikelihood`: means learn where members are unsure too.
+_BETA = 0.5
 
 
 class FoRDERegressor(RegressorMixin, BaseFoRDE):
@@ -30,7 +33,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             Repulsion, default="input_gradient"
         How members repel each other, as in `FoRDEClassifier`; the input gradients are those of the
         members' means (for ``noise="quantile"`` medians), which "function" compares too.
-    repulsion_strength : float, default=0.15
+    repulsion_strength : float, default=0.3
         Factor of the repulsion. By default it is relative to the members' mean loss, and is
         multiplied by their relative loss (squared error / variance of y, at most 1), so that it
         fades as they learn; see `Repulsion`.
@@ -76,8 +79,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         when `fit` is given validation rows.
     n_iter_no_change : int, default=16
         Epochs without improvement that early stopping waits for.
-    augmentation : "auto", CellCorruption, callable or None, default=None
-        Versions of a batch's rows on which the members train, as in `FoRDEClassifier`.
+    augmentation : "auto", CellCorruption, callable or None, default="auto"
+        Versions of a batch's rows on which the members train, as in `FoRDEClassifier`. "auto" is
+        ``CellCorruption(exposed=0.2)`` here: every fifth member sees all of it.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
         the CPU.
@@ -158,7 +162,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: RepulsionLike = "input_gradient",
-        repulsion_strength: float = 0.15,
+        repulsion_strength: float = 0.3,
         lengthscale: LengthscaleLike = "identity",
         noise: Literal["heteroscedastic", "homoscedastic", "quantile"] = "heteroscedastic",
         encoder: Any = "auto",
@@ -174,7 +178,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         early_stopping: bool = True,
         validation_fraction: Literal["auto"] | float | Any = "auto",
         n_iter_no_change: int = 16,
-        augmentation: Any = None,
+        augmentation: Any = "auto",
         device: Any = "auto",
         callbacks: Any = None,
         random_state: Any = None,
@@ -324,10 +328,13 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         now = self._as_fitted()
         return now.fitted_.input_gradients(now._checked(X))
 
+    # Members that train on corrupted cells are unsure of clean ones too, and widen intervals.
+    _automatic_corruption = training.CellCorruption(exposed=0.2)
+
     def _likelihood(self) -> Any:
         if self.noise == "quantile":
             return particles.QuantileLikelihood()
-        return particles.GaussianLikelihood()
+        return particles.GaussianLikelihood(_BETA if self.noise == "heteroscedastic" else 0.0)
 
     def _encode(self, data: TrainingData) -> TrainingData:
         """Return rows with targets of mean 0 and variance 1 at first; none of weight zero.

@@ -147,21 +147,56 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
+        for _, inputs in self._encoded_parts(X):
+            yield from self._outputs_of(inputs)
+
+    def aleatoric_if_known(self, X: Any, is_unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return what the members' own uncertainty would be if some cells were known.
+
+        Parameters
+        ----------
+        X : data frame or ndarray of shape (n_rows, n_features)
+            Checked. The encoder is a `TabularEncoder`, or has its ``column_map_`` and ``samples_``.
+        is_unknown : ndarray of bool of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+            Mean, over the encoder's samples of each column, of the aleatoric uncertainty with these
+            in place of the unknown cells.
+        """
+        samples = self.as_inputs(self.encoder.samples_)
+        cells = torch.tensor(is_unknown[:, self.encoder.column_map_], device=self.device)
+        means = [np.empty(0)]
+        for part, inputs in self._encoded_parts(X):
+            total = np.zeros(len(inputs))
+            for sample in samples:
+                filled = torch.where(cells[part], sample, inputs)
+                chunks = map(self.likelihood.decompose, self._outputs_of(filled))
+                total += np.concatenate([chunk.aleatoric for chunk in chunks])
+            means.append(total / len(samples))
+        return np.concatenate(means)
+
+    def _encoded_parts(self, X: Any) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of checked rows, and the network's inputs for them."""
         table = nw.from_native(X, eager_only=True, pass_through=True)
         at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
         for part in gen_batches(table.shape[0], min(_ROWS_ENCODED_AT_ONCE, at_most)):
-            inputs = self.encode(nw.to_native(table[part], pass_through=True))
-            # A thread may run other code of its own between two chunks.
-            for rows in inputs.split(self.rows_per_chunk):
-                with ordinary_state(grad=False):
-                    whole = _filled_up(rows, self.members.row_multiple)
-                    outputs = self.members(whole)[:, : len(rows)].cpu()
-                if not outputs.sum(dtype=torch.float64).isfinite():
-                    raise ValueError(
-                        "Got X for which the network's output is not finite, but expected the "
-                        "scale of the training rows."
-                    )
-                yield outputs
+            yield part, self.encode(nw.to_native(table[part], pass_through=True))
+
+    def _outputs_of(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Yield the members' outputs for successive chunks of encoded rows, on the CPU."""
+        # A thread may run other code of its own between two chunks.
+        for rows in inputs.split(self.rows_per_chunk):
+            with ordinary_state(grad=False):
+                whole = _filled_up(rows, self.members.row_multiple)
+                outputs = self.members(whole)[:, : len(rows)].cpu()
+            if not outputs.sum(dtype=torch.float64).isfinite():
+                raise ValueError(
+                    "Got X for which the network's output is not finite, but expected the "
+                    "scale of the training rows."
+                )
+            yield outputs
 
     def input_gradients(self, X: Any, y: ArrayLike = ()) -> NDArray[np.float64]:
         """Return the members' gradients of the likelihood's target with respect to the inputs.

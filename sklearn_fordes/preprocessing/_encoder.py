@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import compress
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_fordes._warnings import warn
+from sklearn_fordes.preprocessing import _support
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
+from sklearn_fordes.preprocessing._kinds import find_kinds, warn_of_losses
 from sklearn_fordes.preprocessing._layout import (
-    are_clipped,
     are_numeric,
     column_map,
     read_kinds,
@@ -25,18 +23,16 @@ from sklearn_fordes.preprocessing._layout import (
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
+from sklearn_fordes.preprocessing._reports import Reports
 from sklearn_fordes.preprocessing._tables import as_table
-from sklearn_fordes.preprocessing._values import DATE, NUMBER
+from sklearn_fordes.preprocessing._values import DATE
 
-# A column of categories with a smaller share of its values in levels of their own is named.
-_LEAST_KEPT_SHARE = 0.5
 # Numbers with long tails may go so much further after their logarithm is taken.
 _LOGARITHMIC_CLIP = 3
 _GAP_INDICATORS = ("frequent", "all")
-_SHARES = ("missing", "infrequent", "clipped")
 
 
-class TabularEncoder(TransformerMixin, BaseEstimator):
+class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     """Encode a mixed table as numbers of about unit scale, without missing values.
 
     What a column holds is decided in `fit`, from all of its values: numbers, dates, durations or
@@ -48,7 +44,9 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
     a logarithm keeps the tails apart, without ranks. Dates become several numbers. Each frequent
     level of a category becomes an indicator column. Missing and unknown values get a
     neutral code: the centre, or the mean of the level columns. Clipping makes a network as cautious
-    as a tree about numbers outside the training range.
+    as a tree about numbers outside the training range. With ``gap_indicators="all"`` numbers far
+    outside it fade into gaps: the code of one that lies d spreads outside is that of a gap by
+    ``d² / (d² + 9)``, and that of the end of the range for the rest.
 
     Parameters
     ----------
@@ -116,6 +114,18 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         Shares of the training rows in these columns, which encode values that have none.
     training_shares_ : ndarray of shape (3, n_features_in_)
         Shares of the training rows that are missing, infrequent and clipped, as in `report`.
+    n_samples_seen_ : int
+        Number of training rows.
+    rare_levels_ : list of n_categories lists of str
+        Levels of training rows that have no encoded column, up to a thousand of a column.
+    unseen_shares_ : ndarray of shape (n_categories,)
+        Expected shares of rows with a level that no training row has.
+    ordinary_surprise_ : float
+        The surprise at gaps and new levels of a row, in nats, that 95 % of the training rows do not
+        exceed.
+    samples_ : ndarray of shape (16, n_features_out)
+        Codes of sixteen values of each column, at equal distances of rank, shuffled by column: what
+        an unknown cell may hold.
     column_map_ : ndarray of int of shape (n_features_out,)
         Index of the input column of each encoded column. An input column may have none: a category
         without any frequent level, say.
@@ -226,7 +236,7 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         self, table: Any, columns: list[Column], typed_by: list[Column] | None = None
     ) -> Self:
         self._check_parameters()
-        kinds = self._find_kinds(typed_by or columns)
+        kinds = find_kinds(typed_by or columns, self.categorical_features)
         raw, categories = read_kinds(columns, kinds)
         parts = [
             varying_parts(values) if kind == DATE else [""]
@@ -246,7 +256,12 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         ]
         shares = shares_of_rows(kinds, raw, levels, categories)
         shares[0, kinds == EMPTY] = 1.0
-        self._warn_of_losses(columns, kinds, shares)
+        rare = [
+            _support.RareLevels.learn(*column.labels, level.known)
+            for level, column in zip(levels, categories, strict=True)
+        ]
+        labels = [column.labels for column in categories]
+        warn_of_losses(columns, kinds, shares, self.min_frequency, self.max_levels)
         # This raises, if at all, before it sets the number and names of the input columns.
         validate_data(self, table, skip_check_array=True)
         self.kinds_ = kinds
@@ -261,6 +276,11 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         self.level_shares_ = [column.share for column in levels]
         self.column_map_ = column_map(kinds, parts, has_gaps, levels)
         self.training_shares_ = shares
+        self.n_samples_seen_ = len(raw)
+        self.rare_levels_ = [column.seen for column in rare]
+        self.unseen_shares_ = np.array([column.unseen_share for column in rare], dtype=float)
+        self.ordinary_surprise_ = _support.ordinary_surprise(raw, labels, rare)
+        self.samples_ = self._codes(*_support.sampled_cells(raw, labels))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -319,37 +339,48 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             blocks.append(levels.encode([None], np.zeros(1, dtype=np.int64))[0])
         return np.concatenate(blocks, dtype=np.float32)
 
-    def report(self, X: Any = None) -> pd.DataFrame:
-        """Say what became of each column, in the training rows or in others.
+    def support_checked(self, table: Any) -> _support.CellSupport:
+        """Return why, and how far, each cell of checked rows is unknown.
 
         Parameters
         ----------
-        X : data frame or array-like of shape (n_samples, n_features), optional
-            By default the training rows.
+        table : data frame or ndarray of shape (n_samples, n_features)
+            As `as_table` returns it, with the columns of the training rows in their order.
 
         Returns
         -------
-        DataFrame
-            A row for each input column, named by the index: its kind, the encoded columns that it
-            became, and the shares of the rows that are missing, infrequent (in training, or never
-            seen there) and clipped to the training range. Values of an empty column are not read,
-            so that nothing is known of them.
+        CellSupport
+            Arrays of shape (n_samples, n_features).
         """
-        check_is_fitted(self)
-        shares = self.training_shares_
-        if X is not None:
-            raw, categories = read_kinds(read_columns(self._checked(X)), self.kinds_)
-            shares = shares_of_rows(self.kinds_, raw, self.levels_, categories)
-            is_clipped = are_clipped(raw, self.parts_, self.low_, self.high_)
-            shares[2, are_numeric(self.kinds_)] = is_clipped.mean(axis=0)
-        return pd.DataFrame(
-            {
-                "kind": self.kinds_,
-                "encoded_as": self._became(),
-                **dict(zip(_SHARES, shares, strict=True)),
-            },
-            index=pd.Index(OneToOneFeatureMixin.get_feature_names_out(self), name="column"),
+        raw, categories = read_kinds(read_columns(table), self.kinds_)
+        if not self.n_samples_seen_:
+            return _support.CellSupport.of_known_cells(len(raw), len(self.kinds_))
+        return _support.support_of(
+            self.kinds_,
+            np.isnan(raw),
+            self._distance(with_parts(raw, self.parts_)),
+            [column.labels for column in categories],
+            [[*a, *b] for a, b in zip(self.known_levels_, self.rare_levels_, strict=True)],
+            missing_share=self.training_shares_[0],
+            unseen_share=self.unseen_shares_,
+            n_rows=self.n_samples_seen_,
         )
+
+    def surprise_of_rows(self, support: _support.CellSupport) -> NDArray[np.float64]:
+        """Return how surprising rows are, in nats, beyond what is ordinary in training rows.
+
+        Parameters
+        ----------
+        support : CellSupport
+            From `support_checked`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Sum of the surprise of cells; that of gaps and unseen levels as far as it exceeds
+            `ordinary_surprise_`.
+        """
+        return _support.surprise_of_rows(support, self.ordinary_surprise_)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the encoded columns.
@@ -412,58 +443,12 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
         validate_data(self, table, reset=False, skip_check_array=True)
         return table
 
-    def _find_kinds(self, columns: list[Column]) -> NDArray[np.str_]:
-        """Return what each column holds, as its values or the user say."""
-        kinds = np.array([column.find_kind() for column in columns])
-        given = self.categorical_features
-        if isinstance(given, str) and given == "from_dtype":
-            return kinds
-        is_listed = np.zeros(len(columns), dtype=bool) if given is None else self._mask(columns)
-        for column in compress(columns, ~is_listed & (kinds == CATEGORY)):
-            raise ValueError(
-                f"Got column {column.name!r} of text or objects, but expected numbers, dates or "
-                "durations: it is not among the categorical_features."
-            )
-        return np.where(is_listed & (kinds != EMPTY), CATEGORY, kinds)
-
-    def _mask(self, columns: list[Column]) -> NDArray[np.bool_]:
-        """Return the mask of the columns that the user lists."""
-        given = self.categorical_features
-        chosen = np.asarray(given if np.isscalar(given) else list(given))
-        if chosen.dtype == bool and chosen.shape == (len(columns),):
-            return chosen
-        names = [column.name for column in columns]
-        known = np.array(names if chosen.dtype.kind in "OUT" else range(len(names)))
-        if chosen.dtype == bool or chosen.ndim != 1 or not np.isin(chosen, known).all():
-            raise ValueError(
-                f"Got categorical_features={given!r}, but expected 'from_dtype', None, or names, "
-                f"indices or a mask of the columns {names}."
-            )
-        return np.isin(known, chosen)
-
-    def _warn_of_losses(
-        self, columns: list[Column], kinds: NDArray[np.str_], shares: NDArray[np.float64]
-    ) -> None:
-        texts = [column.name for column in compress(columns, kinds == NUMBER) if column.has_text()]
-        if texts:
-            warn(
-                f"Columns {texts} hold text that is read as numbers. If they are names, list them "
-                "in categorical_features; if they are numbers, convert them.",
-            )
-        missing, infrequent, _ = shares
-        is_lost = infrequent > (1 - _LEAST_KEPT_SHARE) * (1 - missing)
-        lost = [column.name for column in compress(columns, is_lost)]
-        if lost:
-            warn(
-                f"Most values of the columns {lost} are encoded alike: they occur in fewer than "
-                f"min_frequency={self.min_frequency} training rows each, or there are more than "
-                f"max_levels={self.max_levels} levels. Leave identifiers out, convert dates by "
-                "pandas.to_datetime, and encode free text before, in a pipeline, with skrub's "
-                "StringEncoder or TextEncoder for example.",
-            )
-
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
         raw, categories = read_kinds(columns, self.kinds_)
+        return self._codes(raw, [column.labels for column in categories])
+
+    def _codes(self, raw: NDArray[np.float64], categories: list[Any]) -> NDArray[np.float32]:
+        """Encode floats of numeric columns, and labels and codes of categories."""
         numbers = with_parts(raw, self.parts_)
         z = scaled(numbers, self.low_, self.high_, self.center_, self.scale_)
         bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
@@ -473,24 +458,23 @@ class TabularEncoder(TransformerMixin, BaseEstimator):
             ranked = self.continuous_[~self.is_long_tailed_[self.continuous_]]
             score = rank_scores(z[:, ranked], self.rank_numbers_[ranked], self.rank_scores_[ranked])
             code[:, ranked] += self.rank_share * (score - code[:, ranked])
-        blocks = [code, np.isnan(raw)[:, self.has_gaps_]]
+        unknown = np.isnan(raw).astype(np.float32)
+        # Only a network that was trained with gaps drawn at random knows what an indicator means.
+        if self.gap_indicators == "all" and self.n_samples_seen_:
+            is_beyond = (numbers < self.low_) | (numbers > self.high_)
+            if is_beyond.any():
+                degree = _support.degree_of(self._distance(numbers))
+                code *= 1 - np.repeat(degree, [len(names) for names in self.parts_], axis=1)
+                unknown = np.maximum(unknown, degree)
+        blocks = [code, unknown[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
-            blocks.append(levels.encode(*column.labels))
+            blocks.append(levels.encode(*column))
         return np.concatenate(blocks, axis=1, dtype=np.float32)
 
-    def _became(self) -> list[str]:
-        """Describe the encoded columns of each input column."""
-        levels, numbers = iter(self.levels_), zip(self.parts_, self.has_gaps_, strict=True)
-        became = []
-        for kind in self.kinds_:
-            if kind == CATEGORY:
-                known, other, _ = next(levels)
-                names = [f"{len(known)} levels", *other]
-            else:
-                parts, has_gaps = ([], False) if kind == EMPTY else next(numbers)
-                names = [part or kind for part in parts] + [MISSING] * bool(has_gaps)
-            became.append(", ".join(names) or "nothing")
-        return became
+    def _distance(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return by how many spreads numeric columns lie beyond their training range."""
+        learnt = (self.low_, self.high_, self.center_, self.scale_, self.is_long_tailed_)
+        return _support.of_columns(_support.overshoot(numbers, *learnt), self.parts_)
 
     def _suffixes(self) -> list[str]:
         """Return what is appended to the name of its input column, for each encoded column."""

@@ -32,12 +32,31 @@ _LEARNT = {
     "column_map_",
     "training_shares_",
     "n_features_in_",
+    "n_samples_seen_",
+    "rare_levels_",
+    "unseen_shares_",
+    "ordinary_surprise_",
+    "samples_",
 }
 # What encoders of older versions lack, oldest first: parameters with what they did, and attributes
-# that are zeros, of the type and with the axis that they have beside that of numbers.
-_NEWER: list[tuple[dict[str, Any], dict[str, tuple[type, tuple[int, ...]]]]] = [
-    ({"gap_indicators": "frequent"}, {"is_long_tailed_": (bool, ())}),
-    ({"rank_share": 0.0}, {"rank_numbers_": (float, (2,)), "rank_scores_": (float, (2,))}),
+# that are zeros, of the type and the shape given, for which "numbers", "categories" and "encoded"
+# stand for the numbers of these.
+_NEWER: list[tuple[dict[str, Any], dict[str, tuple[Any, tuple[Any, ...]]]]] = [
+    ({"gap_indicators": "frequent"}, {"is_long_tailed_": (bool, ("numbers",))}),
+    (
+        {"rank_share": 0.0},
+        {"rank_numbers_": (float, ("numbers", 2)), "rank_scores_": (float, ("numbers", 2))},
+    ),
+    (
+        {},
+        {
+            "n_samples_seen_": (int, ()),
+            "rare_levels_": (list, ("categories",)),
+            "unseen_shares_": (float, ("categories",)),
+            "ordinary_surprise_": (float, ()),
+            "samples_": (np.float32, (0, "encoded")),
+        },
+    ),
 ]
 _OTHERS = {"feature_names_in_", "_sklearn_output_config"}
 
@@ -95,14 +114,20 @@ def encoder_from(state: dict[str, Any]) -> TabularEncoder:
 
 def _completed(state: dict[str, Any]) -> dict[str, Any]:
     """Add what encoders of older versions did without a name for it, if it is one of these."""
+    is_fitted = "scale_" in state
     for index, (parameters, attributes) in enumerate(_NEWER):
         # What is newer still is not there either, or the state is not that of any version.
         if not any(state.keys() & {*new, *learnt} for new, learnt in _NEWER[index:]):
             state = {**state, **parameters}
-            if "scale_" in state:
-                shape = np.shape(state["scale_"])
-                for name, (dtype, more) in attributes.items():
-                    state[name] = np.zeros((*shape, *more), dtype)
+            if is_fitted:
+                sizes = {
+                    "numbers": np.size(state["scale_"]),
+                    "categories": len(state["known_levels_"]),
+                    "encoded": np.size(state["column_map_"]),
+                }
+                for name, (dtype, axes) in attributes.items():
+                    shape = tuple(sizes.get(axis, axis) for axis in axes)
+                    state[name] = _zeros(dtype, shape)
     return state
 
 
@@ -151,7 +176,22 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
         )
         and _is_array(encoder.column_map_, "i", n_encoded),
         "training_shares_": _is_array(encoder.training_shares_, "f", 3, n_columns),
+        "n_samples_seen_": type(encoder.n_samples_seen_) is int and encoder.n_samples_seen_ >= 0,
+        "rare_levels_": len(encoder.rare_levels_) == n_categories
+        and all(isinstance(text, str) for rare in encoder.rare_levels_ for text in rare),
+        "unseen_shares_": _is_array(encoder.unseen_shares_, "f", n_categories)
+        and bool((encoder.unseen_shares_ >= 0).all() and (encoder.unseen_shares_ <= 1).all()),
+        "ordinary_surprise_": type(encoder.ordinary_surprise_) is float
+        and bool(0 <= encoder.ordinary_surprise_ < np.inf),
+        "samples_": _is_array(encoder.samples_, "f", len(encoder.samples_), n_encoded)
+        and bool(np.isfinite(encoder.samples_).all()),
     }
+
+
+def _zeros(dtype: Any, shape: tuple[int, ...]) -> Any:
+    if dtype is list:
+        return [[] for _ in range(*shape)]
+    return np.zeros(shape, dtype) if shape else dtype(0)
 
 
 def _is_array(value: Any, kind: str, *shape: int) -> bool:

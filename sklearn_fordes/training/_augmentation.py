@@ -19,6 +19,8 @@ from torch import Tensor
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
 # A member must know the code of gaps, which nothing else may teach it.
 _LEAST_EXPOSURE_TO_GAPS = 0.2
+# Share of the rows that are blank, from which every member learns the distribution of the targets.
+_EMPTY_SHARE = 0.02
 
 
 @dataclass(eq=False, repr=False)
@@ -28,7 +30,9 @@ class CellCorruption(BaseEstimator):
     In each row each kind of corruption has a severity of its own, drawn uniformly between 0 and the
     largest. Some members see all of it, the others rows as they are, but for a fifth of the gaps. A
     network cannot tell a corrupted cell from a true one, so that members which train on them give
-    clean rows too little confidence; the mean of both kinds is not far from the better one.
+    clean rows too little confidence; the mean of both kinds is not far from the better one. One row
+    in fifty is blank for all members, if cells are blanked at all, so that a row of which nothing
+    is known gets the distribution of the targets.
 
     Numbers should have an indicator of gaps, as with ``TabularEncoder(gap_indicators="all")``: the
     encoder that the estimators make has them. Without one a blank is the median.
@@ -191,6 +195,8 @@ class CorruptedVersions:
         others = self.rows.gather(0, donors.to(X.device)[:, self.column_of])
         versions = torch.where(is_hit(self.swapped, exposure), others, versions)
         blanked = is_hit(self.blanked, exposure.clamp(min=_LEAST_EXPOSURE_TO_GAPS))
+        if self.blanked:
+            blanked = blanked | (uniform(n_rows, 1) < _EMPTY_SHARE)
         versions = torch.where(blanked, self.gaps, versions)
         return versions[of_member]
 

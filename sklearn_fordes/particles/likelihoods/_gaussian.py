@@ -16,7 +16,18 @@ _SMALLEST_VARIANCE = 1e-6
 
 @dataclass(frozen=True)
 class GaussianLikelihood(RealLikelihood):
-    """Outputs are a mean and a number that softplus turns into a variance."""
+    """Outputs are a mean and a number that softplus turns into a variance.
+
+    Parameters
+    ----------
+    beta : float, default=0.0
+        The gradient of a row's loss is multiplied by its variance to this power. With 0 it is that
+        of the negative log density, which learns little where a member is unsure, and with 1 the
+        mean is learnt as by the squared error (Seitzer, Tavakoli, Antic, Martius: On the pitfalls
+        of heteroscedastic uncertainty estimation with probabilistic neural networks, ICLR 2022).
+    """
+
+    beta: float = 0.0
 
     n_outputs = 2
     outputs_are = "a mean and what softplus turns into a variance"
@@ -31,13 +42,14 @@ class GaussianLikelihood(RealLikelihood):
         return mean, torch.nn.functional.softplus(raw) + _SMALLEST_VARIANCE
 
     def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the negative log density in nats (M, B), and its gradient."""
+        """Return the negative log density in nats (M, B), and its gradient times variance^beta."""
         mean, variance = self.moments(outputs)
         residual = mean - y
         losses = 0.5 * (residual.square() / variance + variance.log() + math.log(2 * math.pi))
         grad_variance = 0.5 * (1 - residual.square() / variance) / variance
         grad_raw = grad_variance * outputs[..., 1].sigmoid()
-        return losses, torch.stack([residual / variance, grad_raw], -1)
+        gradient = torch.stack([residual / variance, grad_raw], -1)
+        return losses, gradient * variance.pow(self.beta).unsqueeze(-1) if self.beta else gradient
 
     def mixture_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return ``−log mean_i N(y; i)`` in nats, (B,)."""

@@ -1,0 +1,139 @@
+"""Where the uncertainty of a prediction comes from, and what the model has not seen."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sklearn_fordes import inference
+from sklearn_fordes.preprocessing import TabularEncoder
+from sklearn_fordes.uncertainty import Uncertainty
+
+
+class Doubts:
+    """`predict_uncertainty`, `ood_score` and `ood_report` of the estimators."""
+
+    fitted_: inference.FittedEnsemble
+
+    @abstractmethod
+    def _as_fitted(self) -> Self:
+        """Return the estimator as it is now, if it is fitted."""
+
+    @abstractmethod
+    def _checked(self, X: Any, y: Any = "no_validation") -> Any:
+        """Return a checked table."""
+
+    @abstractmethod
+    def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+        """Return what a method of the likelihood makes of outputs, with rows along an axis."""
+
+    def predict_uncertainty(self, X: Any) -> Uncertainty:
+        """Split the uncertainty of the prediction by where it comes from.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Uncertainty
+            Arrays ``total``, ``aleatoric``, ``epistemic`` and ``support`` of shape (n_samples,).
+            The total is the sum of the other three, none of them negative. For the classifier they
+            are entropies in nats, and the total is that of the mean probability; for the regressor
+            variances in the squared unit of the target, and the total is that of the mixture.
+
+            The epistemic part is how much members disagree: their mutual information, or the
+            variance of their means. The rest is the mean of the members' own uncertainty. A row
+            with cells that are missing, of an unseen level or beyond the training range has a part
+            of it as support: by how much the members' own would be smaller, on average over 16
+            values of each of these columns in training, if the cells were known. What then remains
+            is aleatoric.
+
+        Notes
+        -----
+        A row without such cells costs one evaluation of the members, another one 17. Rows of a
+        `module` or an `encoder` of your own have no support.
+        """
+        now = self._as_fitted()
+        parts = Uncertainty(*now._predicted(X, "decompose", axis=1))
+        if isinstance(now.fitted_.encoder, TabularEncoder) and len(now.fitted_.encoder.samples_):
+            parts = now._with_support(parts, now._checked(X))
+        unit = getattr(now, "target_scale_", 1.0) ** 2
+        return Uncertainty(*(unit * part for part in parts))
+
+    def _with_support(self, parts: Uncertainty, X: Any) -> Uncertainty:
+        degree = self.fitted_.encoder.support_checked(X).degree
+        rows = np.flatnonzero(degree.any(axis=1))
+        if not len(rows):
+            return parts
+        table = nw.from_native(X, eager_only=True, pass_through=True)
+        unknown = nw.to_native(table[rows], pass_through=True)
+        if_known = parts.aleatoric.copy()
+        if_known[rows] = self.fitted_.aleatoric_if_known(unknown, degree[rows] > 0)
+        return parts.with_support(if_known, degree.max(axis=1))
+
+    def ood_score(self, X: Any) -> NDArray[np.float64]:
+        """Score how much rows look unlike the training data.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Larger is more outlying, as in PyOD. (scikit-learn's ``score_samples`` has the other
+            sign.)
+
+        Notes
+        -----
+        The score is the epistemic uncertainty and the surprise, in nats, at cells that the training
+        rows say nothing of. A cell of an unseen level, or a number far beyond the training range,
+        has the surprise −log of the share of such cells in training; a number d spreads beyond the
+        range ``d² / (d² + 9)`` of it. Gaps have −log of their share. Gaps and unseen levels count
+        together, as far as they exceed what 95 % of the training rows have. For the regressor a nat
+        counts as the variance of the training targets. Of most rows the surprise is zero, and the
+        score is the epistemic part of `predict_uncertainty`. `ood_report` names the cells. Rows of
+        a `module` or an `encoder` of your own have no surprise.
+        """
+        now = self._as_fitted()
+        unit = getattr(now, "target_scale_", 1.0) ** 2
+        score: NDArray[np.float64] = unit * now._predicted(X, "decompose", axis=1)[2]
+        encoder = now.fitted_.encoder
+        if isinstance(encoder, TabularEncoder):
+            surprise = encoder.surprise_of_rows(encoder.support_checked(now._checked(X)))
+            score = score + unit * surprise
+        return score
+
+    def ood_report(self, X: Any) -> pd.DataFrame:
+        """List the cells of rows that the training rows say nothing of.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        DataFrame
+            A line for each such cell: ``row`` (its position), ``column``, ``reason`` ("missing",
+            "unseen", "below" or "above"), ``degree`` and ``surprise``, as from
+            `TabularEncoder.unsupported`.
+
+        Raises
+        ------
+        ValueError
+            If rows are not encoded by a `TabularEncoder`.
+        """
+        now = self._as_fitted()
+        encoder = now.fitted_.encoder
+        if not isinstance(encoder, TabularEncoder):
+            raise ValueError(
+                f"Got rows encoded by {type(encoder).__name__}, but expected a TabularEncoder, "
+                "which knows the ranges and levels of the training rows."
+            )
+        return encoder.unsupported_checked(now._checked(X))
