@@ -62,7 +62,7 @@ class Parameters(BaseEstimator):
     # Of the default network. Chosen on the development sets (benchmarks/recipe.py): it pays with
     # many classes.
     _dropout = 0.1
-    _automatic_corruption = training.CellCorruption()
+    _automatic_corruption: training.CellCorruption | None = training.CellCorruption()
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -237,7 +237,7 @@ class Parameters(BaseEstimator):
         """
         corruption, encoder = self._corruption(), fitted.encoder
         if corruption is None:
-            return self.augmentation
+            return None if isinstance(self.augmentation, str) else self.augmentation
         if not isinstance(encoder, TabularEncoder):
             if isinstance(self.augmentation, str):
                 return None

@@ -81,7 +81,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         Versions of a batch's rows on which the members train, as in `FoRDEClassifier`. "auto" is
-        ``CellCorruption(exposed=0.2)`` here: every fifth member sees all of it.
+        ``CellCorruption(exposed=0.2)`` here: every fifth member sees all of it. With
+        ``noise="homoscedastic"`` it is None, since rows with gaps would have the same variance.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
         the CPU.
@@ -328,8 +329,13 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         now = self._as_fitted()
         return now.fitted_.input_gradients(now._checked(X))
 
-    # Members that train on corrupted cells are unsure of clean ones too, and widen intervals.
-    _automatic_corruption = training.CellCorruption(exposed=0.2)
+    @property
+    def _automatic_corruption(self) -> training.CellCorruption | None:  # type: ignore[override]
+        # One variance can't be that of complete rows and of rows with gaps.
+        if self.noise == "homoscedastic":
+            return None
+        # Members that train on corrupted cells are unsure of clean ones too, and widen intervals.
+        return training.CellCorruption(exposed=0.2)
 
     def _likelihood(self) -> Any:
         if self.noise == "quantile":
