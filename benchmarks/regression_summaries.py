@@ -49,6 +49,8 @@ def against(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
             continue
         of_others = log_ratios if score in RATIOS else differences
         logs = -of_others(values, method).drop(columns=method)
+        if logs.empty:
+            continue
         means = np.exp(logs.mean()) if score in RATIOS else logs.mean()
         title = f"{score} ratio" if score in RATIOS else f"{score} difference"
         table[title] = means.map("{:.3f}".format) + logs.sem().map(" ± {:.3f}".format)

@@ -155,6 +155,8 @@ def test_a_method_is_compared_by_ratios_and_the_nll_by_differences():
     assert found.loc["other", "nll difference"] == f"{-0.125:.3f} ± {0.875:.3f}"
     assert found.loc["point", "rmse ratio"] == "2.000 ± 0.000"
     assert found.loc["point", "crps ratio"] == ""
+    alone = parts["clean"].drop(index="other", level="method")
+    assert list(against(alone)) == ["rmse ratio", "rmse ahead"]
 
 
 def test_coverage_is_averaged_over_sets_and_peers_alone_have_a_report():
