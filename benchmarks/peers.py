@@ -6,6 +6,7 @@ usual way: gaps are filled and categories coded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sklearn_fordes import FoRDEClassifier
 
-N_THREADS = 2
+N_THREADS = int(os.environ.get("PEER_THREADS", "2"))
 
 
 class Categories(TransformerMixin, BaseEstimator):
@@ -37,16 +38,21 @@ class Categories(TransformerMixin, BaseEstimator):
         Whether gaps become the median, or another category.
     as_strings : bool, default=False
         Whether categories stay strings.
+    max_levels : int, default=None
+        How many levels a category has at most, the most common ones; others are missing.
     """
 
-    def __init__(self, *, fill: bool = False, as_strings: bool = False) -> None:
+    def __init__(
+        self, *, fill: bool = False, as_strings: bool = False, max_levels: int | None = None
+    ) -> None:
         self.fill = fill
         self.as_strings = as_strings
+        self.max_levels = max_levels
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Categories:
         self.medians_ = X.select_dtypes("number").median()
         self.levels_ = {
-            name: sorted(self._strings(X[name]).dropna().unique())
+            name: sorted(self._strings(X[name]).value_counts().index[: self.max_levels])
             for name in X
             if name not in self.medians_
         }
@@ -101,21 +107,28 @@ def ten_mlps(seed: int) -> Any:
     return make_pipeline(one_hot(scale=True), VotingClassifier(mlps, voting="soft"))
 
 
+def fitted_catboost(name: str, seed: int, X: pd.DataFrame, y: Any, **parameters: Any) -> Any:
+    """Fit CatBoost's class of this name; columns that hold no numbers are categories."""
+    import catboost
+
+    categories = [column for column in X if not pd.api.types.is_numeric_dtype(X[column])]
+    model = getattr(catboost, name)(
+        random_seed=seed,
+        cat_features=categories,
+        thread_count=N_THREADS,
+        allow_writing_files=False,
+        verbose=False,
+        **parameters,
+    )
+    return model.fit(X, y)
+
+
 class _CatBoost(BaseEstimator):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def fit(self, X: pd.DataFrame, y: Any) -> _CatBoost:
-        from catboost import CatBoostClassifier
-
-        categories = [name for name in X if not pd.api.types.is_numeric_dtype(X[name])]
-        self.model_ = CatBoostClassifier(
-            random_seed=self.seed,
-            cat_features=categories,
-            thread_count=N_THREADS,
-            allow_writing_files=False,
-            verbose=False,
-        ).fit(X, y)
+        self.model_ = fitted_catboost("CatBoostClassifier", self.seed, X, y)
         self.classes_ = self.model_.classes_
         return self
 
@@ -134,11 +147,11 @@ def xgboost(seed: int) -> Any:
     return make_pipeline(Categories(), model)
 
 
-def from_pytabkit(name: str, seed: int) -> Any:
+def from_pytabkit(name: str, seed: int, **parameters: Any) -> Any:
     import pytabkit
 
     settings = {"n_threads": N_THREADS, "device": "cpu", "verbosity": 0}
-    model = getattr(pytabkit, name)(random_state=seed, **settings)
+    model = getattr(pytabkit, name)(random_state=seed, **settings, **parameters)
     return make_pipeline(Categories(fill=True), model)
 
 

@@ -26,14 +26,19 @@ def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: scores.loc[name] for name in CONDITIONS if name in known}
 
 
-def log_ratios(scores: pd.Series, base: str) -> pd.DataFrame:
-    """Mean over seeds of the log ratio to `base`, by set and method.
+def differences(scores: pd.Series, base: str) -> pd.DataFrame:
+    """Mean over seeds of the difference to `base`, by set and method.
 
     Over the seeds that both have; a method that lacks one of the base's sets is left out.
     """
     table = scores.unstack("method")  # noqa: PD010
     table = table[table[base].notna()]
-    return np.log(table.div(table[base], axis=0)).groupby("set").mean().dropna(axis=1)
+    return table.sub(table[base], axis=0).groupby("set").mean().dropna(axis=1)
+
+
+def log_ratios(scores: pd.Series, base: str) -> pd.DataFrame:
+    """Mean over seeds of the log ratio to `base`, by set and method, as `differences`."""
+    return differences(np.log(scores), base)
 
 
 def relative_to(scores: pd.Series, base: str) -> pd.DataFrame:

@@ -10,25 +10,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks._harness import run_missing
 from benchmarks.corruptions import corrupted_copies
-from benchmarks.datasets import Dataset, Split, split
+from benchmarks.datasets import split
+from benchmarks.recipes_of_tables import Sets, Split
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
 
 METRICS = {"nll": nll, "accuracy": accuracy, "ece": expected_calibration_error, "brier": brier}
 
 
-def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
-    """Fit a model to one split and score it on every kind of test rows."""
-    model.fit(data.X_train, data.y_train)
+def kinds_of_rows(data: Split, seed: int) -> dict[str, tuple[pd.DataFrame, NDArray[Any]]]:
+    """Return test rows and their targets: clean, corrupted, and of the other domain if any."""
     copies = corrupted_copies(data.X_test, data.X_train, seed)
     kinds = {name: (X, data.y_test) for name, X in {"clean": data.X_test, **copies}.items()}
     if len(data.y_shifted):
         kinds["natural shift"] = data.X_shifted, data.y_shifted
+    return kinds
+
+
+def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
+    """Fit a model to one split and score it on every kind of test rows."""
+    model.fit(data.X_train, data.y_train)
     n_classes = 1 + max(data.y_train.max(), data.y_test.max())
     results = []
-    for rows, (X, y) in kinds.items():
+    for rows, (X, y) in kinds_of_rows(data, seed).items():
         probabilities = np.zeros((len(y), n_classes))
         probabilities[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(X)
         scores = {name: score(y, probabilities) for name, score in METRICS.items()}
@@ -38,12 +45,15 @@ def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
 
 def run_tables(
     path: Path,
-    sets: dict[str, Callable[[], Dataset]],
+    sets: Sets,
     methods: dict[str, Callable[[int], Any]],
     *,
     seeds: int,
     max_train: int,
     max_test: int,
+    split: Callable[..., Split] = split,
+    measure: Callable[[Any, Split, int], list[dict[str, Any]]] = measure,
+    float_format: str | None = None,
 ) -> pd.DataFrame:
     """Run what the results file lacks, and return its rows; methods make a model of a seed."""
 
@@ -55,4 +65,4 @@ def run_tables(
         return measure(methods[method](seed), split_of(name, seed), seed)
 
     units = ((name, seed, method) for seed, name, method in product(range(seeds), sets, methods))
-    return run_missing(path, ["set", "seed", "method"], units, run)
+    return run_missing(path, ["set", "seed", "method"], units, run, float_format=float_format)

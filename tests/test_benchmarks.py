@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from benchmarks import regression_tables
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.datasets import (
     DEVELOPMENT_SETS,
@@ -19,6 +20,7 @@ from benchmarks.datasets import (
     describe,
 )
 from benchmarks.recipes_of_tables import KINDS, NEW_TABLES, Dataset, Table, kind_of
+from benchmarks.regression_tables import REGRESSION_DEVELOPMENT_SETS, REGRESSION_REPORTING_SETS
 from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
 from benchmarks.step_time import Shape, kernel_share
 from benchmarks.systems import BLOCKS, PCA, STEIN
@@ -163,3 +165,59 @@ def test_the_first_kind_that_applies_counts():
     assert (line["numbers"], line["categories"]) == (3, 1)
     assert line["mostly one value"] == 1
     assert line["shifted rows"] == 299
+
+
+# ---- tables with a number to predict
+
+
+def test_regression_tables_are_dealt_alternately_within_a_kind():
+    tables = regression_tables.NEW_TABLES
+    new = [*REGRESSION_REPORTING_SETS, *(REGRESSION_DEVELOPMENT_SETS.keys() & tables.keys())]
+    assert sorted(new) == sorted(tables)
+    assert set(regression_tables.USED_SETS) <= set(REGRESSION_DEVELOPMENT_SETS)
+    assert REGRESSION_REPORTING_SETS.keys().isdisjoint(REGRESSION_DEVELOPMENT_SETS)
+    for kind in regression_tables.KINDS:
+        names = [name for name, table in tables.items() if table.kind == kind]
+        n_reported = len(REGRESSION_REPORTING_SETS.keys() & set(names))
+        assert n_reported == (len(names) + 1) // 2 > 0
+
+
+@pytest.mark.parametrize(
+    "name", [*regression_tables.USED_SETS, *regression_tables.NEW_TABLES], ids=str
+)
+def test_regression_tables_are_of_the_kind_they_tell(name):
+    data = (REGRESSION_REPORTING_SETS | REGRESSION_DEVELOPMENT_SETS)[name]()
+    if name in regression_tables.NEW_TABLES:
+        assert regression_tables.kind_of(data) == regression_tables.NEW_TABLES[name].kind
+    assert data.y.dtype == float
+    assert np.isfinite(data.y).all()
+    assert list(data.X.index) == list(data.y.index) == list(range(len(data.y)))
+    assert data.X.nunique().min() > 1
+    assert len(data.y) >= 300
+
+
+def test_the_first_kind_of_a_regression_table_that_applies_counts():
+    rows = 1000
+    X = pd.DataFrame({"a": np.arange(rows), "b": np.arange(rows) % 7})
+    flat, tail = pd.Series(np.arange(rows) / 1), pd.Series(np.r_[np.arange(980), [1e6] * 20])
+    kind_of = regression_tables.kind_of
+    assert kind_of(Dataset(X, flat)) == "plain"
+    assert kind_of(Dataset(X, tail)) == "long tail"
+    assert kind_of(Dataset(X.assign(b=X["b"].astype(str)), tail)) == "categorical"
+    assert kind_of(Dataset(X.assign(b=X["b"].where(X["b"] > 0)), tail)) == "gaps"
+    assert kind_of(Dataset(X[:700], tail[:700])) == "small"
+    assert kind_of(Dataset(X[:700], tail[:700], X["a"][:700].to_numpy() > 300)) == "shift"
+
+
+def test_numbers_are_split_without_classes():
+    X = pd.DataFrame({"a": np.arange(100)})
+    data = Dataset(X, X["a"] * 2.0, X["a"].to_numpy() >= 70)
+    parts = regression_tables.split(data, 3, max_train=20, max_test=25)
+    assert [len(part) for part in parts] == [20, 20, 25, 25, 25, 25]
+    for rows, y in zip(parts[::2], parts[1::2], strict=True):
+        np.testing.assert_array_equal(y, rows["a"] * 2.0)
+    train, test, shifted = (set(part["a"]) for part in parts[::2])
+    assert train.isdisjoint(test)
+    assert max(train | test) < 70 <= min(shifted)
+    whole = regression_tables.split(data._replace(is_shifted=None), 3, max_train=99, max_test=99)
+    assert [len(y) for y in whole[1::2]] == [60, 40, 0]

@@ -1,0 +1,52 @@
+"""Default FoRDERegressor against what users would otherwise take, clean and drifting.
+
+Run ``python -m benchmarks.regression``; it goes on where it stopped, with what the results file
+has. Peers come with the extra ``peers``; the environment variable PEER_THREADS says how many
+threads they use. ``--report-only`` prints the tables of a results file.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from benchmarks._harness import RESULTS, make_parser, save_report
+from benchmarks.regression_peers import METHODS
+from benchmarks.regression_scores import measure
+from benchmarks.regression_summaries import report
+from benchmarks.regression_tables import (
+    REGRESSION_DEVELOPMENT_SETS,
+    REGRESSION_REPORTING_SETS,
+    split,
+)
+from benchmarks.table_scores import run_tables
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "regression", seeds=3, max_train=2000, max_test=1500)
+    parser.set_defaults(output=None)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--development", action="store_true", help="the sets for choosing")
+    parser.add_argument("--sets", nargs="+", help="some of them")
+    parser.add_argument("--report-only", action="store_true")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")  # peers warn of what is asked of them here
+    name, sets = "regression", REGRESSION_REPORTING_SETS
+    if arguments.development:
+        name, sets = "regression_development", REGRESSION_DEVELOPMENT_SETS
+    output = arguments.output or RESULTS / f"{name}.txt"
+    results = run_tables(
+        output.with_suffix(".csv"),
+        {name: sets[name] for name in arguments.sets or sets},
+        {name: METHODS[name] for name in arguments.methods},
+        seeds=0 if arguments.report_only else arguments.seeds,
+        max_train=arguments.max_train,
+        max_test=arguments.max_test,
+        split=split,
+        measure=measure,
+        float_format="%.6g",
+    )
+    save_report(output.with_suffix(".txt"), report(results))
+
+
+if __name__ == "__main__":
+    main()

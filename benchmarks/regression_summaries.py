@@ -1,0 +1,83 @@
+"""What results on tables with a number to predict say, as text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.regression_scores import SCORES
+from benchmarks.summaries import FORDE, describe, differences, log_ratios
+
+CONDITIONS = {
+    "clean": ["clean"],
+    "mild corruption": ["noise 0.3", "permute 0.1", "missing 0.1"],
+    "severe corruption": ["noise 1", "permute 0.3", "missing 0.3"],
+    "natural shift": ["natural shift"],
+}
+RATIOS = ["crps", "interval", "rmse"]
+
+
+def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores by set, seed and method under each condition, means over its kinds of rows."""
+    parts = {}
+    for condition, kinds in CONDITIONS.items():
+        part = results[results["rows"].isin(kinds)]
+        if len(part):
+            parts[condition] = part.groupby(["set", "seed", "method"])[SCORES].mean()
+    return parts
+
+
+def means_by_rows(results: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Mean over sets of a score: a row for each method, a column for each kind of rows."""
+    by_set = results.groupby(["method", "rows", "set"])[score].mean()
+    table = by_set.groupby(["method", "rows"]).mean().unstack("rows")  # noqa: PD010
+    kinds = [kind for kinds in CONDITIONS.values() for kind in kinds if kind in table]
+    return table[kinds].dropna(how="all")
+
+
+def against(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
+    """How a method compares with each other one.
+
+    Geometric means over sets of the ratio of its scores to the other's, ± the standard error of
+    their logarithm; for the NLL the mean difference; and on how many sets it is ahead. Below 1,
+    and below 0, it is ahead.
+    """
+    table = {}
+    for score in [*RATIOS, "nll"]:
+        values = scores[score].dropna()
+        if method not in values.index.get_level_values("method"):
+            continue
+        of_others = log_ratios if score in RATIOS else differences
+        logs = -of_others(values, method).drop(columns=method)
+        if logs.empty:
+            continue
+        means = np.exp(logs.mean()) if score in RATIOS else logs.mean()
+        title = f"{score} ratio" if score in RATIOS else f"{score} difference"
+        table[title] = means.map("{:.3f}".format) + logs.sem().map(" ± {:.3f}".format)
+        table[f"{score} ahead"] = (logs < 0).sum().map("{:.0f}".format) + f"/{len(logs)}"
+    return pd.DataFrame(table).fillna("")
+
+
+def report(results: pd.DataFrame) -> str:
+    """Return the tables of a results file as text."""
+    lines = [describe(results), "Scores are in standard deviations of the training targets.", ""]
+    titles = {
+        "coverage": "Coverage of the 90 % interval",
+        "width": "Width of the 90 % interval",
+        "crps": "CRPS",
+        "rmse": "RMSE",
+    }
+    for score, title in titles.items():
+        table = means_by_rows(results, score)
+        lines += [f"{title}, mean over sets", table.to_string(float_format="{:.3f}".format), ""]
+    for condition, scores in conditions_of(results).items():
+        n_sets = scores.index.get_level_values("set").nunique()
+        table = against(scores)
+        if len(table):
+            lines += [f"FoRDE relative to each other one, {condition} ({n_sets} sets)"]
+            lines += [table.to_string(), ""]
+    for condition, scores in conditions_of(results).items():
+        by_set = scores["crps"].groupby(["set", "method"]).mean().unstack("method")  # noqa: PD010
+        by_set = by_set.dropna(axis=1, how="all")
+        lines += [f"CRPS by set, {condition}", by_set.to_string(float_format="{:.3f}".format), ""]
+    return "\n".join(lines)
