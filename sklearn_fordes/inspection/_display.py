@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Style = dict[str, Any]
 
-MEASURES = ("total", "aleatoric", "epistemic")
+MEASURES = ("total", "aleatoric", "epistemic", "support")
 
 
 @dataclass(eq=False, repr=False)
