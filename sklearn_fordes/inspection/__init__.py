@@ -2,7 +2,9 @@
 
 from sklearn_fordes.inspection._diversity import DiversityDisplay
 from sklearn_fordes.inspection._importances import ImportanceDisplay
+from sklearn_fordes.inspection._intervals import IntervalDisplay
 from sklearn_fordes.inspection._predictions import AccuracyRejectionDisplay, ReliabilityDisplay
+from sklearn_fordes.inspection._support import SupportDisplay
 from sklearn_fordes.inspection._training import LengthscaleTradeoffDisplay, TrainingHistoryDisplay
 from sklearn_fordes.inspection._uncertainty import UncertaintyDisplay
 
@@ -10,8 +12,10 @@ __all__ = [
     "AccuracyRejectionDisplay",
     "DiversityDisplay",
     "ImportanceDisplay",
+    "IntervalDisplay",
     "LengthscaleTradeoffDisplay",
     "ReliabilityDisplay",
+    "SupportDisplay",
     "TrainingHistoryDisplay",
     "UncertaintyDisplay",
 ]

@@ -296,7 +296,7 @@ class AccuracyRejectionDisplay(Display):
             Rows that it wasn't trained on.
         y : array-like of shape (n_samples,)
             Their labels.
-        measure : {"total", "aleatoric", "epistemic"}, default="total"
+        measure : {"total", "aleatoric", "epistemic", "support"}, default="total"
             The uncertainty to reject by.
         ax, name, **kwargs : optional
             As in `plot`. The name of the model is that of its class by default.

@@ -46,7 +46,7 @@ class UncertaintyDisplay(Display):
         mean a regressor predicts.
     name : str, default=None
         Name of the model, for the title.
-    measure : {"total", "aleatoric", "epistemic", "decision"}, default="epistemic"
+    measure : {"total", "aleatoric", "epistemic", "support", "decision"}, default="epistemic"
         What the response is.
     classes : ndarray of shape (n_classes,), default=None
         Class labels. None is a regressor: uncertainties are variances, and targets are continuous.
@@ -173,7 +173,7 @@ class UncertaintyDisplay(Display):
             Rows that set the range of the grid and the values held.
         features : sequence of two int or str, default=(0, 1)
             Two numeric features, by index or column name.
-        measure : {"total", "aleatoric", "epistemic", "decision"}, default="epistemic"
+        measure : {"total", "aleatoric", "epistemic", "support", "decision"}, default="epistemic"
             An uncertainty, or the predicted class (mean).
         grid_resolution : int, default=100
             Number of grid points along each feature.
@@ -198,9 +198,7 @@ class UncertaintyDisplay(Display):
                 f"Got features={features!r}, but expected two features, by index or column name."
             )
         xx0, xx1 = np.meshgrid(*(grid_axis(frame[key], grid_resolution, eps) for key in keys))
-        columns = {key: typical(frame[key], xx0.size) for key in frame.columns}
-        table = type(frame)(columns | {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
-        rows = table if frame is X else table.to_numpy()
+        rows = typical_rows(X, {keys[0]: xx0.ravel(), keys[1]: xx1.ravel()})
         classes = getattr(estimator, "classes_", None)
         if measure == "decision":
             response = estimator.predict(rows)
@@ -247,7 +245,7 @@ class UncertaintyDisplay(Display):
         response : array-like of shape (n_rows, n_columns)
             The uncertainty there; for ``measure="decision"`` the index of the predicted class, or
             the mean a regressor predicts.
-        measure : {"total", "aleatoric", "epistemic", "decision"}, default="epistemic"
+        measure : {"total", "aleatoric", "epistemic", "support", "decision"}, default="epistemic"
             What the response is.
         classes : array-like of shape (n_classes,), default=None
             Class labels. None is a regressor: uncertainties are variances.
@@ -326,6 +324,15 @@ def grid_axis(column: Any, n_points: int, eps: float) -> Array:
     values = np.asarray(column, dtype=np.float64)
     margin = eps * np.nanstd(values)
     return np.linspace(np.nanmin(values) - margin, np.nanmax(values) + margin, n_points)
+
+
+def typical_rows(X: Any, values: dict[Any, Array]) -> Any:
+    """Return rows with these values in some columns and typical ones in the others, typed as X."""
+    frame = as_frame(X)
+    n_rows = len(next(iter(values.values())))
+    columns = {key: typical(frame[key], n_rows) for key in frame.columns}
+    table = type(frame)(columns | values)
+    return table if frame is X else table.to_numpy()
 
 
 def typical(column: Any, n_rows: int) -> Any:

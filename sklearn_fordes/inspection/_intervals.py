@@ -1,0 +1,257 @@
+"""How a prediction and its interval change as one column leaves its training range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sklearn_fordes.inspection._display import Array, Display, Style, final_step
+from sklearn_fordes.inspection._uncertainty import as_frame, find_feature, grid_axis, typical_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RANGE = "training range"
+# Where the missing cell stands right of the curve, in widths of the curve: border, bar and end.
+BORDER, PLACE, END = 0.02, 0.1, 0.18
+
+
+@dataclass(eq=False, repr=False)
+class IntervalDisplay(Display):
+    """Prediction and central intervals of a regressor as one column leaves its training range.
+
+    A line shows the prediction, a band each interval. What they are where the cell of the column is
+    missing stands at the right edge. Make it with `from_estimator` or `from_predictions`. Further
+    keyword arguments go to matplotlib's `plot` for the prediction.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_points,)
+        Values of the column, in increasing order; last NaN if the cell is missing there.
+    prediction : ndarray of shape (n_points,)
+        The prediction there.
+    intervals : ndarray of shape (n_confidences, n_points, 2)
+        Lower and upper ends of the intervals there.
+    confidence : ndarray of shape (n_confidences,)
+        Probabilities of the intervals.
+    name : str, default=None
+        Name of the model, for the title.
+    training_range : tuple of two float, default=None
+        Smallest and largest value of the column in the training rows.
+    xlabel : str, default=None
+        Name of the column.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        The prediction.
+    bands_ : list of matplotlib PolyCollection
+        The intervals.
+    missing_ : list of matplotlib Line2D
+        What is drawn for the missing cell: the prediction, and a line for each interval. Empty if
+        there is none.
+    range_ : matplotlib Polygon or None
+        The training range.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it is drawn.
+
+    See Also
+    --------
+    SupportDisplay : Which columns of new rows hold such cells.
+    UncertaintyDisplay : Uncertainty over two columns.
+
+    Examples
+    --------
+    >>> from sklearn_fordes.inspection import IntervalDisplay
+    >>> ends = [[1.0, 3.0], [2.0, 4.0], [0.0, 6.0]]
+    >>> display = IntervalDisplay.from_predictions(
+    ...     [10, 20, float("nan")], [2.0, 3.0, 3.5], ends, feature_name="age (days)"
+    ... )
+    >>> display.ax_.get_xlabel(), len(display.missing_)
+    ('age (days)', 2)
+    """
+
+    x: Array
+    prediction: Array
+    intervals: Array
+    confidence: Array
+    _: KW_ONLY
+    training_range: tuple[float, float] | None = None
+    xlabel: str | None = None
+
+    def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        is_known = ~np.isnan(self.x)
+        x = self.x[is_known]
+        label = {"label": "prediction"}
+        (self.line_,) = ax.plot(x, self.prediction[is_known], **{**label, **style})
+        self.bands_: list[Any] = []
+        for share, ends in zip(self.confidence, self.intervals, strict=True):
+            band: Style = {"alpha": 0.25, "linewidth": 0, "label": f"{100 * share:g} % interval"}
+            low, high = ends[is_known].T
+            self.bands_.append(ax.fill_between(x, low, high, color=self.line_.get_color(), **band))
+        self.range_: Any = None
+        if self.training_range is not None:
+            grey: Style = {"color": "grey", "alpha": 0.15, "linewidth": 0, "zorder": 0}
+            self.range_ = ax.axvspan(*self.training_range, label=RANGE, **grey)
+        self.missing_: list[Any] = []
+        ax.set_xlim(x[0], x[-1])
+        if not is_known.all():
+            self._draw_missing(ax, x)
+        ax.set(xlabel=self.xlabel, ylabel="prediction (units of the target)")
+        if name:
+            ax.set_title(name)
+        ax.legend()
+
+    def _draw_missing(self, ax: Axes, x: Array) -> None:
+        """Draw the prediction and intervals of the missing cell, right of the others."""
+        # Numbers along the axis don't reach below it.
+        ax.set_xticks([tick for tick in ax.get_xticks() if x[0] <= tick <= x[-1]])
+        border, place, end = x[-1] + np.array([BORDER, PLACE, END]) * (x[-1] - x[0])
+        ax.axvline(border, color="black", linewidth=0.8)
+        color = self.line_.get_color()
+        self.missing_ = ax.plot(place, self.prediction[-1], "o", color=color)
+        for position, ends in enumerate(self.intervals[:, -1]):
+            # Wide intervals have thin lines, on which those of narrower ones are seen.
+            bar: Style = {"linewidth": 1.5 + 2 * position, "marker": "_", "markersize": 9}
+            self.missing_ += ax.plot([place, place], ends, color=color, **bar)
+        above: Style = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate("missing", (place, self.intervals[:, -1].max()), **above)
+        ax.set_xlim(x[0], end)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        feature: Any = 0,
+        confidence: float | Sequence[float] = 0.9,
+        grid_resolution: int = 200,
+        eps: float = 5.0,
+        missing: bool = True,
+        ax: Axes | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw what a regressor predicts as one column moves and the others stay.
+
+        The other columns are held at their median, or at their most frequent value if they are not
+        numeric.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted regressor with `predict_interval`, or a pipeline that ends in one.
+        X : array-like or data frame of shape (n_samples, n_features)
+            The training rows, which set the range of the column and the values held.
+        feature : int or str, default=0
+            The numeric column that moves, by index or column name.
+        confidence : float or sequence of float, default=0.9
+            Probability of the interval, or of each of several.
+        grid_resolution : int, default=200
+            Number of values of the column.
+        eps : float, default=5.0
+            How far these values reach beyond the rows, in standard deviations of the column.
+        missing : bool, default=True
+            Whether to predict for a missing cell too, which not every regressor can.
+        ax, name, **kwargs : optional
+            As in `plot`.
+
+        Returns
+        -------
+        display : IntervalDisplay
+            The display, drawn.
+        """
+        cls._check_estimator(estimator)
+        frame = as_frame(X)
+        key = find_feature(frame, feature)
+        x = grid_axis(frame[key], grid_resolution, eps)
+        if missing:
+            x = np.append(x, np.nan)
+        model, rows = final_step(estimator, typical_rows(X, {key: x}))
+        values = np.asarray(frame[key], dtype=np.float64)
+        shares = np.atleast_1d(confidence)
+        return cls.from_predictions(
+            x,
+            model.predict(rows),
+            [model.predict_interval(rows, float(share)) for share in shares],
+            confidence=shares,
+            training_range=(float(np.nanmin(values)), float(np.nanmax(values))),
+            feature_name=key if isinstance(key, str) else f"feature {key}",
+            ax=ax,
+            name=name,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        x: ArrayLike,
+        y_pred: ArrayLike,
+        y_interval: ArrayLike,
+        *,
+        confidence: ArrayLike = 0.9,
+        training_range: tuple[float, float] | None = None,
+        feature_name: str = "feature",
+        ax: Axes | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw predictions and intervals that are known.
+
+        Parameters
+        ----------
+        x : array-like of shape (n_points,)
+            Values of the column, in any order. One may be NaN, where the cell is missing.
+        y_pred : array-like of shape (n_points,)
+            The prediction there.
+        y_interval : array-like of shape (n_points, 2) or (n_confidences, n_points, 2)
+            Lower and upper ends of the interval there, or of several.
+        confidence : float or array-like of shape (n_confidences,), default=0.9
+            Probability of each interval.
+        training_range : tuple of two float, default=None
+            Smallest and largest value of the column in the training rows. None draws no range.
+        feature_name : str, default="feature"
+            Name of the column, for the label.
+        ax, name, **kwargs : optional
+            As in `plot`.
+
+        Returns
+        -------
+        display : IntervalDisplay
+            The display, drawn.
+        """
+        values, prediction, ends, shares = (
+            np.asarray(array, dtype=np.float64) for array in (x, y_pred, y_interval, confidence)
+        )
+        shares, ends = np.atleast_1d(shares), ends[None] if ends.ndim == 2 else ends
+        n_known = np.count_nonzero(~np.isnan(values))
+        if values.ndim != 1 or n_known < 2 or len(values) > n_known + 1:
+            raise ValueError(
+                f"Got x of shape {values.shape} with {n_known} numbers, but expected at least two "
+                "numbers, and NaN at most once."
+            )
+        if shares.ndim != 1 or not (shares.size and ((shares > 0) & (shares < 1)).all()):
+            raise ValueError(f"Got confidence={confidence!r}, but expected numbers in (0, 1).")
+        n_points = len(values)
+        if prediction.shape != (n_points,) or ends.shape != (len(shares), n_points, 2):
+            raise ValueError(
+                f"Got y_pred of shape {prediction.shape} and intervals of shape {ends.shape}, but "
+                f"expected {(n_points,)} and {(len(shares), n_points, 2)}: {len(shares)} "
+                f"intervals at {n_points} values."
+            )
+        # NaN comes last. Narrow intervals are drawn on wide ones.
+        points, widest_first = np.argsort(values), np.argsort(-shares)
+        return cls(
+            values[points],
+            prediction[points],
+            ends[widest_first][:, points],
+            shares[widest_first],
+            training_range=training_range,
+            xlabel=feature_name,
+            name=name,
+        ).plot(ax, **kwargs)
