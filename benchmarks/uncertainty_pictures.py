@@ -59,7 +59,7 @@ def draw_support(path: Path, seed: int) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.get_legend().set_frame_on(False)
     axes[0].get_legend().remove()
-    print("\n", display.columns, display.values.round(3))
+    print("\n", display.columns, display.lengths.round(3))
     figure.savefig(path / "support.png", dpi=130)
     for kind, rows in {"test": data.X_test, "later": data.X_shifted}.items():
         parts, score = model.predict_uncertainty(rows), model.ood_score(rows)

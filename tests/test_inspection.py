@@ -20,7 +20,7 @@ from scipy.special import expit
 from scipy.stats import entropy
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.datasets import make_regression
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import get_scorer
@@ -33,8 +33,10 @@ from sklearn_fordes.inspection import (
     AccuracyRejectionDisplay,
     DiversityDisplay,
     ImportanceDisplay,
+    IntervalDisplay,
     LengthscaleTradeoffDisplay,
     ReliabilityDisplay,
+    SupportDisplay,
     TrainingHistoryDisplay,
     UncertaintyDisplay,
 )
@@ -70,7 +72,19 @@ class FakeEnsemble(BaseEstimator):
 
     def members(self, X):
         # Names and types of columns are the test's to check, as an estimator would.
-        return np.einsum("nd,md->mn", np.asarray(X, dtype=float)[:, :N_FEATURES], COEF)
+        numbers = np.nan_to_num(np.asarray(X, dtype=float)[:, :N_FEATURES])
+        return np.einsum("nd,md->mn", numbers, COEF)
+
+    def ood_report(self, X):
+        z = np.asarray(X, dtype=float)
+        rows, columns = np.nonzero(np.isnan(z) | (np.abs(z) > 1))
+        cells = z[rows, columns]
+        reasons = np.select([np.isnan(cells), cells < -1], ["missing", "below"], "above")
+        names = np.asarray(getattr(X, "columns", np.arange(z.shape[1])))[columns]
+        surprise = np.where(np.isnan(cells), 3.0, np.abs(cells))
+        return pd.DataFrame(
+            {"row": rows, "column": names, "reason": reasons, "degree": 1.0, "surprise": surprise}
+        )
 
     def input_gradients(self, X, y=None):
         sign = np.where(np.asarray(y) == "no", -1.0, 1.0) if y is not None else np.ones(len(X))
@@ -106,6 +120,10 @@ class FakeRegressor(RegressorMixin, FakeEnsemble):
     def predict(self, X):
         return self.members(X).mean(0)
 
+    def predict_interval(self, X, confidence=0.9):
+        tail = (1 - confidence) / 2
+        return np.quantile(self.members(X), [tail, 1 - tail], axis=0).T
+
     def predict_uncertainty(self, X):
         epistemic = self.members(X).var(0)
         noise = np.ones_like(epistemic)
@@ -118,8 +136,10 @@ class FakeRegressor(RegressorMixin, FakeEnsemble):
 CLASSIFIER = FakeClassifier().fit(X, Y)
 REGRESSOR = FakeRegressor().fit(X, X[:, 0])
 LOGISTIC = LogisticRegression().fit(X, Y)
+HISTOGRAM = HistGradientBoostingRegressor(max_iter=1).fit(X, X[:, 0])  # takes gaps
 LINEAR = LinearRegression().fit(X, X[:, 0])
 PIPELINE = make_pipeline(StandardScaler(), FakeClassifier()).fit(X, Y)
+REGRESSION = make_pipeline(StandardScaler(), FakeRegressor()).fit(X, X[:, 0])
 SCALED = PIPELINE[:-1].transform(X)  # rows as the last step of the pipeline gets them
 
 
@@ -135,8 +155,23 @@ diversity = DiversityDisplay.from_predictions
 importances = ImportanceDisplay.from_importances
 history = TrainingHistoryDisplay.from_history
 uncertainty = partial(UncertaintyDisplay.from_predictions, XX0, XX1)
+intervals = IntervalDisplay.from_predictions
+support = SupportDisplay.from_report
 rejection = AccuracyRejectionDisplay.from_predictions
 tradeoff = LengthscaleTradeoffDisplay.from_predictions
+ENDS = [[1.0, 3.0], [2.0, 6.0], [0.0, 9.0]]
+NAN = float("nan")
+REPORT = pd.DataFrame(
+    [
+        (0, "city", "unseen", 1.0, 4.0),
+        (1, "age", "missing", 1.0, 0.5),
+        (1, "city", "missing", 1.0, 2.0),
+        (2, "age", "above", 0.5, 1.5),
+        (3, "city", "unseen", 1.0, 4.0),
+        (3, "debt", "below", 0.1, 9.0),
+    ],
+    columns=["row", "column", "reason", "degree", "surprise"],
+)
 DRAW = {
     "reliability": partial(reliability, [0, 1, 1], THREE),
     "diversity": partial(diversity, RNG.dirichlet(np.ones(3), size=(4, 10))),
@@ -146,6 +181,8 @@ DRAW = {
     "uncertainty": partial(uncertainty, XX0 * XX1),
     "decision": partial(uncertainty, XX0 > 0.5, measure="decision", classes=["no", "yes"]),
     "rejection": partial(rejection, [0, 1, 1], [0, 1, 0], [0.1, 0.3, 0.2]),
+    "intervals": partial(intervals, [1, 2, NAN], [2, 3, 3], ENDS, training_range=(1, 2)),
+    "support": partial(support, REPORT, 5),
     "tradeoff": partial(tradeoff, [0, 0.5, 1], RNG.normal(size=(3, 4)), RNG.normal(size=3)),
 }
 FROM_ESTIMATOR = {
@@ -155,6 +192,8 @@ FROM_ESTIMATOR = {
     TrainingHistoryDisplay: (),
     UncertaintyDisplay: (X,),
     AccuracyRejectionDisplay: (X, Y),
+    IntervalDisplay: (X,),
+    SupportDisplay: (X,),
     LengthscaleTradeoffDisplay: (X, Y, X, Y, X),
 }
 
@@ -221,7 +260,8 @@ class TestFromEstimator:
         parameters = list(inspect.signature(display.from_estimator).parameters)
         assert parameters[-3:] == ["ax", "name", "kwargs"]
         _, ax = plt.subplots()
-        drawn = display.from_estimator(PIPELINE, *data, ax=ax, name="mine")
+        model = REGRESSION if display is IntervalDisplay else PIPELINE
+        drawn = display.from_estimator(model, *data, ax=ax, name="mine")
         assert drawn.figure_ is ax.figure
         assert drawn.name == "mine"
 
@@ -229,7 +269,7 @@ class TestFromEstimator:
 def test_importing_displays_and_encoder_loads_neither_matplotlib_nor_torch():
     code = """
 import sys, sklearn_fordes.inspection as inspection, sklearn_fordes.preprocessing
-assert len(inspection.__all__) == 7 and all(hasattr(inspection, n) for n in inspection.__all__)
+assert len(inspection.__all__) == 9 and all(hasattr(inspection, n) for n in inspection.__all__)
 print({"matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -556,6 +596,140 @@ def test_other_features_are_held_at_a_typical_value(table):
     assert_array_equal(by_position.xx0, display.xx0)
 
 
+# ---- intervals
+
+
+def test_intervals_are_those_of_the_regressor_as_one_column_moves():
+    display = IntervalDisplay.from_estimator(
+        REGRESSION, X, feature=1, confidence=(0.5, 0.9), grid_resolution=7, eps=2
+    )
+    low, high, std = X[:, 1].min(), X[:, 1].max(), X[:, 1].std()
+    assert_allclose(display.x, [*np.linspace(low - 2 * std, high + 2 * std, 7), np.nan])
+    rows = np.tile(np.median(X, axis=0), (8, 1))
+    rows[:, 1] = display.x
+    rows = REGRESSION[:-1].transform(rows)
+    assert_allclose(display.prediction, REGRESSION[-1].predict(rows))
+    assert display.confidence.tolist() == [0.9, 0.5]  # The wide one is drawn first.
+    for share, ends in zip(display.confidence, display.intervals, strict=True):
+        assert_allclose(ends, REGRESSION[-1].predict_interval(rows, share))
+    assert display.training_range == (low, high)
+    assert display.ax_.get_xlabel() == "feature 1"
+    assert texts(display.ax_.get_legend()) == [
+        "prediction",
+        "90 % interval",
+        "50 % interval",
+        "training range",
+    ]
+
+
+def test_bands_range_and_missing_cell_are_drawn_where_they_are():
+    display = intervals(
+        [20, NAN, 10], [3.0, 3.5, 2.0], [[2, 6], [0, 9], [1, 3]], training_range=(12, 18)
+    )
+    assert_array_equal(display.x, [10, 20, np.nan])
+    assert_array_equal(display.line_.get_xydata(), [[10, 2], [20, 3]])
+    (band,) = display.bands_
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(10, 1), (10, 3), (20, 2), (20, 6)}
+    assert np.unique(display.range_.get_corners()[:, 0]).tolist() == [12, 18]
+    point, bar = display.missing_
+    assert point.get_ydata().tolist() == [3.5]
+    assert bar.get_ydata().tolist() == [0, 9]
+    assert point.get_xdata()[0] == bar.get_xdata()[0] > 20
+    low, high = display.ax_.get_xlim()
+    assert low == 10
+    assert point.get_xdata()[0] < high
+    assert max(display.ax_.get_xticks()) <= 20
+    assert [text.get_text() for text in display.ax_.texts] == ["missing"]
+
+
+def test_without_missing_cell_or_range_neither_is_drawn():
+    display = IntervalDisplay.from_estimator(REGRESSOR, X, missing=False, grid_resolution=4)
+    assert len(display.x) == 4
+    assert np.isfinite(display.x).all()
+    assert display.missing_ == []
+    assert not display.ax_.texts
+    display = intervals([1, 2], [1, 2], ENDS[:2], color="gold")
+    assert display.range_ is None
+    assert same_color(display.line_.get_color(), "gold")
+    assert same_color(display.bands_[0].get_facecolor()[0, :3], "gold")
+    assert texts(display.ax_.get_legend()) == ["prediction", "90 % interval"]
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
+def test_other_columns_of_intervals_are_held_at_a_typical_value(table, monkeypatch):
+    seen = []
+    monkeypatch.setattr(FakeRegressor, "predict", lambda _, X: seen.append(X) or np.zeros(len(X)))
+    monkeypatch.setattr(FakeRegressor, "predict_interval", lambda _, X, c: np.zeros((len(X), 2)))
+    is_frame = hasattr(table, "columns")
+    display = IntervalDisplay.from_estimator(
+        REGRESSOR, table, feature="size" if is_frame else 1, grid_resolution=3, eps=0
+    )
+    assert type(seen[0]) is type(table)
+    age, size, home, paid, debt = zip(*np.asarray(seen[0]).tolist(), strict=True)
+    assert_allclose(np.array(size, dtype=float), [1, 3, 5, np.nan])
+    assert (set(age), set(home), set(paid), set(debt)) == ({35.0}, {"own"}, {True}, {4.5})
+    if is_frame:
+        assert list(seen[0].columns) == list(table.columns)
+        assert seen[0]["home"].dtype == table["home"].dtype
+    assert display.training_range == (1, 5)
+    assert display.ax_.get_xlabel() == ("size" if is_frame else "feature 1")
+
+
+# ---- support
+
+
+@pytest.mark.parametrize("report", [pd.DataFrame, pl.DataFrame])
+def test_support_is_the_share_of_rows_by_column_and_reason(report):
+    display = support(report(REPORT), 5)
+    assert display.columns.tolist() == ["age", "city", "debt"]
+    assert_allclose(display.lengths, [[0.2, 0, 0, 0.2], [0.2, 0.4, 0, 0], [0, 0, 0.2, 0]])
+    assert ticks(display) == ["debt", "age", "city"]  # From bottom to top.
+    widths = {key: [bar.get_width() for bar in bars] for key, bars in display.bars_.items()}
+    assert_allclose(widths["missing"], [0, 0.2, 0.2])
+    assert_allclose(widths["unseen"], [0, 0, 0.4])
+    assert_allclose(widths["below"], [0.2, 0, 0])
+    assert_allclose(widths["above"], [0, 0.2, 0])
+    # Each reason starts where those before it end.
+    assert_allclose([bar.get_x() for bar in display.bars_["unseen"]], [0, 0.2, 0.2])
+    assert display.ax_.get_xlabel() == "share of rows"
+    two = support(REPORT[REPORT["reason"] != "below"], 5, max_columns=1, height=0.3)
+    assert ticks(two) == ["city"]
+    assert two.ax_.get_ylabel() == "column (1 of 2)"
+    assert list(two.bars_) == ["missing", "unseen"]
+    assert texts(two.ax_.get_legend()) == ["missing", "of an unseen level"]
+    assert two.bars_["missing"][0].get_height() == pytest.approx(0.3)
+
+
+def test_surprise_is_a_mean_over_all_rows():
+    display = support(REPORT, 5, measure="surprise")
+    assert_allclose(display.lengths, np.array([[0.5, 0, 0, 1.5], [2, 8, 0, 0], [0, 0, 9, 0]]) / 5)
+    assert ticks(display) == ["age", "debt", "city"]
+    assert display.ax_.get_xlabel() == "mean surprise (nats per row)"
+
+
+def test_rows_without_such_cells_are_said_to_be_known():
+    display = support(REPORT.head(0), 5)
+    assert display.bars_ == {}
+    assert [text.get_text() for text in display.ax_.texts] == ["every cell is known"]
+    display.figure_.canvas.draw()
+
+
+@pytest.mark.parametrize("measure", ["share", "surprise"])
+def test_support_of_a_pipeline_is_that_of_its_last_step(measure):
+    display = SupportDisplay.from_estimator(PIPELINE, X, measure=measure)
+    expected = support(PIPELINE[-1].ood_report(SCALED), len(X), measure=measure)
+    assert_array_equal(display.lengths, expected.lengths)
+    is_above = np.where(SCALED > 1, SCALED if measure == "surprise" else 1, 0)
+    assert_allclose(display.lengths[:, 3], is_above.mean(axis=0))
+
+
+@pytest.mark.parametrize("frame", [np.asarray, pd.DataFrame, pl.DataFrame])
+def test_support_of_any_container(frame):
+    display = SupportDisplay.from_estimator(CLASSIFIER, frame(X))
+    assert_allclose(display.lengths.sum(axis=1), (np.abs(X) > 1).mean(axis=0))
+
+
 # ---- accuracy against rejection
 
 
@@ -641,6 +815,7 @@ def test_tradeoff_over_seeds_shows_mean_and_one_standard_deviation():
 TWO = [[0.5, 0.5], [0.5, 0.5]]
 WITH_TEXT = np.c_[X, Y]
 surface = UncertaintyDisplay.from_estimator
+intervals_of = IntervalDisplay.from_estimator
 rejection_of = AccuracyRejectionDisplay.from_estimator
 BAD = [
     (reliability, ([0, 0], TWO), {}, r"Got y_proba of .* classes \[0\], but expected a row for"),
@@ -670,7 +845,22 @@ BAD = [
     (surface, (LOGISTIC, np.ones((2, 3, 3))), {}, r"Got X of shape \(2, 3, 3\), but expected"),
     (rejection, ([0, 1], [0, 1], [0.1, np.nan]), {}, r"Input uncertainty contains NaN"),
     (rejection, ([0.1, 0.2], [0.1, 0.3], [1, 2]), {}, r"Unknown label type: continuous"),
-    (rejection_of, (LOGISTIC, X, Y), {"measure": "decision"}, r"'decision', but .*, epistemic\."),
+    (rejection_of, (LOGISTIC, X, Y), {"measure": "decision"}, r"'decision', but .*, support\."),
+    (intervals, ([1, NAN], [1, 2], ENDS[:2]), {}, r"Got x of shape \(2,\) with 1 numbers, but exp"),
+    (intervals, ([1, 2, NAN, NAN], [1] * 4, []), {}, r"with 2 numbers, but .* NaN at most once"),
+    (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(1, 3, 2\): 1"),
+    (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(2, 3, 2\): 2"),
+    (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": 90}, r"Got confidence=90, but expec"),
+    (intervals_of, (REGRESSOR, X), {"feature": 3}, r"Got feature 3, but .* an index below 3"),
+    (intervals_of, (REGRESSOR, WITH_TEXT), {"feature": 3}, r"Got feature 3, which isn't numeric"),
+    (intervals_of, (REGRESSOR, X), {"eps": -1}, r"eps == -1, must be >= 0"),
+    (intervals_of, (LINEAR, X), {}, r"Input X contains NaN"),
+    (support, (REPORT.drop(columns="row"), 5), {}, r"Got a report without row, but expected the"),
+    (support, (REPORT.assign(reason="odd"), 5), {}, r"Got the reasons \['odd'\], but expected"),
+    (support, (REPORT, 3), {}, r"Got cells of the rows 0 to 3, but .* below n_rows=3"),
+    (support, (REPORT, 0), {}, r"n_rows == 0, must be >= 1"),
+    (support, (REPORT, 5), {"max_columns": 0}, r"max_columns == 0, must be >= 1"),
+    (support, (REPORT, 5), {"measure": "total"}, r"'total', but expected one of share, surprise\."),
     (tradeoff, ([0, 2], [1, 2], [1, 2]), {}, r"Got alphas=\[0.0, 2.0\], but expected numbers"),
     (tradeoff, ([0, 1], [1, 2, 3], [1, 2]), {}, r"Got clean of shape \(3,\) for 2 alphas, but"),
 ]
@@ -693,6 +883,8 @@ def test_bad_input_raises_before_a_figure_is_made(method, arguments, options, me
         (TrainingHistoryDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'history_'"),
         (UncertaintyDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_uncertainty'"),
         (UncertaintyDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_uncertainty'"),
+        (IntervalDisplay, HISTOGRAM, AttributeError, r"Hist.* no .* 'predict_interval'"),
+        (SupportDisplay, LINEAR, AttributeError, r"Linear.* no .* 'ood_report'"),
         (LengthscaleTradeoffDisplay, LOGISTIC, ValueError, r"'lengthscale' for .* Logistic"),
     ],
 )
@@ -741,6 +933,14 @@ def test_every_display_of_a_fitted_regressor():
     assert_allclose(compared.disagreement[0, 1], np.abs(members[0] - members[1]).mean())
     assert compared.cosine.shape == (3, 3)
     assert len(ImportanceDisplay.from_estimator(model, max_features=2).bars_) == 2
+    drawn = IntervalDisplay.from_estimator(model, X, feature=2, grid_resolution=4)
+    rows = np.tile(np.median(X, axis=0), (5, 1))
+    rows[:, 2] = drawn.x
+    assert_allclose(drawn.prediction, model.predict(rows))
+    assert_allclose(drawn.intervals, [model.predict_interval(rows, 0.9)])
+    unknown = SupportDisplay.from_estimator(model, rows)
+    assert unknown.columns.tolist() == ["x2"]
+    assert_allclose(unknown.lengths, [[0.2, 0, 0.4, 0.4]])
     assert "driving_loss" in TrainingHistoryDisplay.from_estimator(model).lines_
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, X, alphas=[0, 1])
     expected = clone(model).set_params(lengthscale=1.0).fit(X, y).score(X, y)  # R²

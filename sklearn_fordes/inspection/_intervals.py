@@ -118,7 +118,12 @@ class IntervalDisplay(Display):
             # Wide intervals have thin lines, on which those of narrower ones are seen.
             bar: Style = {"linewidth": 1.5 + 2 * position, "marker": "_", "markersize": 9}
             self.missing_ += ax.plot([place, place], ends, color=color, **bar)
-        above: Style = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        above: Style = {
+            "xytext": (0, 5),
+            "textcoords": "offset points",
+            "ha": "center",
+            "va": "bottom",
+        }
         ax.annotate("missing", (place, self.intervals[:, -1].max()), **above)
         ax.set_xlim(x[0], end)
 

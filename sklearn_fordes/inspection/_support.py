@@ -38,14 +38,14 @@ class SupportDisplay(Display):
 
     Parameters
     ----------
-    values : ndarray of shape (n_columns, 4)
+    lengths : ndarray of shape (n_columns, 4)
         What is drawn, for the reasons "missing", "unseen", "below" and "above".
     columns : ndarray of shape (n_columns,)
         Names of the columns.
     name : str, default=None
         Name of the rows or of the model, for the title.
     measure : {"share", "surprise"}, default="share"
-        What the values are.
+        What the lengths are.
     max_columns : int, default=15
         Largest number of columns drawn, those of the longest bars.
 
@@ -73,11 +73,11 @@ class SupportDisplay(Display):
     ...     }
     ... )
     >>> display = SupportDisplay.from_report(report, n_rows=4)
-    >>> display.columns, display.values.sum(axis=1)
+    >>> display.columns, display.lengths.sum(axis=1)
     (array(['age', 'city'], dtype=object), array([0.25, 0.5 ]))
     """
 
-    values: Array
+    lengths: Array
     columns: NDArray[Any]
     _: KW_ONLY
     measure: str = "share"
@@ -85,11 +85,11 @@ class SupportDisplay(Display):
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         # Of equal ones the first comes first, at the top.
-        order = np.argsort(-self.values.sum(axis=1), kind="stable")
+        order = np.argsort(-self.lengths.sum(axis=1), kind="stable")
         drawn = order[: self.max_columns][::-1]
         places, left = np.arange(len(drawn)), np.zeros(len(drawn))
         self.bars_: dict[str, Any] = {}
-        for (reason, (label, color)), values in zip(REASONS.items(), self.values.T, strict=True):
+        for (reason, (label, color)), values in zip(REASONS.items(), self.lengths.T, strict=True):
             if values[drawn].any():
                 merged: Style = {"color": color, "label": label, **style}
                 self.bars_[reason] = ax.barh(places, values[drawn], left=left, **merged)
@@ -206,10 +206,10 @@ class SupportDisplay(Display):
                 f"n_rows={n_rows}."
             )
         columns, column = np.unique(names.astype(object), return_inverse=True)
-        values = np.zeros((len(columns), len(REASONS)))
+        lengths = np.zeros((len(columns), len(REASONS)))
         reason = np.array([*map(list(REASONS).index, reasons)], dtype=np.int64)
         cells = np.ones(len(rows)) if measure == "share" else surprise.astype(np.float64)
-        np.add.at(values, (column, reason), cells / n_rows)
-        return cls(values, columns, measure=measure, max_columns=int(max_columns), name=name).plot(
+        np.add.at(lengths, (column, reason), cells / n_rows)
+        return cls(lengths, columns, measure=measure, max_columns=int(max_columns), name=name).plot(
             ax, **kwargs
         )
