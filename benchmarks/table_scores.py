@@ -8,32 +8,34 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks._harness import run_missing
-from benchmarks.corruptions import corrupted_copies
+from benchmarks.corruptions import name_of_rows
 from benchmarks.datasets import Dataset, Split, split
-from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+from sklearn_fordes.inspection import drift_scores
+from sklearn_fordes.inspection._scores import make_scorer
 
-METRICS = {"nll": nll, "accuracy": accuracy, "ece": expected_calibration_error, "brier": brier}
+METRICS = ["nll", "accuracy", "ece", "brier"]
 
 
 def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
     """Fit a model to one split and score it on every kind of test rows."""
     model.fit(data.X_train, data.y_train)
-    copies = corrupted_copies(data.X_test, data.X_train, seed)
-    kinds = {name: (X, data.y_test) for name, X in {"clean": data.X_test, **copies}.items()}
+    frame = drift_scores(
+        model,
+        data.X_test,
+        data.y_test,
+        X_train=data.X_train,
+        random_state=seed,
+        error_score="raise",
+    )
+    names = map(name_of_rows, frame["corruption"], frame["severity"])
+    results = frame[METRICS].assign(rows=list(names))
     if len(data.y_shifted):
-        kinds["natural shift"] = data.X_shifted, data.y_shifted
-    n_classes = 1 + max(data.y_train.max(), data.y_test.max())
-    results = []
-    for rows, (X, y) in kinds.items():
-        probabilities = np.zeros((len(y), n_classes))
-        probabilities[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(X)
-        scores = {name: score(y, probabilities) for name, score in METRICS.items()}
-        results.append({"rows": rows, **scores})
-    return results
+        scores = make_scorer(model, data.y_shifted)(data.X_shifted)
+        results.loc[len(results)] = {"rows": "natural shift", **scores}
+    return results[["rows", *METRICS]].to_dict("records")
 
 
 def run_tables(
