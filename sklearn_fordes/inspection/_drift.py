@@ -231,7 +231,7 @@ class DriftReport(Display):
         if name:
             ax.legend()
         if len(self.column_axes_):
-            self._draw_bars()
+            self._draw_bars(name)
 
     def _draw_line(self, ax: Axes, kind: str, style: Style) -> None:
         rows = self.frame[self.frame["column"].isna()]
@@ -264,22 +264,23 @@ class DriftReport(Display):
         order = (sign * change.mean(axis=1)).argsort(kind="stable")
         return change.iloc[order[: self.max_columns][::-1]]
 
-    def _draw_bars(self) -> None:
+    def _draw_bars(self, name: str | None) -> None:
         change, n_columns = self._changes_by_column(), self.frame["column"].nunique()
         of_all = f" ({len(change)} of {n_columns})" if len(change) < n_columns else ""
         places = np.arange(len(change))
         low, high = np.nanmin([0, *change.min()]), np.nanmax([0, *change.max()])
         margin = 0.05 * (high - low) or 1.0
+        prefix = f"{name}: " if name else ""
         label, _, unit = LABELS[self._score].partition(" (")
         for axes, kind in zip(self.column_axes_, self._kinds, strict=True):
             color, severity = self.lines_[kind].get_color(), self.lines_[kind].get_xdata()[-1]
             self.bars_[kind] = axes.barh(places, change[kind], color=color)
             axes.axvline(0, color="black", linewidth=0.8)
-            axes.set_yticks(places, [str(name) for name in change.index])
+            axes.set_yticks(places, [str(column) for column in change.index])
             # One scale, since the changes have one unit.
             axes.set(
                 xlim=(low - margin, high + margin),
                 xlabel=f"change of {label}" + (f"\n({unit}" if unit else ""),
-                title=f"one column: {kind} {severity:g}",
             )
+            axes.set_title(f"{prefix}one column, {kind} {severity:g}", fontsize="medium")
         self.column_axes_[0].set_ylabel(f"column{of_all}")

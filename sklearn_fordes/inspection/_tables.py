@@ -104,13 +104,13 @@ class Table:
 class OtherFrame(Table):
     """The same for frames of other libraries, by narwhals."""
 
-    def _columns(self) -> list[Any]:
-        return list(self.frame.iter_columns())
-
     def __init__(self, frame: Any) -> None:
-        # What its library calls it, since frames of two libraries don't mix.
+        # Frames of two libraries don't mix.
         self.container = f"{type(frame).__module__.partition('.')[0]} frame"
         super().__init__(nw.from_native(frame, eager_only=True))
+
+    def _columns(self) -> list[Any]:
+        return list(self.frame.iter_columns())
 
     def is_numeric(self, column: Any) -> bool:
         return bool(column.dtype.is_numeric())
@@ -127,24 +127,25 @@ class OtherFrame(Table):
         return column[rows.tolist()]
 
     def where(self, column: Any, keep: Mask, others: Any) -> Any:
-        # The condition chooses a type for both, as whole numbers and floats need.
-        parts = {"keep": self._like(column, keep), "column": column, "others": others}
-        frame = nw.from_dict(parts, backend=column.implementation)
-        chosen = nw.when(nw.col("keep")).then(nw.col("column")).otherwise(nw.col("others"))
-        return frame.select(chosen.alias(column.name))[column.name]
+        # A condition finds a type for both, as whole numbers and floats need.
+        return self._chosen(column, keep, others=others)
 
     def blank(self, column: Any, is_blank: Mask) -> Any:
-        parts = {"keep": self._like(column, ~is_blank), "column": column}
-        frame = nw.from_dict(parts, backend=column.implementation)
-        chosen = nw.when(nw.col("keep")).then(nw.col("column"))
-        return frame.select(chosen.alias(column.name))[column.name]
+        return self._chosen(column, ~is_blank)
+
+    def _chosen(self, column: Any, keep: Mask, **others: Any) -> Any:
+        parts = {"keep": self._like(column, keep), **others}
+        frame = column.alias("column").to_frame()
+        frame = frame.with_columns(*(part.alias(name) for name, part in parts.items()))
+        kept = nw.when(nw.col("keep")).then(nw.col("column"))
+        chosen = kept.otherwise(nw.col("others")) if others else kept
+        return frame.select(chosen.alias("column"))["column"].alias(column.name)
 
     def _like(self, column: Any, values: NDArray[Any]) -> Any:
         return nw.new_series(column.name, values, backend=column.implementation)
 
     def _rebuilt(self, columns: list[Any]) -> Any:
-        named = dict(zip(self.names, columns, strict=True))
-        return nw.from_dict(named, backend=columns[0].implementation).to_native()
+        return self.frame.with_columns(*columns).to_native()
 
 
 class Rows(Table):
@@ -183,7 +184,7 @@ class Rows(Table):
     def _rebuilt(self, columns: list[Any]) -> Any:
         if self.dtype is None:
             return [list(row) for row in zip(*(c.tolist() for c in columns), strict=True)]
-        if self.dtype.kind in "biuf":
+        if self.dtype.kind in "biufmM":
             # A truth value with gaps is an object in pandas.
             arrays = [c.to_numpy(np.float64 if c.dtype == object else None) for c in columns]
             array = np.column_stack(arrays)
