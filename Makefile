@@ -52,6 +52,7 @@ bench: .venv/bench.stamp
 # Hours, and libraries of gigabytes. Goes on where it stopped.
 bench-peers: .venv/peers.stamp
 	.venv/bin/python -m benchmarks.tables
+	.venv/bin/python -m benchmarks.drift
 	.venv/bin/python -m benchmarks.fit_time
 
 clean:

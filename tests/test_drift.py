@@ -521,7 +521,8 @@ def test_lines_start_at_the_clean_score_and_bars_are_sorted():
     widths = {kind: [bar.get_width() for bar in bars] for kind, bars in report.bars_.items()}
     noise = alone[alone["corruption"] == "noise"].set_index("column")["nll"]
     assert_allclose(widths["noise"], noise[harm.index[-3:]] - frame["nll"][0])
-    assert report.column_axes_[0].get_ylabel() == "column (3 of 4)"
+    label = "HistGradientBoostingClassifier: column (3 of 4)"
+    assert report.column_axes_[0].get_ylabel() == label
     by_accuracy = DriftReport(frame).plot(score="accuracy")
     worst = alone.groupby("column")["accuracy"].mean().min()
     last = [by_accuracy.bars_[kind].patches[-1].get_width() for kind in CORRUPTIONS]

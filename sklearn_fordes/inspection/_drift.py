@@ -229,7 +229,8 @@ class DriftReport(Display):
             axes.set_xlabel(UNITS[kind])
         ax.set_ylabel(LABELS[self._score])
         if name:
-            ax.legend()
+            # Where no line goes, since corruption makes scores worse.
+            ax.legend(loc="lower left" if self._score in MORE_IS_BETTER else "upper left")
         if len(self.column_axes_):
             self._draw_bars(name)
 
@@ -250,7 +251,7 @@ class DriftReport(Display):
         ax.set_xticks(severities, [CLEAN, *map("{:g}".format, severities[1:])])
         if refused := severities[mean.isna()].tolist():
             text = f"refused at {', '.join(map('{:g}'.format, refused))}"
-            ax.text(0.97, 0.03, text, ha="right", transform=ax.transAxes)
+            ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes)
 
     def _changes_by_column(self) -> pd.DataFrame:
         """Return how much the score changes, by column and kind, with the worst column last."""
@@ -282,5 +283,7 @@ class DriftReport(Display):
                 xlim=(low - margin, high + margin),
                 xlabel=f"change of {label}" + (f"\n({unit}" if unit else ""),
             )
-            axes.set_title(f"{prefix}one column, {kind} {severity:g}", fontsize="medium")
-        self.column_axes_[0].set_ylabel(f"column{of_all}")
+            axes.set_title(f"one column: {kind} {severity:g}", fontsize="medium")
+            if change[kind].isna().all():
+                axes.text(0.5, 0.5, "refused", ha="center", transform=axes.transAxes)
+        self.column_axes_[0].set_ylabel(f"{prefix}column{of_all}")
