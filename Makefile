@@ -53,6 +53,7 @@ bench: .venv/bench.stamp
 bench-peers: .venv/peers.stamp
 	.venv/bin/python -m benchmarks.tables
 	.venv/bin/python -m benchmarks.regression
+	.venv/bin/python -m benchmarks.drift
 	.venv/bin/python -m benchmarks.fit_time
 
 clean:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.regression_scores import SCORES
-from benchmarks.summaries import FORDE, describe, differences, log_ratios
+from benchmarks.summaries import FORDE, describe, differences, log_ratios, markdown
 
 CONDITIONS = {
     "clean": ["clean"],
@@ -56,6 +56,28 @@ def against(scores: pd.DataFrame, method: str = FORDE) -> pd.DataFrame:
         table[title] = means.map("{:.3f}".format) + logs.sem().map(" ± {:.3f}".format)
         table[f"{score} ahead"] = (logs < 0).sum().map("{:.0f}".format) + f"/{len(logs)}"
     return pd.DataFrame(table).fillna("")
+
+
+def coverage_table(results: pd.DataFrame) -> str:
+    """Coverage and width of the 90 % interval, and the CRPS, by kind of rows, as markdown."""
+    parts = {name: means_by_rows(results, name) for name in ("coverage", "width", "crps")}
+    methods = parts["coverage"].index[parts["coverage"]["clean"] > 0]
+    texts = {
+        kind: [
+            " · ".join(
+                "" if pd.isna(table.loc[method, kind]) else f"{table.loc[method, kind]:.2f}"
+                for table in (parts["coverage"], parts["width"], parts["crps"].reindex(methods))
+            )
+            for method in methods
+        ]
+        for kind in parts["coverage"]
+    }
+    return markdown(pd.DataFrame(texts, index=methods))
+
+
+def peer_table(scores: pd.DataFrame) -> str:
+    """FoRDE's scores relative to each other method's, as markdown."""
+    return markdown(against(scores).drop(columns="nll ahead", errors="ignore"))
 
 
 def report(results: pd.DataFrame) -> str:

@@ -8,17 +8,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks._harness import run_missing
-from benchmarks.corruptions import corrupted_copies
+from benchmarks.corruptions import corrupted_copies, name_of_rows
 from benchmarks.datasets import split
 from benchmarks.recipes_of_tables import Sets, Split
-from benchmarks.scores import accuracy, brier, expected_calibration_error, nll
+from sklearn_fordes.inspection import drift_scores
+from sklearn_fordes.inspection._scores import make_scorer
 
-METRICS = {"nll": nll, "accuracy": accuracy, "ece": expected_calibration_error, "brier": brier}
+METRICS = ["nll", "accuracy", "ece", "brier"]
 
 
 def kinds_of_rows(data: Split, seed: int) -> dict[str, tuple[pd.DataFrame, NDArray[Any]]]:
@@ -33,14 +33,20 @@ def kinds_of_rows(data: Split, seed: int) -> dict[str, tuple[pd.DataFrame, NDArr
 def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
     """Fit a model to one split and score it on every kind of test rows."""
     model.fit(data.X_train, data.y_train)
-    n_classes = 1 + max(data.y_train.max(), data.y_test.max())
-    results = []
-    for rows, (X, y) in kinds_of_rows(data, seed).items():
-        probabilities = np.zeros((len(y), n_classes))
-        probabilities[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(X)
-        scores = {name: score(y, probabilities) for name, score in METRICS.items()}
-        results.append({"rows": rows, **scores})
-    return results
+    frame = drift_scores(
+        model,
+        data.X_test,
+        data.y_test,
+        X_train=data.X_train,
+        random_state=seed,
+        error_score="raise",
+    )
+    names = map(name_of_rows, frame["corruption"], frame["severity"])
+    results = frame[METRICS].assign(rows=list(names))
+    if len(data.y_shifted):
+        scores = make_scorer(model, data.y_shifted)(data.X_shifted)
+        results.loc[len(results)] = {"rows": "natural shift", **scores}
+    return results[["rows", *METRICS]].to_dict("records")
 
 
 def run_tables(

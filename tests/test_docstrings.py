@@ -37,7 +37,7 @@ def public_names():
         for name, method in inspect.getmembers(estimator, inspect.isfunction):
             if not name.startswith("_") and method.__module__.startswith("sklearn_fordes"):
                 yield f"sklearn_fordes.{estimator.__name__}.{name}"
-    for display in map(inspection.__dict__.get, inspection.__all__):
+    for display in filter(inspect.isclass, map(inspection.__dict__.get, inspection.__all__)):
         for name, _ in inspect.getmembers(display, callable):
             if not name.startswith("_"):
                 yield f"sklearn_fordes.inspection.{display.__name__}.{name}"

@@ -32,6 +32,7 @@ from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.inspection import (
     AccuracyRejectionDisplay,
     DiversityDisplay,
+    DriftReport,
     ImportanceDisplay,
     IntervalDisplay,
     LengthscaleTradeoffDisplay,
@@ -172,6 +173,21 @@ REPORT = pd.DataFrame(
     ],
     columns=["row", "column", "reason", "degree", "surprise"],
 )
+DRIFT = pd.DataFrame(
+    {
+        "corruption": ["clean", "noise", "noise", "missing", "noise", "missing"],
+        "severity": [0, 0.3, 1, 0.1, 1, 0.1],
+        "column": [None, None, None, None, "a", "a"],
+        "nll": [0.4, 0.5, 0.7, 0.6, 0.6, 0.5],
+    }
+)
+
+
+def drift(**kwargs):
+    parameters = {"name": kwargs.pop("name", None)}
+    return DriftReport(DRIFT, **parameters).plot(**kwargs)
+
+
 DRAW = {
     "reliability": partial(reliability, [0, 1, 1], THREE),
     "diversity": partial(diversity, RNG.dirichlet(np.ones(3), size=(4, 10))),
@@ -183,6 +199,7 @@ DRAW = {
     "rejection": partial(rejection, [0, 1, 1], [0, 1, 0], [0.1, 0.3, 0.2]),
     "intervals": partial(intervals, [1, 2, NAN], [2, 3, 3], ENDS, training_range=(1, 2)),
     "support": partial(support, REPORT, 5),
+    "drift": drift,
     "tradeoff": partial(tradeoff, [0, 0.5, 1], RNG.normal(size=(3, 4)), RNG.normal(size=3)),
 }
 FROM_ESTIMATOR = {
@@ -195,6 +212,7 @@ FROM_ESTIMATOR = {
     IntervalDisplay: (X,),
     SupportDisplay: (X,),
     LengthscaleTradeoffDisplay: (X, Y, X, Y, X),
+    DriftReport: (X, Y),
 }
 
 
@@ -237,17 +255,20 @@ class TestDisplay:
 
     def test_missing_matplotlib_is_named_in_the_error(self, draw, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(ImportError, match=r"Display\.plot requires matplotlib"):
+        with pytest.raises(ImportError, match=r"(Display|Report)\.plot requires matplotlib"):
             draw()
 
 
+@pytest.mark.filterwarnings("ignore:The estimator refuses")
 @pytest.mark.parametrize(("display", "data"), FROM_ESTIMATOR.items())
 class TestFromEstimator:
     def test_missing_matplotlib_raises_before_anything_is_computed(
         self, display, data, monkeypatch
     ):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(ImportError, match=r"Display\.from_estimator requires matplotlib"):
+        with pytest.raises(
+            ImportError, match=r"(Display|Report)\.from_estimator requires matplotlib"
+        ):
             display.from_estimator(None, *data)
 
     def test_an_estimator_that_is_not_fitted_raises(self, display, data):
@@ -269,7 +290,7 @@ class TestFromEstimator:
 def test_importing_displays_and_encoder_loads_neither_matplotlib_nor_torch():
     code = """
 import sys, sklearn_fordes.inspection as inspection, sklearn_fordes.preprocessing
-assert len(inspection.__all__) == 9 and all(hasattr(inspection, n) for n in inspection.__all__)
+assert len(inspection.__all__) == 13 and all(hasattr(inspection, n) for n in inspection.__all__)
 print({"matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -62,7 +62,6 @@ class Parameters(BaseEstimator):
     # Of the default network. Chosen on the development sets (benchmarks/recipe.py): it pays with
     # many classes.
     _dropout = 0.1
-    _automatic_corruption: training.CellCorruption | None = training.CellCorruption()
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -214,10 +213,14 @@ class Parameters(BaseEstimator):
             f"{names}, whose weights{keeps}", int(self.n_members) * n_bytes, device
         )
 
+    def _automatic_corruption(self) -> training.CellCorruption | None:
+        """Return what ``augmentation="auto"`` is."""
+        return training.CellCorruption()
+
     def _corruption(self) -> Any:
         """Return the corruption of cells that `augmentation` asks for, if it does."""
         if isinstance(self.augmentation, str):
-            return self._automatic_corruption
+            return self._automatic_corruption()
         if isinstance(self.augmentation, training.CellCorruption):
             return self.augmentation
         if self.augmentation is not None and (

@@ -33,7 +33,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             Repulsion, default="input_gradient"
         How members repel each other, as in `FoRDEClassifier`; the input gradients are those of the
         members' means (for ``noise="quantile"`` medians), which "function" compares too.
-    repulsion_strength : float, default=0.3
+    repulsion_strength : float, default=0.6
         Factor of the repulsion. By default it is relative to the members' mean loss, and is
         multiplied by their relative loss (squared error / variance of y, at most 1), so that it
         fades as they learn; see `Repulsion`.
@@ -81,8 +81,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         Versions of a batch's rows on which the members train, as in `FoRDEClassifier`. "auto" is
-        ``CellCorruption(exposed=0.2)`` here: every fifth member sees all of it. With
-        ``noise="homoscedastic"`` it is None, since rows with gaps would have the same variance.
+        ``CellCorruption(exposed=0.1)`` here: every tenth member sees all of it, and all see blank
+        cells. With ``noise="homoscedastic"`` it is None, since rows with gaps would have the same
+        variance.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
         the CPU.
@@ -163,7 +164,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         n_members: int = 10,
         *,
         repulsion: RepulsionLike = "input_gradient",
-        repulsion_strength: float = 0.3,
+        repulsion_strength: float = 0.6,
         lengthscale: LengthscaleLike = "identity",
         noise: Literal["heteroscedastic", "homoscedastic", "quantile"] = "heteroscedastic",
         encoder: Any = "auto",
@@ -329,13 +330,12 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         now = self._as_fitted()
         return now.fitted_.input_gradients(now._checked(X))
 
-    @property
-    def _automatic_corruption(self) -> training.CellCorruption | None:  # type: ignore[override]
+    def _automatic_corruption(self) -> training.CellCorruption | None:
         # One variance can't be that of complete rows and of rows with gaps.
         if self.noise == "homoscedastic":
             return None
         # Members that train on corrupted cells are unsure of clean ones too, and widen intervals.
-        return training.CellCorruption(exposed=0.2)
+        return training.CellCorruption(exposed=0.1)
 
     def _likelihood(self) -> Any:
         if self.noise == "quantile":

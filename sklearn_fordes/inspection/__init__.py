@@ -1,6 +1,9 @@
-"""Pictures of an ensemble, as Display classes in scikit-learn's manner (needs matplotlib)."""
+"""Pictures of an estimator, as Display classes (need matplotlib), and scores under corruption."""
 
+from sklearn_fordes.inspection._corruptions import CORRUPTIONS, corrupted_copies
 from sklearn_fordes.inspection._diversity import DiversityDisplay
+from sklearn_fordes.inspection._drift import DriftReport
+from sklearn_fordes.inspection._drift_scores import drift_scores
 from sklearn_fordes.inspection._importances import ImportanceDisplay
 from sklearn_fordes.inspection._intervals import IntervalDisplay
 from sklearn_fordes.inspection._predictions import AccuracyRejectionDisplay, ReliabilityDisplay
@@ -9,8 +12,10 @@ from sklearn_fordes.inspection._training import LengthscaleTradeoffDisplay, Trai
 from sklearn_fordes.inspection._uncertainty import UncertaintyDisplay
 
 __all__ = [
+    "CORRUPTIONS",
     "AccuracyRejectionDisplay",
     "DiversityDisplay",
+    "DriftReport",
     "ImportanceDisplay",
     "IntervalDisplay",
     "LengthscaleTradeoffDisplay",
@@ -18,4 +23,6 @@ __all__ = [
     "SupportDisplay",
     "TrainingHistoryDisplay",
     "UncertaintyDisplay",
+    "corrupted_copies",
+    "drift_scores",
 ]

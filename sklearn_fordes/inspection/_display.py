@@ -74,10 +74,46 @@ class Display:
 
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the axes given, or those of a new figure."""
-        from matplotlib import axes, pyplot
+        from matplotlib import pyplot
 
         if ax is None:
             _, ax = pyplot.subplots(layout="constrained")
+        return self._check_axes(ax)
+
+    def _prepare_panels(
+        self, ax: Any, shape: tuple[int, int], *, figsize: tuple[float, float], **grid: Any
+    ) -> NDArray[Any]:
+        """Return one axes for each panel: those given, those of one axes split, or new ones.
+
+        `grid` is passed to the `subgridspec` of an axes that is split, and all of it but the spaces
+        to `subplots`, which finds those itself.
+        """
+        from matplotlib import pyplot
+
+        sharing: Style = {"sharey": grid.pop("sharey", False), "squeeze": False}
+        if ax is None:
+            ratios: Style = {key: grid[key] for key in grid.keys() & {"height_ratios"}}
+            _, ax = pyplot.subplots(
+                *shape, figsize=figsize, layout="constrained", **(sharing | ratios)
+            )
+        axes = [*map(self._check_axes, np.asarray(ax, dtype=object).ravel())]
+        n_panels = shape[0] * shape[1]
+        if len(axes) == 1 < n_panels:
+            place = axes[0].get_subplotspec()
+            if place is None or not axes[0].axison:
+                raise ValueError(
+                    "Got axes that are not part of a grid or were split before, but expected fresh "
+                    f"ones of plt.subplots, or {n_panels} axes."
+                )
+            axes[0].set_axis_off()
+            axes = list(place.subgridspec(*shape, **grid).subplots(**sharing).ravel())
+        if len(axes) != n_panels:
+            raise ValueError(f"Got {len(axes)} axes, but expected {n_panels} or one to be split.")
+        return np.array(axes)
+
+    def _check_axes(self, ax: Any) -> Axes:
+        from matplotlib import axes
+
         if not isinstance(ax, axes.Axes):
             raise TypeError(f"Got ax of type {type(ax).__name__}, but expected matplotlib axes.")
         return ax

@@ -67,25 +67,10 @@ class DiversityDisplay(Display):
 
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
-        from matplotlib import pyplot
-
         n_panels = 1 if self.cosine is None else 2
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5 * n_panels, 4), layout="constrained")
-        axes = [*map(super()._prepare_axes, np.asarray(ax, dtype=object).ravel())]
-        if (len(axes), n_panels) == (1, 2):
-            place = axes[0].get_subplotspec()
-            if place is None or not axes[0].axison:
-                raise ValueError(
-                    "Got axes that are not part of a grid or were split before, but expected fresh "
-                    "ones of plt.subplots, or two axes."
-                )
-            axes[0].set_axis_off()
-            axes = list(place.subgridspec(1, 2, wspace=0.6).subplots(squeeze=False)[0])
-        if len(axes) != n_panels:
-            raise ValueError(f"Got {len(axes)} axes, but expected {n_panels} or one to be split.")
-        self.axes_ = np.array(axes)
-        return axes[0]
+        self.axes_ = self._prepare_panels(ax, (1, n_panels), figsize=(5 * n_panels, 4), wspace=0.6)
+        first: Axes = self.axes_[0]
+        return first
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         prefix = f"{name}: " if name else ""

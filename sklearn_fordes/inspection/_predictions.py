@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils import check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
@@ -21,6 +21,7 @@ from sklearn_fordes.inspection._display import (
     name_of,
     uncertainty_of,
 )
+from sklearn_fordes.inspection._scores import N_BINS, mean_distance, reliability_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ class ReliabilityDisplay(Display):
     @property
     def ece(self) -> float:
         """Distance of accuracy and confidence, mean over rows."""
-        return float(np.nansum(self.share * np.abs(self.confidence - self.accuracy)))
+        return mean_distance(self.confidence, self.accuracy, self.share)
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         filled = self.share > 0
@@ -115,7 +116,7 @@ class ReliabilityDisplay(Display):
         X: Any,
         y: ArrayLike,
         *,
-        n_bins: int = 15,
+        n_bins: int = N_BINS,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -158,7 +159,7 @@ class ReliabilityDisplay(Display):
         y_proba: ArrayLike,
         *,
         classes: ArrayLike | None = None,
-        n_bins: int = 15,
+        n_bins: int = N_BINS,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -354,15 +355,3 @@ class AccuracyRejectionDisplay(Display):
         accuracy = np.cumsum(group_accuracy[np.sort(group)]) / kept
         display = cls(1 - kept[::-1] / len(labels), accuracy[::-1], name=name)
         return display.plot(ax, **kwargs)
-
-
-def reliability_bins(
-    confidence: Array, correct: NDArray[np.bool_], n_bins: int
-) -> tuple[Array, Array, Array]:
-    """Return mean confidence, accuracy and share of rows of bins [b / n_bins, (b+1) / n_bins)."""
-    # A confidence of 1 belongs to the last bin.
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    count = np.bincount(bins, minlength=n_bins)
-    sums = np.stack([np.bincount(bins, values, n_bins) for values in (confidence, correct)])
-    with np.errstate(invalid="ignore"):
-        return *(sums / count), count / len(confidence)
