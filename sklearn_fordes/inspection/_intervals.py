@@ -89,10 +89,11 @@ class IntervalDisplay(Display):
         label = {"label": "prediction"}
         (self.line_,) = ax.plot(x, self.prediction[is_known], **{**label, **style})
         self.bands_: list[Any] = []
-        for share, ends in zip(self.confidence, self.intervals, strict=True):
-            band: Style = {"alpha": 0.25, "linewidth": 0, "label": f"{100 * share:g} % interval"}
-            low, high = ends[is_known].T
-            self.bands_.append(ax.fill_between(x, low, high, color=self.line_.get_color(), **band))
+        for position, (share, ends) in enumerate(zip(self.confidence, self.intervals, strict=True)):
+            # Darker from one to the next, so that the legend tells them apart.
+            band: Style = {"alpha": 1 - 0.8 * 0.75**position, "linewidth": 0}
+            band |= {"label": f"{100 * share:.4g} % interval", "color": self.line_.get_color()}
+            self.bands_.append(ax.fill_between(x, *ends[is_known].T, **band))
         self.range_: Any = None
         if self.training_range is not None:
             grey: Style = {"color": "grey", "alpha": 0.15, "linewidth": 0, "zorder": 0}

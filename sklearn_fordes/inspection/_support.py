@@ -99,6 +99,8 @@ class SupportDisplay(Display):
         ax.set_yticks(places, [str(column) for column in self.columns[drawn]])
         ax.set(xlabel=LABELS[self.measure], ylabel=f"column{of_all}")
         if self.bars_:
+            # Of itself matplotlib ends the axis where the longest bar does.
+            ax.set_xlim(0, 1.04 * left.max())
             ax.legend(title="cell is", loc="lower right")
         else:
             ax.text(0.5, 0.5, "every cell is known", transform=ax.transAxes, ha="center")
