@@ -165,6 +165,12 @@ def _weight_gain() -> Dataset:
     return nhefs_codes(numeric("causaldata", "nhefs", "wt82_71", *NHEFS_END))
 
 
+def _student_weight() -> Dataset:
+    # The grades are text of numbers, and "other" in a few rows.
+    data = numeric("openintro", "yrbss", "weight")
+    return data._replace(X=data.X.assign(grade=data.X["grade"].astype("category")))
+
+
 def _doctor_visits() -> Dataset:
     # The first year alone, so that each person has one row.
     spent = [f"{what}dol" for what in ("outp", "drug", "supp", "ment", "inp", "med", "lnmed")]
@@ -213,7 +219,7 @@ NEW_TABLES: dict[str, Table] = {
     "loan_rate": Table("gaps", _loan_rate),
     # At least half of the columns are categories.
     "weight_gain": Table("categorical", _weight_gain),
-    "student_weight": Table("categorical", lambda: numeric("openintro", "yrbss", "weight")),
+    "student_weight": Table("categorical", _student_weight),
     "weekly_wage": Table("categorical", lambda: numeric("AER", "CPS1988", "wage")),
     # A target with a long tail.
     "doctor_visits": Table("long tail", _doctor_visits),

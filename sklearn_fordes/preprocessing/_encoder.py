@@ -458,7 +458,7 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
             ranked = self.continuous_[~self.is_long_tailed_[self.continuous_]]
             score = rank_scores(z[:, ranked], self.rank_numbers_[ranked], self.rank_scores_[ranked])
             code[:, ranked] += self.rank_share * (score - code[:, ranked])
-        unknown = np.isnan(raw).astype(np.float32)
+        unknown: NDArray[Any] = np.isnan(raw)
         # Only a network that was trained with gaps drawn at random knows what an indicator means.
         if self.gap_indicators == "all" and self.n_samples_seen_:
             is_beyond = (numbers < self.low_) | (numbers > self.high_)
