@@ -1,4 +1,4 @@
-"""Rows that the training rows say nothing of: does `ood_score` show them, and is it cautious there?
+"""Whether the library knows what it does not know: rows of which the training rows say nothing.
 
 AUROC of test rows under a condition against the same rows clean (0.5 is a guess), by `ood_score`,
 by its epistemic part alone, and by scikit-learn's isolation forest on one-hot columns.
