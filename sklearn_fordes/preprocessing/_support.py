@@ -188,8 +188,10 @@ def support_of(
     support = CellSupport.of_known_cells(len(is_missing), len(kinds))
     nats = _nats(missing_share, n_rows)
     numeric, of_levels = are_numeric(kinds), np.flatnonzero(kinds == CATEGORY)
-    reason = np.select([is_missing, distance < 0, distance > 0], [_MISSING, _BELOW, _ABOVE], 0)
     degree = np.where(is_missing, 1.0, degree_of(distance))
+    # The square of the smallest distances is zero, and a cell without a degree has no reason.
+    is_beyond = [is_missing, (distance < 0) & (degree > 0), (distance > 0) & (degree > 0)]
+    reason = np.select(is_beyond, [_MISSING, _BELOW, _ABOVE], 0)
     support.reason[:, numeric], support.degree[:, numeric] = reason, degree
     support.surprise[:, numeric] = degree * np.where(is_missing, nats[numeric], np.log(n_rows + 1))
     rows = zip(of_levels, categories, seen, unseen_share, strict=True)
