@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from benchmarks import regression_tables
+from benchmarks import regression_tables, support
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.datasets import (
     DEVELOPMENT_SETS,
@@ -221,3 +221,36 @@ def test_numbers_are_split_without_classes():
     assert max(train | test) < 70 <= min(shifted)
     whole = regression_tables.split(data._replace(is_shifted=None), 3, max_train=99, max_test=99)
     assert [len(y) for y in whole[1::2]] == [60, 40, 0]
+
+
+def test_rows_that_training_rows_say_nothing_of():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": [0.0, 1, 2], "b": [np.nan, 3, 4], "c": [5, 6, 0], "d": list("xyz")})
+    enlarged = support.enlarge(X, ["a", "b", "c"], rng)
+    ratio = (enlarged[["a", "b", "c"]] / X[["a", "b", "c"]]).to_numpy()
+    assert (ratio == support.FACTOR).sum(axis=1).tolist() == [1, 2, 2]  # without zeros and gaps
+    pd.testing.assert_frame_equal(enlarged[["d"]], X[["d"]])
+    assert enlarged["b"].isna().tolist() == [True, False, False]
+    renamed = support.rename(X.assign(e="p", f="q"), ["d", "e", "f"], rng)
+    assert (renamed == support.UNSEEN_LEVEL).sum(axis=1).tolist() == [2, 2, 2]
+    pd.testing.assert_frame_equal(renamed[["a", "b", "c"]], X[["a", "b", "c"]])
+
+
+@pytest.mark.parametrize(("n_classes", "rarest"), [(4, {"a"}), (6, {"a", "b"})])
+def test_the_rarest_classes_are_held_out(n_classes, rarest):
+    names = list("abcdef")[:n_classes]
+    y = pd.Series([name for n, name in enumerate(names, 5) for _ in range(n)])
+    X = pd.DataFrame({"class": y})
+    shifted = Dataset(pd.concat([X, X]), pd.concat([y, y]), np.arange(2 * len(y)) >= len(y))
+    for data in (Dataset(X, y), shifted):
+        inside, outside = support.without_classes(data)
+        assert set(outside["class"]) == rarest
+        assert set(inside.y) == set(names) - rarest
+        assert len(inside.y) + len(outside) == len(y)
+        assert (inside.X["class"] == inside.y).all()
+
+
+def test_the_sets_with_rows_of_which_training_says_nothing():
+    assert [*support.SETS][:11] == [*FIRST_REPORTING_SETS]
+    assert {*[*support.SETS][11:]} <= {*REPORTING_SETS}
+    assert len(support.SETS) == 21

@@ -61,7 +61,9 @@ class Reports:
             ("missing", "unseen", "below" or "above"), ``degree`` (how far it is unknown, in [0, 1]:
             1, or ``d² / (d² + 9)`` for a number d spreads beyond the range) and ``surprise`` (in
             nats: the degree times −log of the share of such cells in training). Of an empty column,
-            and by an encoder of a file of an older version, no cell is listed.
+            and by an encoder of a file of an older version, no cell is listed; of a date that never
+            changes in training, gaps alone. In a column of more than a thousand infrequent levels
+            each of these counts as unseen.
         """
         return self.unsupported_checked(self._checked(X))
 

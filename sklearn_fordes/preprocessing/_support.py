@@ -137,7 +137,11 @@ def degree_of(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def of_columns(distance: NDArray[np.float64], parts: list[list[str]]) -> NDArray[np.float64]:
-    """Return the largest distance of the numbers that are made of a column, with its sign."""
+    """Return the largest distance of the numbers that are made of a column.
+
+    The sign is that of the last of them: time passes, but a date before the training range may be
+    of a later month.
+    """
     if all(names == [""] for names in parts):
         return distance
     result = np.zeros((len(distance), len(parts)))
@@ -145,8 +149,10 @@ def of_columns(distance: NDArray[np.float64], parts: list[list[str]]) -> NDArray
     for column, names in enumerate(parts):
         block = distance[:, first : first + len(names)]
         if names:
-            largest = np.abs(block).argmax(axis=1)
-            result[:, column] = np.take_along_axis(block, largest[:, None], axis=1)[:, 0]
+            largest = np.abs(block).argmax(axis=1)[:, None]
+            chosen = np.take_along_axis(block, largest, axis=1)[:, 0]
+            is_inside = block[:, -1] == 0
+            result[:, column] = np.where(is_inside, chosen, np.copysign(chosen, block[:, -1]))
         first += len(names)
     return result
 
@@ -182,8 +188,10 @@ def support_of(
     support = CellSupport.of_known_cells(len(is_missing), len(kinds))
     nats = _nats(missing_share, n_rows)
     numeric, of_levels = are_numeric(kinds), np.flatnonzero(kinds == CATEGORY)
-    reason = np.select([is_missing, distance < 0, distance > 0], [_MISSING, _BELOW, _ABOVE], 0)
     degree = np.where(is_missing, 1.0, degree_of(distance))
+    # The square of the smallest distances is zero, and a cell without a degree has no reason.
+    is_beyond = [is_missing, (distance < 0) & (degree > 0), (distance > 0) & (degree > 0)]
+    reason = np.select(is_beyond, [_MISSING, _BELOW, _ABOVE], 0)
     support.reason[:, numeric], support.degree[:, numeric] = reason, degree
     support.surprise[:, numeric] = degree * np.where(is_missing, nats[numeric], np.log(n_rows + 1))
     rows = zip(of_levels, categories, seen, unseen_share, strict=True)
@@ -192,7 +200,7 @@ def support_of(
         of_labels = [_MISSING if v is None else 0 if v in names else _UNSEEN for v in labels]
         reason = np.array(of_labels, dtype=np.int8)[codes]
         support.reason[:, column], support.degree[:, column] = reason, reason > 0
-        support.surprise[:, column] = np.array([0.0, nats[column], -np.log(share)])[reason]
+        support.surprise[:, column] = np.array([0.0, nats[column], 0.0 - np.log(share)])[reason]
     return support
 
 
@@ -232,7 +240,8 @@ def ordinary_surprise(
 
 def _nats(share: NDArray[np.float64] | np.float64, n_rows: int) -> NDArray[np.float64]:
     """Return the surprise of what has a share of so many training rows, and of one row more."""
-    nats: NDArray[np.float64] = -np.log((np.nan_to_num(share) * n_rows + 1) / (n_rows + 1))
+    # Zero minus a logarithm of one is zero, of which the negative would be printed with its sign.
+    nats: NDArray[np.float64] = 0.0 - np.log((np.nan_to_num(share) * n_rows + 1) / (n_rows + 1))
     return nats
 
 
