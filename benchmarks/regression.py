@@ -16,7 +16,13 @@ import pandas as pd
 from benchmarks._harness import RESULTS, describe_environment, make_parser, save_report
 from benchmarks.regression_peers import METHODS
 from benchmarks.regression_scores import measure
-from benchmarks.regression_summaries import conditions_of, coverage_table, peer_table, report
+from benchmarks.regression_summaries import (
+    conditions_of,
+    coverage_table,
+    draw,
+    peer_table,
+    report,
+)
 from benchmarks.regression_tables import (
     REGRESSION_DEVELOPMENT_SETS,
     REGRESSION_REPORTING_SETS,
@@ -25,7 +31,7 @@ from benchmarks.regression_tables import (
 from benchmarks.summaries import describe, write_generated
 from benchmarks.table_scores import run_tables
 
-PAGE = Path("docs/regression.md")
+PAGE, PICTURE = Path("docs/regression.md"), Path("docs/regression.png")
 
 
 def write_page(results: pd.DataFrame) -> None:
@@ -34,6 +40,7 @@ def write_page(results: pd.DataFrame) -> None:
     write_generated(PAGE, "coverage", coverage_table(results))
     for condition, scores in conditions_of(results).items():
         write_generated(PAGE, condition, peer_table(scores))
+    draw(results, PICTURE)
 
 
 def main() -> None:

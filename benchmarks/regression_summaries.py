@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -15,6 +17,8 @@ CONDITIONS = {
     "natural shift": ["natural shift"],
 }
 RATIOS = ["crps", "interval", "rmse"]
+# Close to FoRDE's line, so that the picture is legible without them.
+NOT_DRAWN = ["FoRDE, quantile", "FoRDE + MAPIE"]
 
 
 def conditions_of(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -78,6 +82,39 @@ def coverage_table(results: pd.DataFrame) -> str:
 def peer_table(scores: pd.DataFrame) -> str:
     """FoRDE's scores relative to each other method's, as markdown."""
     return markdown(against(scores).drop(columns="nll ahead", errors="ignore"))
+
+
+def draw(results: pd.DataFrame, path: Path) -> None:
+    """Draw coverage and width of the 90 % interval against the severity of each corruption."""
+    import matplotlib.pyplot as plt
+
+    panels = {
+        "noise (standard deviations)": {0: "clean", 0.3: "noise 0.3", 1: "noise 1"},
+        "cells swapped (share)": {0: "clean", 0.1: "permute 0.1", 0.3: "permute 0.3"},
+        "cells missing (share)": {0: "clean", 0.1: "missing 0.1", 0.3: "missing 0.3"},
+    }
+    titles = {"coverage": "coverage of 90 % intervals", "width": "mean width (std. of the target)"}
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex="col", sharey="row")
+    for row, (score, title) in zip(axes, titles.items(), strict=True):
+        table = means_by_rows(results, score)
+        table = table[table["clean"] > 0].drop(index=NOT_DRAWN, errors="ignore")
+        order = sorted(table.index, key=lambda method: (method != FORDE, method))
+        for axis, (label, kinds) in zip(row, panels.items(), strict=True):
+            for method, marker in zip(order, "os^Dv<>P", strict=False):
+                values = table.loc[method, list(kinds.values())]
+                width = 2.5 if method == FORDE else 1.2
+                axis.plot(list(kinds), values, marker=marker, linewidth=width, label=method)
+            axis.set_xticks(list(kinds), ["clean", *map("{:g}".format, list(kinds)[1:])])
+            if score == "coverage":
+                axis.axhline(0.9, color="black", linestyle=":", linewidth=1)
+            else:
+                axis.set_xlabel(label)
+        row[0].set_ylabel(title)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def report(results: pd.DataFrame) -> str:
