@@ -45,9 +45,9 @@ def test_wide_tables_are_not_embedded(kind):
         model = kind(**SETTINGS).fit(table, y)
         first = model.fitted_.members.member(0)[0]
         assert isinstance(first, PeriodicEmbedding) == is_embedded
-    n_inputs = len(model.encoder_.column_map_)  # With indicators of gaps, for a classifier.
+    n_inputs = len(model.encoder_.column_map_)  # With indicators of gaps.
     assert first.weight.shape == (8, n_inputs)
-    assert n_inputs == n_columns * (2 if kind is FoRDEClassifier else 1)
+    assert n_inputs == n_columns * 2
     chosen = kind(**SETTINGS, module__embedded_features=range(n_columns)).fit(table, y)
     assert len(chosen.fitted_.members.member(0)[0].features) == n_columns
 

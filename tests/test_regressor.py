@@ -34,8 +34,9 @@ def fitted(waves, request):
 
 
 def make_model(**parameters):
+    # Rows as they are, whose noise is that of the distribution to be found.
     defaults = {"n_members": 4, "hidden_layer_sizes": (64, 64), "max_epochs": 40}
-    defaults |= {"lr": 1e-2, "batch_size": 64, "random_state": 0}
+    defaults |= {"lr": 1e-2, "batch_size": 64, "augmentation": None, "random_state": 0}
     return FoRDERegressor(**{**defaults, **parameters})
 
 
