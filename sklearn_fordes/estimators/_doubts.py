@@ -69,14 +69,17 @@ class Doubts:
 
     def _with_support(self, parts: Uncertainty, X: Any) -> Uncertainty:
         degree = self.fitted_.encoder.support_checked(X).degree
-        rows = np.flatnonzero(degree.any(axis=1))
+        largest = degree.max(axis=1)
+        rows = np.flatnonzero(largest)
         if not len(rows):
             return parts
         table = nw.from_native(X, eager_only=True, pass_through=True)
         unknown = nw.to_native(table[rows], pass_through=True)
         if_known = parts.aleatoric.copy()
-        if_known[rows] = self.fitted_.aleatoric_if_known(unknown, degree[rows] > 0)
-        return parts.with_support(if_known, degree.max(axis=1))
+        # A cell that is hardly unknown must not count as much as the gap beside it.
+        share = degree[rows] / largest[rows, None]
+        if_known[rows] = self.fitted_.aleatoric_if_known(unknown, share)
+        return parts.with_support(if_known, largest)
 
     def ood_score(self, X: Any) -> NDArray[np.float64]:
         """Score how much rows look unlike the training data.
