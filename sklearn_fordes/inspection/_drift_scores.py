@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,9 @@ def drift_scores(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows in all scores.
     error_score : "raise" or float, default=np.nan
-        What becomes of an error that the estimator raises on corrupted rows: it is raised, or the
-        scores are this number, the column "error" says why, and a warning names the corruption.
+        What becomes of an error that the estimator raises on corrupted rows. With "raise" it is
+        raised. With a number the scores are this number, the column "error" says why, and a warning
+        names the corruption. Errors on clean rows are always raised.
 
     Returns
     -------
@@ -105,6 +106,8 @@ def drift_scores(
     """
     check_is_fitted(estimator)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
+    if not (error_score == "raise" or isinstance(error_score, Real)):
+        raise ValueError(f"Got error_score={error_score!r}, but expected 'raise' or a number.")
     table, train = read_tables(X, X_train)
     check_consistent_length(table, y, sample_weight)
     weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
