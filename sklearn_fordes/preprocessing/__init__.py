@@ -2,6 +2,7 @@
 
 from sklearn_fordes.preprocessing._encoder import TabularEncoder
 from sklearn_fordes.preprocessing._state import encoder_from, encoder_state
+from sklearn_fordes.preprocessing._support import CellSupport
 from sklearn_fordes.preprocessing._tables import as_rows, as_table
 
-__all__ = ["TabularEncoder", "as_rows", "as_table", "encoder_from", "encoder_state"]
+__all__ = ["CellSupport", "TabularEncoder", "as_rows", "as_table", "encoder_from", "encoder_state"]
