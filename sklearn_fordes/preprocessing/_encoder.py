@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -24,11 +25,13 @@ from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
 from sklearn_fordes.preprocessing._reports import Reports
-from sklearn_fordes.preprocessing._tables import as_table
+from sklearn_fordes.preprocessing._tables import as_table, row_parts
 from sklearn_fordes.preprocessing._values import DATE
 
 # Numbers with long tails may go so much further after their logarithm is taken.
 _LOGARITHMIC_CLIP = 3
+# Cells whose support is found at once: half a gigabyte of arrays.
+_CELLS_AT_ONCE = 1 << 23
 _GAP_INDICATORS = ("frequent", "all")
 
 
@@ -365,6 +368,17 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
             unseen_share=self.unseen_shares_,
             n_rows=self.n_samples_seen_,
         )
+
+    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, _support.CellSupport]]:
+        """Yield slices of checked rows, these rows, and why their cells are unknown.
+
+        Parameters
+        ----------
+        table : data frame or ndarray of shape (n_samples, n_features)
+            As for `support_checked`. Memory does not grow with the number of its rows.
+        """
+        for part, rows in row_parts(table, max(1, _CELLS_AT_ONCE // len(self.kinds_))):
+            yield part, rows, self.support_checked(rows)
 
     def surprise_of_rows(self, support: _support.CellSupport) -> NDArray[np.float64]:
         """Return how surprising rows are, in nats, beyond what is ordinary in training rows.
