@@ -206,6 +206,28 @@ def test_support_is_found_in_some_rows_at_a_time(kind, make, monkeypatch):
     assert n_rows == 3 * [64, 64, 64, 8]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_identifiers_take_no_part_in_the_uncertainty(kind, monkeypatch):
+    X = make_table().assign(name=[f"no {i}" for i in range(N_ROWS)], rare=["a", "b"] + [None] * 198)
+    with pytest.warns(UserWarning, match="encoded alike"):
+        model = fitted(kind, X, encoder=TabularEncoder(min_frequency=3, gap_indicators="all"))
+    assert dict(zip(X, model.encoder_.is_told_, strict=True)) == {
+        **dict.fromkeys(make_table(), True),
+        "name": False,
+        "rare": True,
+    }
+    # Just beyond the range, so that the number counts by a small part.
+    beyond = X.iloc[20:30].assign(size=X["size"].max() + 0.1)
+    new = beyond.assign(name="new")
+    parts = model.predict_uncertainty(beyond)
+    np.testing.assert_array_equal(model.predict_uncertainty(new), parts)
+    assert model.ood_report(new).query("reason == 'unseen'")["column"].tolist() == ["name"] * 10
+    known = X.iloc[20:30].assign(name="new", rare="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.fitted_), "aleatoric_if_known", None)
+        assert not model.predict_uncertainty(known).support.any()
+
+
 @pytest.mark.parametrize("method", ["predict_uncertainty", "ood_score", "ood_report"])
 def test_a_table_is_checked_once(method, models, monkeypatch):
     model, X = models["classifier"], odd_rows()

@@ -56,8 +56,9 @@ class Doubts:
 
         Notes
         -----
-        A row without such cells costs one evaluation of the members, another one 17. Rows of a
-        `module` or an `encoder` of your own have no support.
+        A row without such cells costs one evaluation of the members, another one 17. Cells do not
+        count of columns that the encoder leaves out or encodes alike, such as identifiers. Rows of
+        a `module` or an `encoder` of your own have no support.
         """
         now = self._as_fitted()
         X = now._checked(X)
@@ -69,14 +70,17 @@ class Doubts:
 
     def _with_support(self, parts: Uncertainty, X: Any) -> Uncertainty:
         if_known, largest = parts.aleatoric.copy(), np.zeros(len(parts.aleatoric))
-        for part, rows, support in self.fitted_.encoder.support_parts(X):
-            largest[part] = support.degree.max(axis=1)
+        encoder = self.fitted_.encoder
+        for part, rows, support in encoder.support_parts(X):
+            # Members are told nothing of a new identifier, nor of a known one.
+            degree = support.degree * encoder.is_told_
+            largest[part] = degree.max(axis=1)
             places = np.flatnonzero(largest[part])
             if len(places):
                 table = nw.from_native(rows, eager_only=True, pass_through=True)
                 unknown = nw.to_native(table[places], pass_through=True)
                 if_known[part.start + places] = self.fitted_.aleatoric_if_known(
-                    unknown, support.degree[places] > 0
+                    unknown, degree[places] > 0
                 )
         return parts.with_support(if_known, largest)
 

@@ -86,7 +86,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     kinds_ : ndarray of str of shape (n_features_in_,)
         "number", "date", "duration", "category", or "empty" for columns without any value in
         training, which are ignored.
-    is_categorical_ : ndarray of bool of shape (n_features_in_,)
+    is_categorical_, is_told_ : ndarray of bool of shape (n_features_in_,)
+        Whether a column holds categories, and whether its code says anything of its values.
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
     center_, scale_ : ndarray of shape (n_numbers,)
@@ -420,6 +421,17 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     def is_categorical_(self) -> NDArray[np.bool_]:
         """Mask of the columns of categories, of shape (n_features_in_,)."""
         return np.equal(self.kinds_, CATEGORY)
+
+    @property
+    def is_told_(self) -> NDArray[np.bool_]:
+        """Mask of the columns that are encoded, and not with one code for whatever they hold.
+
+        A column of names has one, in which no name is frequent.
+        """
+        is_told = np.isin(np.arange(len(self.kinds_)), self.column_map_)
+        largest_shares = np.array([column.share.max(initial=0) for column in self.levels_])
+        is_told[self.is_categorical_] &= largest_shares < 1
+        return is_told
 
     @property
     def levels_(self) -> list[Levels]:
