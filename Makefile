@@ -48,6 +48,7 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.import_time
 	.venv/bin/python -m benchmarks.quantiles
 	.venv/bin/python -m benchmarks.wide_tables
+	.venv/bin/python -m benchmarks.support
 
 # Hours, and libraries of gigabytes. Goes on where it stopped.
 bench-peers: .venv/peers.stamp

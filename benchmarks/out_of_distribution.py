@@ -1,8 +1,9 @@
 """The claim: members that disagree show rows unlike the training data, and repulsion helps it.
 
 AUROC of rows out of the training distribution against test rows in it (0.5 is a guess), by the
-ensemble's epistemic uncertainty (`ood_score`) and by its total entropy, with a random forest's
-entropies and PyOD's isolation forest on the same rows. Losses are shown as well as wins.
+ensemble's epistemic uncertainty (`ood_score`, where no `TabularEncoder` is) and by its total
+entropy, with a random forest's entropies and PyOD's isolation forest on the same rows. Losses are
+shown as well as wins.
 
 - digits without c: class c is left out of training; its rows in the test split against the others'.
 - digits rotated, transposed: the test images turned by 90 degrees or mirrored at the diagonal

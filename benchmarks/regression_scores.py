@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import norm
+from sklearn.metrics import root_mean_squared_error
 
 from benchmarks.recipes_of_tables import Split
 from benchmarks.table_scores import kinds_of_rows
+from sklearn_fordes.inspection._scores import CONFIDENCE, LEVELS, crps, interval_scores
 
-# The midpoints of ten equal parts: the mean over levels of twice the pinball loss is the continuous
-# ranked probability score (CRPS) of ten equally likely values at the quantiles.
-LEVELS = (np.arange(10) + 0.5) / 10
-MISCOVERAGE = 0.1  # of the interval between the outer two
+MISCOVERAGE = 1 - CONFIDENCE  # of the interval between the outer two levels
 SCORES = ["rmse", "crps", "coverage", "width", "interval", "nll"]
 
 Floats = NDArray[np.float64]
@@ -43,18 +42,6 @@ def normal_forecast(mean: Floats, deviation: Floats) -> Forecast:
     return Forecast(mean, quantiles, (mean[None], deviation[None]))
 
 
-def pinball(y: Floats, quantiles: Floats) -> Floats:
-    """Return the mean over levels of the pinball loss of each row."""
-    above = y[:, None] - quantiles
-    return np.maximum(LEVELS * above, (LEVELS - 1) * above).mean(axis=1)
-
-
-def interval_score(y: Floats, low: Floats, high: Floats) -> Floats:
-    """Return the width of each interval, and 2 / `MISCOVERAGE` for each unit outside of it."""
-    outside = np.maximum(low - y, 0) + np.maximum(y - high, 0)
-    return high - low + 2 / MISCOVERAGE * outside
-
-
 def nll(y: Floats, means: Floats, deviations: Floats) -> float:
     """Return the mean negative log density of an equal mixture of normal densities."""
     logs = norm.logpdf(y, means, deviations)
@@ -62,18 +49,21 @@ def nll(y: Floats, means: Floats, deviations: Floats) -> float:
 
 
 def score(y: Floats, forecast: Forecast, scale: float) -> dict[str, float]:
-    """Return every score of a forecast, with targets divided by `scale`."""
-    low, high = forecast.quantiles[:, 0], forecast.quantiles[:, -1]
-    is_inside = np.where(np.isnan(high - low), np.nan, (low <= y) & (y <= high))
-    density = np.nan if forecast.normals is None else nll(y, *forecast.normals) - np.log(scale)
-    return {
-        "rmse": np.mean((y - forecast.mean) ** 2) ** 0.5 / scale,
-        "crps": 2 * np.mean(pinball(y, forecast.quantiles)) / scale,
-        "coverage": np.mean(is_inside),
-        "width": np.mean(high - low) / scale,
-        "interval": np.mean(interval_score(y, low, high)) / scale,
-        "nll": density,
-    }
+    """Return every score of a forecast, with targets divided by `scale`; NaN for what it lacks."""
+    scores = dict.fromkeys(SCORES, np.nan)
+    if not np.isnan(forecast.mean).any():
+        scores["rmse"] = root_mean_squared_error(y, forecast.mean) / scale
+    outer = forecast.quantiles[:, [0, -1]]
+    if not np.isnan(outer).any():
+        of_intervals = interval_scores(y, outer)
+        scores["coverage"] = of_intervals["coverage"]
+        scores["width"] = of_intervals["width"] / scale
+        scores["interval"] = of_intervals["interval_score"] / scale
+    if not np.isnan(forecast.quantiles).any():
+        scores["crps"] = crps(y, forecast.quantiles) / scale
+    if forecast.normals is not None:
+        scores["nll"] = nll(y, *forecast.normals) - np.log(scale)
+    return scores
 
 
 def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from benchmarks._harness import fixed, make_parser, run_missing, save_report
-from benchmarks.corruptions import blank
 from benchmarks.datasets import FIRST_REPORTING_SETS, REPORTING_SETS, split
 from benchmarks.peers import fordes, one_hot
 from benchmarks.recipes_of_tables import Dataset, Sets, Split, numbers_of
@@ -53,7 +52,7 @@ MISSING, SHIFT, CLASSES = "missing 0.3", "natural shift", "held-out classes"
 CONDITIONS = (NUMBERS, LEVELS, MISSING, SHIFT, CLASSES)
 SCORES = ("ood_score", "epistemic", "isolation forest")
 LIMITS = {"max_train": 2000, "max_test": 1000}
-N_CELLS, FACTOR, FALSE_ALARM = 2, 1000, 0.05
+N_CELLS, FACTOR, SHARE, FALSE_ALARM = 2, 1000, 0.3, 0.05
 UNSEEN_LEVEL = "a level never seen"
 
 
@@ -120,7 +119,7 @@ def kinds_of_rows(
     yield NUMBERS, enlarge(X, numbers, rngs[0]), y
     if len(categories) >= N_CELLS:
         yield LEVELS, rename(X, categories, rngs[1]), y
-    yield MISSING, blank(X, data.X_train, rngs[2], probability=0.3), y
+    yield MISSING, X.mask(rngs[2].random(X.shape) < SHARE), y
     if len(data.y_shifted):
         yield SHIFT, data.X_shifted, data.y_shifted
 

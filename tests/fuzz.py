@@ -309,7 +309,7 @@ def check_predictions(model, X, n_rows):
         assert np.isfinite(std).all()
         assert (std > 0).all()
     parts = model.predict_uncertainty(X)
-    for values in (parts.total, parts.aleatoric, parts.epistemic):
+    for values in parts:
         assert np.isfinite(values).all()
         assert (values >= -1e-6 * max(np.abs(values).max(), 1e-3)).all()
 

@@ -392,6 +392,8 @@ def test_errors_are_recorded_and_the_rest_is_there():
         assert drift_scores(model, frame, Y, error_score=-1)["nll"].iloc[-1] == -1
     with pytest.raises(ValueError, match="Input X contains NaN"):
         drift_scores(model, frame.mask(frame > 5), Y)  # Clean rows are the user's.
+    with pytest.raises(ValueError, match="Got error_score='nan', but expected 'raise' or a number"):
+        drift_scores(model, frame, Y, error_score="nan")
 
 
 def test_weights_count_rows():

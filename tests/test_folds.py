@@ -253,7 +253,7 @@ def test_validation_loss_is_that_of_the_members_that_left_the_row_out(n_members,
 @pytest.mark.parametrize("noise", ["homoscedastic", "heteroscedastic", "quantile"])
 def test_regressors_learn_with_folds(noise):
     X, _ = make_table(200)
-    settings = {**PLAIN, "augmentation": None}
+    settings = {**PLAIN, "augmentation": None, "repulsion_strength": 0.15}
     model = FoRDERegressor(noise=noise, max_epochs=30, lr=0.02, **settings).fit(X, X[:, 0])
     losses = [epoch["valid_loss"] for epoch in model.history_]
     assert min(losses) < losses[0] - 0.1

@@ -58,7 +58,7 @@ HISTORY = [
     {"epoch": 2, "driving_loss": 0.5, "repulsion": 0.4, "valid_loss": 0.4},
     {"epoch": 3, "driving_loss": 0.4, "repulsion": 0.2, "valid_loss": 0.5},
 ]
-MEASURES = ["total", "aleatoric", "epistemic"]
+MEASURES = ["total", "aleatoric", "epistemic", "support"]
 
 
 class FakeEnsemble(BaseEstimator):
@@ -111,8 +111,11 @@ class FakeClassifier(ClassifierMixin, FakeEnsemble):
 
     def predict_uncertainty(self, X):
         members = self.predict_proba_members(X)
-        total, aleatoric = entropy(members.mean(0), axis=-1), entropy(members, axis=-1).mean(0)
-        return SimpleNamespace(total=total, aleatoric=aleatoric, epistemic=total - aleatoric)
+        total, own = entropy(members.mean(0), axis=-1), entropy(members, axis=-1).mean(0)
+        support = own * np.linspace(0, 1, len(own))
+        return SimpleNamespace(
+            total=total, aleatoric=own - support, epistemic=total - own, support=support
+        )
 
 
 class FakeRegressor(RegressorMixin, FakeEnsemble):

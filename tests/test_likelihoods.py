@@ -59,6 +59,18 @@ def test_losses_and_their_gradients(likelihood, weight):
         torch.testing.assert_close(found[1], gradient)
 
 
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_a_power_of_the_variance_weights_the_gradient_and_not_the_loss(beta):
+    outputs, y = make_case(GAUSSIAN)
+    losses, gradient = GAUSSIAN.row_losses(outputs, y)
+    mean, variance = GAUSSIAN.moments(outputs)
+    found = GaussianLikelihood(beta).row_losses(outputs, y)
+    torch.testing.assert_close(found[0], losses)
+    torch.testing.assert_close(found[1], gradient * variance[..., None] ** beta)
+    if beta == 1:  # The mean is learnt as by half the squared error.
+        torch.testing.assert_close(found[1][..., 0], mean - y)
+
+
 @pytest.mark.parametrize("likelihood", [*CATEGORICAL, *REAL], ids=repr)
 def test_derivatives_of_the_target_equal_those_by_autograd(likelihood):
     outputs, y = make_case(likelihood)

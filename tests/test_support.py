@@ -135,7 +135,9 @@ def test_the_split_is_that_of_the_members_with_samples_in_place_of_cells(kind, m
     degree = encoder.support_checked(X).degree
     codes = encoder.transform(X)
     for row in range(N_KNOWN, len(X)):
-        is_unknown = degree[row, encoder.column_map_] > 0
+        # A cell that is known in part is replaced by as many of the samples.
+        share = degree[row, encoder.column_map_] / degree[row].max()
+        is_unknown = share > (np.arange(N_SAMPLES)[:, None] + 0.5) / N_SAMPLES
         filled = np.where(is_unknown, encoder.samples_, codes[row])
         inputs = torch.from_numpy(filled)
         with torch.no_grad():
@@ -145,6 +147,17 @@ def test_the_split_is_that_of_the_members_with_samples_in_place_of_cells(kind, m
         own = found.aleatoric[row] + found.support[row]
         expected = degree[row].max() * np.clip(own - known, 0, own)
         np.testing.assert_allclose(found.support[row], expected, rtol=1e-4, atol=1e-6 * own)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_hardly_beyond_its_range_adds_nothing_to_a_gap(kind, models):
+    model, highest = models[kind], make_table()["size"].max()
+    spread = make_table()["size"].quantile([0.25, 0.75]).diff().iloc[-1]
+    X = odd_rows()[:1].assign(city=None)
+    at_end, beyond = (X.assign(size=highest + d * spread) for d in (0, 1e-3))
+    found, expected = model.predict_uncertainty(beyond), model.predict_uncertainty(at_end)
+    assert [*model.ood_report(beyond)["column"]] == ["size", "city"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * expected.total[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)

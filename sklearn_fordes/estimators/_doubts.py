@@ -51,14 +51,15 @@ class Doubts:
             variance of their means. The rest is the mean of the members' own uncertainty. A row
             with cells that are missing, of an unseen level or beyond the training range has a part
             of it as support: by how much the members' own would be smaller, on average over 16
-            values of each of these columns in training, if the cells were known. What then remains
-            is aleatoric.
+            values of each of these columns in training, if the cells were known, times the largest
+            degree to which a cell is unknown (see `ood_report`). What then remains is aleatoric.
 
         Notes
         -----
-        A row without such cells costs one evaluation of the members, another one 17. Cells do not
-        count of columns that the encoder leaves out or encodes alike, such as identifiers. Rows of
-        a `module` or an `encoder` of your own have no support.
+        A row without such cells costs one evaluation of the members, another one 17. The values are
+        drawn whatever the other cells of the row are: where columns depend on each other, support
+        may be too small. Cells do not count of columns that the encoder leaves out or encodes
+        alike, such as identifiers. Rows of a `module` or an `encoder` of your own have no support.
         """
         now = self._as_fitted()
         X = now._checked(X)
@@ -79,9 +80,10 @@ class Doubts:
             if len(places):
                 table = nw.from_native(rows, eager_only=True, pass_through=True)
                 unknown = nw.to_native(table[places], pass_through=True)
-                if_known[part.start + places] = self.fitted_.aleatoric_if_known(
-                    unknown, degree[places] > 0
-                )
+                # A cell that is hardly unknown must not count as much as the gap beside it.
+                share = degree[places] / largest[part][places, None]
+                known = self.fitted_.aleatoric_if_known(unknown, share)
+                if_known[part.start + places] = known
         return parts.with_support(if_known, largest)
 
     def ood_score(self, X: Any) -> NDArray[np.float64]:
@@ -99,14 +101,14 @@ class Doubts:
 
         Notes
         -----
-        The score is the epistemic uncertainty and the surprise, in nats, at cells that the training
-        rows say nothing of. A cell of an unseen level, or a number far beyond the training range,
-        has the surprise −log of the share of such cells in training; a number d spreads beyond the
-        range ``d² / (d² + 9)`` of it. Gaps have −log of their share. Gaps and unseen levels count
-        together, as far as they exceed what 95 % of the training rows have. For the regressor a nat
-        counts as the variance of the training targets. Of most rows the surprise is zero, and the
-        score is the epistemic part of `predict_uncertainty`. `ood_report` names the cells. Rows of
-        a `module` or an `encoder` of your own have no surprise.
+        The score is the epistemic uncertainty plus the surprise, in nats, at cells that training
+        rows say nothing of. A gap surprises by −log of the share of gaps in its column, a cell of
+        an unseen level by −log of the share of rows that are expected to have one, and a number d
+        spreads beyond the training range by ``d² / (d² + 9)`` of log(number of training rows + 1).
+        Gaps and unseen levels count together, as far as they exceed what 95 % of the training rows
+        have. For the regressor a nat counts as the variance of the training targets. Most rows have
+        no surprise, and their score is the epistemic part of `predict_uncertainty`. `ood_report`
+        names the cells. Rows of a `module` or an `encoder` of your own have no surprise.
         """
         now = self._as_fitted()
         X = now._checked(X)

@@ -356,7 +356,7 @@ _CANDIDATES: _Candidates = {
     "lr": ((1e-3, 1e-2), 4e-3),
 }
 _OF_REGRESSOR: _Candidates = {
-    "repulsion_strength": (_CANDIDATES["repulsion_strength"][0], 0.15),
+    "repulsion_strength": (_CANDIDATES["repulsion_strength"][0], 0.6),
     "module__dropout": (_CANDIDATES["module__dropout"][0], 0.0),
     "noise": (["heteroscedastic", "homoscedastic", "quantile"], "heteroscedastic"),
 }

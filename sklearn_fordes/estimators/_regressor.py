@@ -14,7 +14,7 @@ from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
 from sklearn_fordes.estimators._validation import TrainingData
 
-# Of `GaussianLikelihood`: means learn where members are unsure too.
+# The `beta` of `GaussianLikelihood`, so that means are learnt where members are unsure, too.
 _BETA = 0.5
 
 
@@ -42,7 +42,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     noise : {"heteroscedastic", "homoscedastic", "quantile"}, default="heteroscedastic"
         Model of what the inputs can't tell. A member's distribution is normal, with a variance that
         is a function of the input or one number; or it has any shape, given by quantiles at a fixed
-        grid of levels from 0.01 to 0.99, trained on the pinball loss.
+        grid of levels from 0.01 to 0.99, trained on the pinball loss. Where the variance is a
+        function, the gradient of the loss is weighted by its square root, see `GaussianLikelihood`.
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers, as in `FoRDEClassifier`.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
@@ -81,9 +82,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         Versions of a batch's rows on which the members train, as in `FoRDEClassifier`. "auto" is
-        ``CellCorruption(exposed=0.1)`` here: every tenth member sees all of it, and all see blank
-        cells. With ``noise="homoscedastic"`` it is None, since rows with gaps would have the same
-        variance.
+        ``CellCorruption(exposed=0.1)`` here: every tenth member sees all of it, so that of fewer
+        than ten none does, and all see blank cells. With ``noise="homoscedastic"`` it is None,
+        since rows with gaps would have the same variance.
     device : str or torch.device, default="auto"
         Where to train and predict. "auto" is the first of CUDA, XPU and MPS that torch finds, else
         the CPU.

@@ -150,14 +150,15 @@ class FittedEnsemble:
         for _, inputs in self._encoded_parts(X):
             yield from self._outputs_of(inputs)
 
-    def aleatoric_if_known(self, X: Any, is_unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def aleatoric_if_known(self, X: Any, unknown: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what the members' own uncertainty would be if some cells were known.
 
         Parameters
         ----------
         X : data frame or ndarray of shape (n_rows, n_features)
             Checked. The encoder is a `TabularEncoder`, or has its ``column_map_`` and ``samples_``.
-        is_unknown : ndarray of bool of shape (n_rows, n_features)
+        unknown : ndarray of shape (n_rows, n_features)
+            In which share of the samples each cell is replaced, in [0, 1].
 
         Returns
         -------
@@ -166,12 +167,13 @@ class FittedEnsemble:
             in place of the unknown cells.
         """
         samples = self.as_inputs(self.encoder.samples_)
-        cells = torch.tensor(is_unknown[:, self.encoder.column_map_], device=self.device)
+        levels = (np.arange(len(samples)) + 0.5) / len(samples)
         means = [np.empty(0)]
         for part, inputs in self._encoded_parts(X):
             total = np.zeros(len(inputs))
-            for sample in samples:
-                filled = torch.where(cells[part], sample, inputs)
+            for sample, level in zip(samples, levels, strict=True):
+                is_replaced = (unknown[part] > level)[:, self.encoder.column_map_]
+                filled = torch.where(torch.tensor(is_replaced, device=self.device), sample, inputs)
                 chunks = map(self.likelihood.decompose, self._outputs_of(filled))
                 total += np.concatenate([chunk.aleatoric for chunk in chunks])
             means.append(total / len(samples))

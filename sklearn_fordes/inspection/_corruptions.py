@@ -35,7 +35,7 @@ def corrupted_copies(
     - ``"missing"`` blanks cells, each with the probability.
 
     Draws depend on the shape of the table and on which columns are numeric, not on the container.
-    So do the copies that `drift_scores` is computed on.
+    `drift_scores` scores the same copies.
 
     Parameters
     ----------

@@ -67,8 +67,9 @@ def drift_scores(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows in all scores.
     error_score : "raise" or float, default=np.nan
-        What becomes of an error that the estimator raises on corrupted rows: it is raised, or the
-        scores are this number, the column "error" says why, and a warning names the corruption.
+        What becomes of an error that the estimator raises on corrupted rows. With "raise" it is
+        raised. With a number the scores are this number, the column "error" says why, and a warning
+        names the corruption. Errors on clean rows are always raised.
 
     Returns
     -------
@@ -109,6 +110,8 @@ def drift_scores(
     """
     check_is_fitted(estimator)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
+    if not (error_score == "raise" or isinstance(error_score, Real)):
+        raise ValueError(f"Got error_score={error_score!r}, but expected 'raise' or a number.")
     table, train = read_tables(X, X_train)
     check_consistent_length(table, y, sample_weight)
     weights = None

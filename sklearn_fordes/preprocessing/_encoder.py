@@ -121,7 +121,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     n_samples_seen_ : int
         Number of training rows.
     rare_levels_ : list of n_categories lists of str
-        Levels of training rows that have no encoded column, up to a thousand of a column.
+        Levels of training rows that have no encoded column; none of a column with more than a
+        thousand of them, which holds names.
     unseen_shares_ : ndarray of shape (n_categories,)
         Expected shares of rows with a level that no training row has.
     ordinary_surprise_ : float
@@ -138,7 +139,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     -----
     Scaling and bound are those of RealMLP (Holzmüller, Grinsztajn, Steinwart: Better by default,
     NeurIPS 2024): half the range replaces an interquartile range of zero. A constant column is
-    encoded as zero, whatever its values are later.
+    encoded as zero, whatever its values are later; with ``gap_indicators="all"`` its indicator
+    tells another value, as it tells a gap.
 
     A bound of 3 makes amounts in a long tail equal, nearly, that differ by factors. The inverse
     hyperbolic sine (Burbidge, Magee, Robb: Alternative transformations to handle extreme values of

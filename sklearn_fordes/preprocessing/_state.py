@@ -176,6 +176,15 @@ def _checks(encoder: TabularEncoder) -> dict[str, bool]:
         )
         and _is_array(encoder.column_map_, "i", n_encoded),
         "training_shares_": _is_array(encoder.training_shares_, "f", 3, n_columns),
+        **_checks_of_support(encoder, n_categories, n_encoded),
+    }
+
+
+def _checks_of_support(
+    encoder: TabularEncoder, n_categories: int, n_encoded: int
+) -> dict[str, bool]:
+    """Return the same for what is known of unknown cells."""
+    return {
         "n_samples_seen_": type(encoder.n_samples_seen_) is int and encoder.n_samples_seen_ >= 0,
         "rare_levels_": len(encoder.rare_levels_) == n_categories
         and all(isinstance(text, str) for rare in encoder.rare_levels_ for text in rare),

@@ -53,7 +53,8 @@ class Likelihood(ABC):
         losses : Tensor of shape (M, B)
             In nats, where it is a negative log likelihood.
         gradient : Tensor of shape (M, B, C)
-            Gradient of each loss with respect to the outputs.
+            Gradient of each loss with respect to the outputs, by which members learn. A likelihood
+            may weight it by row and member, as `GaussianLikelihood` does with `beta`.
         """
 
     @abstractmethod
