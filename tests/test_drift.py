@@ -221,7 +221,14 @@ def test_seeds():
         ({"columns": "a"}, r"Got columns='a', but expected None, 'each' or a list"),
         ({"columns": [4]}, r"Got column 4, but expected one of \[0, 1, 2, 3\]"),
         ({"n_repeats": 0}, r"n_repeats == 0"),
+        ({"columns": 4}, r"Got columns=4, but expected None, 'each' or a list"),
+        ({"columns": [True, False, True, False]}, r"Got column True, but expected one of"),
+        ({"columns": np.array([False, True])}, r"Got column (np\.)?False_?, but expected one of"),
         ({"sample_weight": [1]}, r"inconsistent numbers of samples"),
+        ({"sample_weight": -np.ones(len(X))}, r"Negative values in data passed to `sample_weight`"),
+        ({"sample_weight": np.ones((len(X), 1))}, r"Sample weights must be 1D array"),
+        ({"error_score": "nan"}, r"Got error_score='nan', but expected 'raise' or a number"),
+        ({"error_score": None}, r"Got error_score=None, but expected 'raise' or a number"),
     ],
 )
 def test_wrong_parameters_are_named(parameters, message):
@@ -248,6 +255,11 @@ def test_training_frames_lack_no_column():
     frame = pd.DataFrame(X)
     with pytest.raises(ValueError, match=r"Got X_train with columns \[0, 1\], but expected"):
         corrupted_copies(frame, X_train=frame[[0, 1]])
+    twice = frame.set_axis([*"aabc"], axis=1)
+    assert corrupted_copies(twice, X_train=twice)["noise", 1].columns.tolist() == [*"aabc"]
+    for table in (twice, twice[["b", "c"]].set_axis([*"ab"], axis=1)):
+        with pytest.raises(ValueError, match=r"Got X_train with columns \['c', 'b', 'a', 'a'\]"):
+            corrupted_copies(table, X_train=twice[twice.columns[[3, 2, 0, 1]].unique()])
     with pytest.raises(TypeError, match="Got X_train as pandas frame, but expected polars frame"):
         corrupted_copies(pl.DataFrame(X), X_train=frame)
 
@@ -422,6 +434,21 @@ def test_classes_of_text_in_pipelines_and_searches(wrap):
     assert_allclose(found["nll"], expected["nll"])
     with pytest.raises(ValueError, match=r"Got labels \['tulip'\], but expected .*'aster'"):
         drift_scores(wrapped, X, np.where(Y == 0, "tulip", names[Y]))
+
+
+def test_missing_labels_are_named():
+    for missing in (None, np.nan, pd.NA):
+        y = pd.Series(["rose", missing, "iris"], dtype=object)
+        model = HistGradientBoostingClassifier(max_iter=1).fit(X_TRAIN, Y_TRAIN.astype(str))
+        with pytest.raises(ValueError, match="Got y with missing labels, but expected a label"):
+            drift_scores(model, X[:3], y)
+
+
+def test_a_report_of_clean_rows_alone_has_no_picture():
+    frame = drift_scores(LOGISTIC, X, Y, corruptions={})
+    assert frame["corruption"].tolist() == ["clean"]
+    with pytest.raises(ValueError, match="Got scores of the clean rows alone, but expected"):
+        DriftReport(frame).plot()
 
 
 def test_a_classifier_without_probabilities_has_an_accuracy():

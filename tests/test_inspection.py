@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from matplotlib.colors import same_color
 from numpy.testing import assert_allclose, assert_array_equal
@@ -700,6 +701,40 @@ def test_other_columns_of_intervals_are_held_at_a_typical_value(table, monkeypat
     assert display.ax_.get_xlabel() == ("size" if is_frame else "feature 1")
 
 
+def test_tables_of_pyarrow_get_rows_of_their_own_kind(monkeypatch):
+    seen = []
+    monkeypatch.setattr(FakeRegressor, "predict", lambda _, X: seen.append(X) or np.zeros(len(X)))
+    monkeypatch.setattr(FakeRegressor, "predict_interval", lambda _, X, c: np.zeros((len(X), 2)))
+    table = pa.table(MIXED)
+    display = IntervalDisplay.from_estimator(REGRESSOR, table, feature="size", grid_resolution=3)
+    assert isinstance(seen[0], pa.Table)
+    assert seen[0].column_names == table.column_names
+    assert set(seen[0]["home"].to_pylist()) == {"own"}
+    assert set(seen[0]["age"].to_pylist()) == {35.0}
+    assert display.training_range == (1, 5)
+    by_position = IntervalDisplay.from_estimator(REGRESSOR, table, feature=1, grid_resolution=3)
+    assert_array_equal(by_position.x, display.x)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([np.nan] * 3, "Got a feature without any value, but expected numbers"),
+        ([1, 2, np.inf], r"Got a feature from 1 to inf, but expected finite numbers"),
+        (
+            [1e300, 0, -1e300],
+            r"Got a feature from -1e\+300 to 1e\+300, but expected finite numbers",
+        ),
+    ],
+)
+def test_a_column_without_a_range_is_named(column, message):
+    table = np.column_stack([column, [1.0, 2, 3]])
+    with pytest.raises(ValueError, match=message):
+        IntervalDisplay.from_estimator(REGRESSOR, table)
+    with pytest.raises(ValueError, match=message):
+        UncertaintyDisplay.from_estimator(REGRESSOR, table)
+
+
 # ---- support
 
 
@@ -872,6 +907,7 @@ BAD = [
     (rejection_of, (LOGISTIC, X, Y), {"measure": "decision"}, r"'decision', but .*, support\."),
     (intervals, ([1, NAN], [1, 2], ENDS[:2]), {}, r"Got x of shape \(2,\) with 1 numbers, but exp"),
     (intervals, ([1, 2, NAN, NAN], [1] * 4, []), {}, r"with 2 numbers, but .* NaN at most once"),
+    (intervals, ([1, 2, np.inf], [1] * 3, ENDS), {}, r"with 2 numbers, but .* two finite numbers"),
     (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(1, 3, 2\): 1"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(2, 3, 2\): 2"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": 90}, r"Got confidence=90, but expec"),

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from sklearn_fordes.preprocessing import TabularEncoder
+from sklearn_fordes.preprocessing import TabularEncoder, encoder_from, encoder_state
+from sklearn_fordes.preprocessing._ranks import rank_knots
 
 
 def scores_of(values, **parameters):
@@ -122,3 +123,24 @@ def test_a_change_of_scale_and_place_leaves_scores_as_they_are():
 def test_wrong_shares(share):
     with pytest.raises(ValueError, match=r"Got rank_share=.* but expected a number in \[0, 1\]"):
         TabularEncoder(rank_share=share).fit([[0.0], [1.0]])
+
+
+def test_scores_never_fall_by_rounding():
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=(2 * int(rng.integers(9, 40)), 3))
+        numbers, scores = rank_knots(z - np.median(z, axis=0))
+        assert (np.diff(numbers) > 0).all()
+        assert (np.diff(scores) >= 0).all()
+        assert (scores[numbers == 0] == 0).all()
+
+
+def test_encoders_whose_scores_fall_by_rounding_are_read():
+    encoder = TabularEncoder().fit(np.random.default_rng(0).normal(size=(50, 2)))
+    state = encoder_state(encoder)
+    state["rank_scores_"] = state["rank_scores_"].copy()
+    state["rank_scores_"][1, 8] = np.nextafter(state["rank_scores_"][1, 7], -np.inf)
+    np.testing.assert_array_equal(encoder_from(state).rank_scores_, state["rank_scores_"])
+    state["rank_scores_"][1, 8] -= 0.1
+    with pytest.raises(ValueError, match=r"whose \['rank_scores_'\] do not fit the others"):
+        encoder_from(state)

@@ -197,6 +197,58 @@ def test_chunks_of_rows_change_nothing(models, monkeypatch):
     np.testing.assert_allclose(model.predict_uncertainty(X), parts, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["classifier", "heteroscedastic"])
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pd.DataFrame.to_numpy])
+def test_support_is_found_in_some_rows_at_a_time(kind, make, monkeypatch):
+    X = make_table().astype({"flag": int})[["size", "tail", "flag"]]
+    model = make_model(kind).fit(make(X), X["size"] > 0.3)
+    X[::3] = np.nan
+    X.loc[1::7, "tail"] *= 1000
+    found = model.predict_uncertainty(make(X)), model.ood_score(make(X)), model.ood_report(make(X))
+    support, n_rows = TabularEncoder.support_checked, []
+    monkeypatch.setattr("sklearn_fordes.preprocessing._encoder._CELLS_AT_ONCE", 3 * 64 + 1)
+    monkeypatch.setattr(
+        TabularEncoder,
+        "support_checked",
+        lambda *args: [n_rows.append(len(args[1])), support(*args)][1],
+    )
+    parts = model.predict_uncertainty(make(X))
+    np.testing.assert_allclose(parts, found[0], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(model.ood_score(make(X)), found[1], rtol=1e-12)
+    pd.testing.assert_frame_equal(model.ood_report(make(X)), found[2])
+    assert n_rows == 3 * [64, 64, 64, 8]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_identifiers_take_no_part_in_the_uncertainty(kind, monkeypatch):
+    X = make_table().assign(name=[f"no {i}" for i in range(N_ROWS)], rare=["a", "b"] + [None] * 198)
+    with pytest.warns(UserWarning, match="encoded alike"):
+        model = fitted(kind, X, encoder=TabularEncoder(min_frequency=3, gap_indicators="all"))
+    assert dict(zip(X, model.encoder_.is_told_, strict=True)) == {
+        **dict.fromkeys(make_table(), True),
+        "name": False,
+        "rare": True,
+    }
+    # Just beyond the range, so that the number counts by a small part.
+    beyond = X.iloc[20:30].assign(size=X["size"].max() + 0.1)
+    new = beyond.assign(name="new")
+    parts = model.predict_uncertainty(beyond)
+    np.testing.assert_array_equal(model.predict_uncertainty(new), parts)
+    assert model.ood_report(new).query("reason == 'unseen'")["column"].tolist() == ["name"] * 10
+    known = X.iloc[20:30].assign(name="new", rare="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.fitted_), "aleatoric_if_known", None)
+        assert not model.predict_uncertainty(known).support.any()
+
+
+@pytest.mark.parametrize("method", ["predict_uncertainty", "ood_score", "ood_report"])
+def test_a_table_is_checked_once(method, models, monkeypatch):
+    model, X = models["classifier"], odd_rows()
+    with pytest.warns(UserWarning, match="does not have valid feature names") as caught:
+        getattr(model, method)(X.to_numpy())
+    assert len(caught) == 1
+
+
 @pytest.mark.parametrize("kind", ["classifier", "quantile"])
 def test_rows_of_an_encoder_or_module_of_ones_own_have_no_support(kind):
     X = make_table()[["size", "tail"]].to_numpy(dtype=np.float32)

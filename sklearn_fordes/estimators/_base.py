@@ -364,12 +364,17 @@ class BaseFoRDE(CallbackSupportMixin, Importances, Doubts, Saving, metaclass=ABC
     def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs, with rows along an axis."""
         now = self._as_fitted()
-        compute, X = getattr(now.fitted_.likelihood, method), now._checked(X)
+        return now._computed(now._checked(X), method, *arguments, axis=axis)
+
+    def _computed(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+        """Return what a method of the likelihood makes of outputs for checked rows."""
+        compute = getattr(self.fitted_.likelihood, method)
         n_rows = X.shape[0]
-        progress = Progress("prediction", n_rows, "row", only_if_slow=True) if now.verbose else None
+        verbose = self.verbose
+        progress = Progress("prediction", n_rows, "row", only_if_slow=True) if verbose else None
         chunks = []
         # Chunk by chunk, so that outputs of all rows are never held.
-        for outputs in now.fitted_.outputs(X):
+        for outputs in self.fitted_.outputs(X):
             chunks.append(compute(outputs, *arguments))
             if progress:
                 progress.advance(outputs.shape[1])

@@ -29,8 +29,8 @@ class Doubts:
         """Return a checked table."""
 
     @abstractmethod
-    def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
-        """Return what a method of the likelihood makes of outputs, with rows along an axis."""
+    def _computed(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+        """Return what a method of the likelihood makes of outputs for checked rows."""
 
     def predict_uncertainty(self, X: Any) -> Uncertainty:
         """Split the uncertainty of the prediction by where it comes from.
@@ -58,27 +58,32 @@ class Doubts:
         -----
         A row without such cells costs one evaluation of the members, another one 17. The values are
         drawn whatever the other cells of the row are: where columns depend on each other, support
-        may be too small. Rows of a `module` or an `encoder` of your own have no support.
+        may be too small. Cells do not count of columns that the encoder leaves out or encodes
+        alike, such as identifiers. Rows of a `module` or an `encoder` of your own have no support.
         """
         now = self._as_fitted()
-        parts = Uncertainty(*now._predicted(X, "decompose", axis=1))
+        X = now._checked(X)
+        parts = Uncertainty(*now._computed(X, "decompose", axis=1))
         if isinstance(now.fitted_.encoder, TabularEncoder) and len(now.fitted_.encoder.samples_):
-            parts = now._with_support(parts, now._checked(X))
+            parts = now._with_support(parts, X)
         unit = getattr(now, "target_scale_", 1.0) ** 2
         return Uncertainty(*(unit * part for part in parts))
 
     def _with_support(self, parts: Uncertainty, X: Any) -> Uncertainty:
-        degree = self.fitted_.encoder.support_checked(X).degree
-        largest = degree.max(axis=1)
-        rows = np.flatnonzero(largest)
-        if not len(rows):
-            return parts
-        table = nw.from_native(X, eager_only=True, pass_through=True)
-        unknown = nw.to_native(table[rows], pass_through=True)
-        if_known = parts.aleatoric.copy()
-        # A cell that is hardly unknown must not count as much as the gap beside it.
-        share = degree[rows] / largest[rows, None]
-        if_known[rows] = self.fitted_.aleatoric_if_known(unknown, share)
+        if_known, largest = parts.aleatoric.copy(), np.zeros(len(parts.aleatoric))
+        encoder = self.fitted_.encoder
+        for part, rows, support in encoder.support_parts(X):
+            # Members are told nothing of a new identifier, nor of a known one.
+            degree = support.degree * encoder.is_told_
+            largest[part] = degree.max(axis=1)
+            places = np.flatnonzero(largest[part])
+            if len(places):
+                table = nw.from_native(rows, eager_only=True, pass_through=True)
+                unknown = nw.to_native(table[places], pass_through=True)
+                # A cell that is hardly unknown must not count as much as the gap beside it.
+                share = degree[places] / largest[part][places, None]
+                known = self.fitted_.aleatoric_if_known(unknown, share)
+                if_known[part.start + places] = known
         return parts.with_support(if_known, largest)
 
     def ood_score(self, X: Any) -> NDArray[np.float64]:
@@ -106,13 +111,14 @@ class Doubts:
         names the cells. Rows of a `module` or an `encoder` of your own have no surprise.
         """
         now = self._as_fitted()
-        unit = getattr(now, "target_scale_", 1.0) ** 2
-        score: NDArray[np.float64] = unit * now._predicted(X, "decompose", axis=1)[2]
+        X = now._checked(X)
+        score: NDArray[np.float64] = now._computed(X, "decompose", axis=1)[2]
         encoder = now.fitted_.encoder
         if isinstance(encoder, TabularEncoder):
-            surprise = encoder.surprise_of_rows(encoder.support_checked(now._checked(X)))
-            score = score + unit * surprise
-        return score
+            for part, _, support in encoder.support_parts(X):
+                score[part] += encoder.surprise_of_rows(support)
+        unit = getattr(now, "target_scale_", 1.0) ** 2
+        return unit * score
 
     def ood_report(self, X: Any) -> pd.DataFrame:
         """List the cells of rows that the training rows say nothing of.

@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +24,7 @@ from sklearn_fordes.particles import (
     expect_memory,
     seeded_generators,
 )
+from sklearn_fordes.preprocessing import row_parts
 
 # Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
 # are sparse before they are encoded may be wide.
@@ -167,14 +167,13 @@ class FittedEnsemble:
             in place of the unknown cells.
         """
         samples = self.as_inputs(self.encoder.samples_)
-        share = unknown[:, self.encoder.column_map_]
         levels = (np.arange(len(samples)) + 0.5) / len(samples)
         means = [np.empty(0)]
         for part, inputs in self._encoded_parts(X):
             total = np.zeros(len(inputs))
             for sample, level in zip(samples, levels, strict=True):
-                is_replaced = torch.tensor(share[part] > level, device=self.device)
-                filled = torch.where(is_replaced, sample, inputs)
+                is_replaced = (unknown[part] > level)[:, self.encoder.column_map_]
+                filled = torch.where(torch.tensor(is_replaced, device=self.device), sample, inputs)
                 chunks = map(self.likelihood.decompose, self._outputs_of(filled))
                 total += np.concatenate([chunk.aleatoric for chunk in chunks])
             means.append(total / len(samples))
@@ -182,10 +181,9 @@ class FittedEnsemble:
 
     def _encoded_parts(self, X: Any) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of checked rows, and the network's inputs for them."""
-        table = nw.from_native(X, eager_only=True, pass_through=True)
         at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
-        for part in gen_batches(table.shape[0], min(_ROWS_ENCODED_AT_ONCE, at_most)):
-            yield part, self.encode(nw.to_native(table[part], pass_through=True))
+        for part, rows in row_parts(X, min(_ROWS_ENCODED_AT_ONCE, at_most)):
+            yield part, self.encode(rows)
 
     def _outputs_of(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield the members' outputs for successive chunks of encoded rows, on the CPU."""

@@ -128,6 +128,10 @@ class DriftReport(Display):
         self : DriftReport
             The report itself.
         """
+        if not self._kinds:
+            raise ValueError(
+                "Got scores of the clean rows alone, but expected some of a corruption."
+            )
         known = [column for column in self.frame.columns if column in LABELS]
         self._score = next(x for x in DRAWN if x in known) if score is None else score
         if self._score not in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from numbers import Integral, Real
 from typing import Any
@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.inspection._corruptions import (
@@ -110,7 +114,13 @@ def drift_scores(
         raise ValueError(f"Got error_score={error_score!r}, but expected 'raise' or a number.")
     table, train = read_tables(X, X_train)
     check_consistent_length(table, y, sample_weight)
-    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    weights = None
+    if sample_weight is not None:
+        weights = _check_sample_weight(
+            sample_weight, np.empty(len(table)), dtype=np.float64, ensure_non_negative=True
+        )
+    if error_score != "raise" and not isinstance(error_score, Real):
+        raise ValueError(f"Got error_score={error_score!r}, but expected 'raise' or a number.")
     places = places_of(columns, table.names)
     pairs, seed = severities_of(corruptions), seed_of(random_state)
     largest = dict(pairs)
@@ -175,11 +185,17 @@ def places_of(columns: str | Sequence[Any] | None, names: list[Any]) -> list[int
         if columns != "each":
             raise ValueError(f"Got columns={columns!r}, but expected None, 'each' or a list.")
         return list(range(len(names)))
+    if not isinstance(columns, Iterable):
+        raise ValueError(f"Got columns={columns!r}, but expected None, 'each' or a list.")
     places = []
     for column in columns:
-        if column in names:
+        # A mask of truth values would be read as the positions 0 and 1.
+        is_truth_value = isinstance(column, bool | np.bool_)
+        if column in names and not is_truth_value:
             places.append(names.index(column))
-        elif isinstance(column, Integral) and int(column) in range(len(names)):
+        elif (
+            isinstance(column, Integral) and not is_truth_value and int(column) in range(len(names))
+        ):
             places.append(int(column))
         else:
             raise ValueError(

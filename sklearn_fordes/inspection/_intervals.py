@@ -235,11 +235,12 @@ class IntervalDisplay(Display):
             np.asarray(array, dtype=np.float64) for array in (x, y_pred, y_interval, confidence)
         )
         shares, ends = np.atleast_1d(shares), ends[None] if ends.ndim == 2 else ends
-        n_known = np.count_nonzero(~np.isnan(values))
-        if values.ndim != 1 or n_known < 2 or len(values) > n_known + 1:
+        n_known, n_missing = np.isfinite(values).sum(), np.isnan(values).sum()
+        is_right = n_known > 1 and n_missing < 2 and n_known + n_missing == values.size
+        if values.ndim != 1 or not is_right:
             raise ValueError(
                 f"Got x of shape {values.shape} with {n_known} numbers, but expected at least two "
-                "numbers, and NaN at most once."
+                "finite numbers, and NaN at most once."
             )
         if shares.ndim != 1 or not (shares.size and ((shares > 0) & (shares < 1)).all()):
             raise ValueError(f"Got confidence={confidence!r}, but expected numbers in (0, 1).")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import (
     accuracy_score,
@@ -133,7 +134,10 @@ def make_scorer(
     """Return a function from the rows of `y`, however corrupted, to the estimator's scores."""
     # CatBoost's regressors have classes_ too, without any.
     if np.size(getattr(estimator, "classes_", ())):
-        return classification_scorer(estimator, column_or_1d(y), sample_weight)
+        labels = column_or_1d(y)
+        if pd.isna(labels).any():
+            raise ValueError("Got y with missing labels, but expected a label for each row.")
+        return classification_scorer(estimator, labels, sample_weight)
     return regression_scorer(estimator, np.asarray(y, dtype=np.float64), sample_weight)
 
 

@@ -47,7 +47,8 @@ class Table:
             )
         if train.names == self.names:
             return train
-        if not set(self.names) <= set(train.names):
+        # A name that is there twice does not say which column is meant.
+        if any(train.names.count(name) != 1 for name in self.names):
             raise ValueError(
                 f"Got X_train with columns {train.names}, but expected those of X, {self.names}."
             )

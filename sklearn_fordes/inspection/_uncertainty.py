@@ -287,9 +287,14 @@ class UncertaintyDisplay(Display):
 
 
 def as_frame(X: Any) -> Any:
-    """Return a data frame unchanged, and an array as one whose columns are named by position."""
+    """Return a data frame of pandas or polars unchanged, and anything else as one of pandas.
+
+    The columns of an array are named by position.
+    """
     import pandas as pd
 
+    if nw.dependencies.is_pyarrow_table(X):
+        return X.to_pandas()
     if hasattr(X, "columns"):
         return X
     if np.ndim(X) != 2:
@@ -322,8 +327,18 @@ def grid_axis(column: Any, n_points: int, eps: float) -> Array:
     check_scalar(n_points, "grid_resolution", Integral, min_val=2)
     check_scalar(eps, "eps", Real, min_val=0)
     values = np.asarray(column, dtype=np.float64)
-    margin = eps * np.nanstd(values)
-    return np.linspace(np.nanmin(values) - margin, np.nanmax(values) + margin, n_points)
+    known = values[~np.isnan(values)]
+    if not known.size:
+        raise ValueError("Got a feature without any value, but expected numbers.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high, margin = known.min(), known.max(), eps * known.std()
+        grid = np.linspace(low - margin, high + margin, n_points)
+    if not np.isfinite(grid).all():
+        raise ValueError(
+            f"Got a feature from {low:.3g} to {high:.3g}, but expected finite numbers, of which "
+            "the squares are finite too."
+        )
+    return grid
 
 
 def typical_rows(X: Any, values: dict[Any, Array]) -> Any:
@@ -332,6 +347,8 @@ def typical_rows(X: Any, values: dict[Any, Array]) -> Any:
     n_rows = len(next(iter(values.values())))
     columns = {key: typical(frame[key], n_rows) for key in frame.columns}
     table = type(frame)(columns | values)
+    if nw.dependencies.is_pyarrow_table(X):
+        return type(X).from_pandas(table, preserve_index=False)
     return table if frame is X else table.to_numpy()
 
 

@@ -3,6 +3,14 @@
 from sklearn_fordes.preprocessing._encoder import TabularEncoder
 from sklearn_fordes.preprocessing._state import encoder_from, encoder_state
 from sklearn_fordes.preprocessing._support import CellSupport
-from sklearn_fordes.preprocessing._tables import as_rows, as_table
+from sklearn_fordes.preprocessing._tables import as_rows, as_table, row_parts
 
-__all__ = ["CellSupport", "TabularEncoder", "as_rows", "as_table", "encoder_from", "encoder_state"]
+__all__ = [
+    "CellSupport",
+    "TabularEncoder",
+    "as_rows",
+    "as_table",
+    "encoder_from",
+    "encoder_state",
+    "row_parts",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -24,11 +25,13 @@ from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
 from sklearn_fordes.preprocessing._reports import Reports
-from sklearn_fordes.preprocessing._tables import as_table
+from sklearn_fordes.preprocessing._tables import as_table, row_parts
 from sklearn_fordes.preprocessing._values import DATE
 
 # Numbers with long tails may go so much further after their logarithm is taken.
 _LOGARITHMIC_CLIP = 3
+# Cells whose support is found at once: half a gigabyte of arrays.
+_CELLS_AT_ONCE = 1 << 23
 _GAP_INDICATORS = ("frequent", "all")
 
 
@@ -83,7 +86,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     kinds_ : ndarray of str of shape (n_features_in_,)
         "number", "date", "duration", "category", or "empty" for columns without any value in
         training, which are ignored.
-    is_categorical_ : ndarray of bool of shape (n_features_in_,)
+    is_categorical_, is_told_ : ndarray of bool of shape (n_features_in_,)
+        Whether a column holds categories, and whether its code says anything of its values.
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
     center_, scale_ : ndarray of shape (n_numbers,)
@@ -368,6 +372,17 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
             n_rows=self.n_samples_seen_,
         )
 
+    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, _support.CellSupport]]:
+        """Yield slices of checked rows, these rows, and why their cells are unknown.
+
+        Parameters
+        ----------
+        table : data frame or ndarray of shape (n_samples, n_features)
+            As for `support_checked`. Memory does not grow with the number of its rows.
+        """
+        for part, rows in row_parts(table, max(1, _CELLS_AT_ONCE // len(self.kinds_))):
+            yield part, rows, self.support_checked(rows)
+
     def surprise_of_rows(self, support: _support.CellSupport) -> NDArray[np.float64]:
         """Return how surprising rows are, in nats, beyond what is ordinary in training rows.
 
@@ -408,6 +423,17 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     def is_categorical_(self) -> NDArray[np.bool_]:
         """Mask of the columns of categories, of shape (n_features_in_,)."""
         return np.equal(self.kinds_, CATEGORY)
+
+    @property
+    def is_told_(self) -> NDArray[np.bool_]:
+        """Mask of the columns that are encoded, and not with one code for whatever they hold.
+
+        A column of names has one, in which no name is frequent.
+        """
+        is_told = np.isin(np.arange(len(self.kinds_)), self.column_map_)
+        largest_shares = np.array([column.share.max(initial=0) for column in self.levels_])
+        is_told[self.is_categorical_] &= largest_shares < 1
+        return is_told
 
     @property
     def levels_(self) -> list[Levels]:

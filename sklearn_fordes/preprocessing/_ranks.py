@@ -52,6 +52,9 @@ def rank_knots(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
         at_zero = np.interp(0.0, knot, score)
         if not (knot == 0).any():
             place = np.searchsorted(knot, 0.0)
+            # By rounding the score between two knots may be beyond that of one of them.
+            score[:place] = np.minimum(score[:place], at_zero)
+            score[place:] = np.maximum(score[place:], at_zero)
             knot, score = np.insert(knot, place, 0.0), np.insert(score, place, at_zero)
         of_score[:] = score[-1] - at_zero
         of_number[: len(knot)], of_score[: len(knot)] = knot, score - at_zero

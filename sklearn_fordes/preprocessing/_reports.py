@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,8 @@ class Reports:
         """Return a checked table."""
         raise NotImplementedError
 
-    def support_checked(self, table: Any) -> CellSupport:
-        """Return why, and how far, each cell of checked rows is unknown."""
+    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, CellSupport]]:
+        """Yield slices of checked rows, these rows, and why their cells are unknown."""
         raise NotImplementedError
 
     def unsupported(self, X: Any) -> pd.DataFrame:
@@ -80,16 +81,20 @@ class Reports:
         DataFrame
             As from `unsupported`.
         """
-        support = self.support_checked(table)
-        rows, columns = np.nonzero(support.reason)
+        found = []
+        for part, _, support in self.support_parts(table):
+            cells = np.nonzero(support.reason)
+            values = (array[cells] for array in support)
+            found.append((cells[0] + part.start, cells[1], *values))
+        rows, columns, reason, degree, surprise = map(np.concatenate, zip(*found, strict=True))
         names = np.asarray(OneToOneFeatureMixin.get_feature_names_out(self), dtype=object)
         return pd.DataFrame(
             {
                 "row": rows,
                 "column": names[columns],
-                "reason": np.array(REASONS, dtype=object)[support.reason[rows, columns]],
-                "degree": support.degree[rows, columns],
-                "surprise": support.surprise[rows, columns],
+                "reason": np.array(REASONS, dtype=object)[reason],
+                "degree": degree,
+                "surprise": surprise,
             }
         )
 
