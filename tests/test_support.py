@@ -206,7 +206,7 @@ def test_support_is_found_in_some_rows_at_a_time(kind, make, monkeypatch):
     X.loc[1::7, "tail"] *= 1000
     found = model.predict_uncertainty(make(X)), model.ood_score(make(X)), model.ood_report(make(X))
     support, n_rows = TabularEncoder.support_checked, []
-    monkeypatch.setattr("sklearn_fordes.preprocessing._encoder._CELLS_AT_ONCE", 3 * 64 + 1)
+    monkeypatch.setattr("sklearn_fordes.preprocessing._reports._CELLS_AT_ONCE", 3 * 64 + 1)
     monkeypatch.setattr(
         TabularEncoder,
         "support_checked",

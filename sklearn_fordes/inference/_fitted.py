@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from sklearn_fordes._rows import row_parts
 from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
@@ -24,7 +25,6 @@ from sklearn_fordes.particles import (
     expect_memory,
     seeded_generators,
 )
-from sklearn_fordes.preprocessing import row_parts
 
 # Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
 # are sparse before they are encoded may be wide.

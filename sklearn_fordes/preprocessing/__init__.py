@@ -3,7 +3,7 @@
 from sklearn_fordes.preprocessing._encoder import TabularEncoder
 from sklearn_fordes.preprocessing._state import encoder_from, encoder_state
 from sklearn_fordes.preprocessing._support import CellSupport
-from sklearn_fordes.preprocessing._tables import as_rows, as_table, row_parts
+from sklearn_fordes.preprocessing._tables import as_rows, as_table
 
 __all__ = [
     "CellSupport",
@@ -12,5 +12,4 @@ __all__ = [
     "as_table",
     "encoder_from",
     "encoder_state",
-    "row_parts",
 ]

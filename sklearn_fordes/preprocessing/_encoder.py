@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -25,13 +24,11 @@ from sklearn_fordes.preprocessing._levels import MISSING, Levels
 from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
 from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
 from sklearn_fordes.preprocessing._reports import Reports
-from sklearn_fordes.preprocessing._tables import as_table, row_parts
+from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE
 
 # Numbers with long tails may go so much further after their logarithm is taken.
 _LOGARITHMIC_CLIP = 3
-# Cells whose support is found at once: half a gigabyte of arrays.
-_CELLS_AT_ONCE = 1 << 23
 _GAP_INDICATORS = ("frequent", "all")
 
 
@@ -345,60 +342,6 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
             blocks.append(levels.encode([None], np.zeros(1, dtype=np.int64))[0])
         return np.concatenate(blocks, dtype=np.float32)
 
-    def support_checked(self, table: Any) -> _support.CellSupport:
-        """Return why, and how far, each cell of checked rows is unknown.
-
-        Parameters
-        ----------
-        table : data frame or ndarray of shape (n_samples, n_features)
-            As `as_table` returns it, with the columns of the training rows in their order.
-
-        Returns
-        -------
-        CellSupport
-            Arrays of shape (n_samples, n_features).
-        """
-        raw, categories = read_kinds(read_columns(table), self.kinds_)
-        if not self.n_samples_seen_:
-            return _support.CellSupport.of_known_cells(len(raw), len(self.kinds_))
-        return _support.support_of(
-            self.kinds_,
-            np.isnan(raw),
-            self._distance(with_parts(raw, self.parts_)),
-            [column.labels for column in categories],
-            [[*a, *b] for a, b in zip(self.known_levels_, self.rare_levels_, strict=True)],
-            missing_share=self.training_shares_[0],
-            unseen_share=self.unseen_shares_,
-            n_rows=self.n_samples_seen_,
-        )
-
-    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, _support.CellSupport]]:
-        """Yield slices of checked rows, these rows, and why their cells are unknown.
-
-        Parameters
-        ----------
-        table : data frame or ndarray of shape (n_samples, n_features)
-            As for `support_checked`. Memory does not grow with the number of its rows.
-        """
-        for part, rows in row_parts(table, max(1, _CELLS_AT_ONCE // len(self.kinds_))):
-            yield part, rows, self.support_checked(rows)
-
-    def surprise_of_rows(self, support: _support.CellSupport) -> NDArray[np.float64]:
-        """Return how surprising rows are, in nats, beyond what is ordinary in training rows.
-
-        Parameters
-        ----------
-        support : CellSupport
-            From `support_checked`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Sum of the surprise of cells; that of gaps and unseen levels as far as it exceeds
-            `ordinary_surprise_`.
-        """
-        return _support.surprise_of_rows(support, self.ordinary_surprise_)
-
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the encoded columns.
 
@@ -423,17 +366,6 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     def is_categorical_(self) -> NDArray[np.bool_]:
         """Mask of the columns of categories, of shape (n_features_in_,)."""
         return np.equal(self.kinds_, CATEGORY)
-
-    @property
-    def is_told_(self) -> NDArray[np.bool_]:
-        """Mask of the columns that are encoded, and not with one code for whatever they hold.
-
-        A column of names has one, in which no name is frequent.
-        """
-        is_told = np.isin(np.arange(len(self.kinds_)), self.column_map_)
-        largest_shares = np.array([column.share.max(initial=0) for column in self.levels_])
-        is_told[self.is_categorical_] &= largest_shares < 1
-        return is_told
 
     @property
     def levels_(self) -> list[Levels]:
@@ -498,11 +430,6 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         for levels, column in zip(self.levels_, categories, strict=True):
             blocks.append(levels.encode(*column))
         return np.concatenate(blocks, axis=1, dtype=np.float32)
-
-    def _distance(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return by how many spreads numeric columns lie beyond their training range."""
-        learnt = (self.low_, self.high_, self.center_, self.scale_, self.is_long_tailed_)
-        return _support.of_columns(_support.overshoot(numbers, *learnt), self.parts_)
 
     def _suffixes(self) -> list[str]:
         """Return what is appended to the name of its input column, for each encoded column."""

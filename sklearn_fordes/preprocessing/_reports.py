@@ -1,4 +1,4 @@
-"""What an encoder tells of columns and cells, as frames."""
+"""What an encoder tells of columns and cells."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_fordes._rows import row_parts
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, read_columns
 from sklearn_fordes.preprocessing._layout import (
     are_clipped,
@@ -19,13 +20,23 @@ from sklearn_fordes.preprocessing._layout import (
     shares_of_rows,
 )
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
-from sklearn_fordes.preprocessing._support import REASONS, CellSupport
+from sklearn_fordes.preprocessing._numbers import with_parts
+from sklearn_fordes.preprocessing._support import (
+    REASONS,
+    CellSupport,
+    of_columns,
+    overshoot,
+    support_of,
+    surprise_of_rows,
+)
 
+# Cells whose support is found at once: half a gigabyte of arrays.
+_CELLS_AT_ONCE = 1 << 23
 _SHARES = ("missing", "infrequent", "clipped")
 
 
 class Reports:
-    """`report` and `unsupported` of the encoder."""
+    """`report`, `unsupported` and what they are made of."""
 
     kinds_: NDArray[np.str_]
     parts_: list[list[str]]
@@ -33,6 +44,15 @@ class Reports:
     high_: NDArray[np.float64]
     has_gaps_: NDArray[np.bool_]
     training_shares_: NDArray[np.float64]
+    center_: NDArray[np.float64]
+    scale_: NDArray[np.float64]
+    is_long_tailed_: NDArray[np.bool_]
+    n_samples_seen_: int
+    known_levels_: list[list[str]]
+    rare_levels_: list[list[str]]
+    unseen_shares_: NDArray[np.float64]
+    ordinary_surprise_: float
+    column_map_: NDArray[np.int64]
 
     @property
     def levels_(self) -> list[Levels]:
@@ -41,10 +61,6 @@ class Reports:
 
     def _checked(self, X: Any) -> Any:
         """Return a checked table."""
-        raise NotImplementedError
-
-    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, CellSupport]]:
-        """Yield slices of checked rows, these rows, and why their cells are unknown."""
         raise NotImplementedError
 
     def unsupported(self, X: Any) -> pd.DataFrame:
@@ -143,3 +159,73 @@ class Reports:
                 names = [part or kind for part in parts] + [MISSING] * bool(has_gaps)
             became.append(", ".join(names) or "nothing")
         return became
+
+    def support_checked(self, table: Any) -> CellSupport:
+        """Return why, and how far, each cell of checked rows is unknown.
+
+        Parameters
+        ----------
+        table : data frame or ndarray of shape (n_samples, n_features)
+            As `as_table` returns it, with the columns of the training rows in their order.
+
+        Returns
+        -------
+        CellSupport
+            Arrays of shape (n_samples, n_features).
+        """
+        raw, categories = read_kinds(read_columns(table), self.kinds_)
+        if not self.n_samples_seen_:
+            return CellSupport.of_known_cells(len(raw), len(self.kinds_))
+        return support_of(
+            self.kinds_,
+            np.isnan(raw),
+            self._distance(with_parts(raw, self.parts_)),
+            [column.labels for column in categories],
+            [[*a, *b] for a, b in zip(self.known_levels_, self.rare_levels_, strict=True)],
+            missing_share=self.training_shares_[0],
+            unseen_share=self.unseen_shares_,
+            n_rows=self.n_samples_seen_,
+        )
+
+    def support_parts(self, table: Any) -> Iterator[tuple[slice, Any, CellSupport]]:
+        """Yield slices of checked rows, these rows, and why their cells are unknown.
+
+        Parameters
+        ----------
+        table : data frame or ndarray of shape (n_samples, n_features)
+            As for `support_checked`. Memory does not grow with the number of its rows.
+        """
+        for part, rows in row_parts(table, max(1, _CELLS_AT_ONCE // len(self.kinds_))):
+            yield part, rows, self.support_checked(rows)
+
+    def surprise_of_rows(self, support: CellSupport) -> NDArray[np.float64]:
+        """Return how surprising rows are, in nats, beyond what is ordinary in training rows.
+
+        Parameters
+        ----------
+        support : CellSupport
+            From `support_checked`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Sum of the surprise of cells; that of gaps and unseen levels as far as it exceeds
+            `ordinary_surprise_`.
+        """
+        return surprise_of_rows(support, self.ordinary_surprise_)
+
+    @property
+    def is_told_(self) -> NDArray[np.bool_]:
+        """Mask of the columns that are encoded, and not with one code for whatever they hold.
+
+        A column of names has one, in which no name is frequent.
+        """
+        is_told = np.isin(np.arange(len(self.kinds_)), self.column_map_)
+        largest_shares = np.array([column.share.max(initial=0) for column in self.levels_])
+        is_told[np.equal(self.kinds_, CATEGORY)] &= largest_shares < 1
+        return is_told
+
+    def _distance(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return by how many spreads numeric columns lie beyond their training range."""
+        learnt = (self.low_, self.high_, self.center_, self.scale_, self.is_long_tailed_)
+        return of_columns(overshoot(numbers, *learnt), self.parts_)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.utils import gen_batches
 
 
 def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
@@ -46,21 +44,6 @@ def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
     if isinstance(X, list | tuple) and _as_array(X).dtype.kind in "USmM":
         X = np.array(X, dtype=object)
     return as_rows(X, accept_sparse=accept_sparse)
-
-
-def row_parts(table: Any, n_rows: int) -> Iterator[tuple[slice, Any]]:
-    """Yield successive slices of a table, and their rows in its container.
-
-    Parameters
-    ----------
-    table : data frame, ndarray or sparse array in CSR format
-        As from `as_table` or `as_rows`.
-    n_rows : int
-        Largest number of rows of a part.
-    """
-    frame = nw.from_native(table, eager_only=True, pass_through=True)
-    for part in gen_batches(frame.shape[0], n_rows):
-        yield part, nw.to_native(frame[part], pass_through=True)
 
 
 def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> Any:

@@ -1,0 +1,24 @@
+"""A table some rows at a time, in whatever container it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import narwhals as nw
+from sklearn.utils import gen_batches
+
+
+def row_parts(table: Any, n_rows: int) -> Iterator[tuple[slice, Any]]:
+    """Yield successive slices of a table, and their rows in its container.
+
+    Parameters
+    ----------
+    table : data frame, ndarray or sparse array in CSR format
+        Checked.
+    n_rows : int
+        Largest number of rows of a part.
+    """
+    frame = nw.from_native(table, eager_only=True, pass_through=True)
+    for part in gen_batches(frame.shape[0], n_rows):
+        yield part, nw.to_native(frame[part], pass_through=True)
