@@ -591,7 +591,11 @@ def test_wide_tables():
     found, score = model.predict_uncertainty(rows), model.ood_score(rows)
     np.testing.assert_allclose(sum(found[1:]), found.total, rtol=1e-12)
     nats = np.log(model.encoder_.n_samples_seen_ + 1)
-    np.testing.assert_allclose(score - found.epistemic, [0, 750 * nats, 1500 * nats], rtol=1e-6)
+    ordinary = model.encoder_.ordinary_surprise_
+    # Of 1,500 columns some have their largest value in nearly every row.
+    assert 0 < ordinary < 10
+    expected = [0, 750 * nats - ordinary, 1500 * nats - ordinary]
+    np.testing.assert_allclose(score - found.epistemic, expected, rtol=1e-6)
     assert len(model.ood_report(rows)) == 750 + 1500
 
 
@@ -664,3 +668,23 @@ def test_a_row_of_nothing_but_gaps_has_the_distribution_of_the_targets(kind):
         assert np.ptp(found) == pytest.approx(high - low, rel=0.25)
         np.testing.assert_allclose(found, [low, high], atol=0.2 * (high - low))
     assert model.predict_uncertainty(gaps).support[0] > 0
+
+
+def test_a_training_row_is_judged_by_the_others():
+    # Values 0 to 18 and a far one: without it the range ends at 18, and with three columns like
+    # this, more than 5 % of the rows have a far value.
+    column = np.r_[np.arange(19.0), 1000.0]
+    X = np.stack([np.roll(column, shift) for shift in (0, 5, 10)], axis=1)
+    encoder = TabularEncoder(rank_share=0.0).fit(X)
+    assert encoder.is_long_tailed_.all()
+    z = np.arcsinh((np.array([18.0, 1000.0]) - encoder.center_[0]) * encoder.scale_[0])
+    distance = z[1] - z[0]
+    surprise = distance**2 / (distance**2 + 9) * np.log(21)
+    assert encoder.ordinary_surprise_ == pytest.approx(surprise, rel=1e-9)
+    known = encoder.support_checked(X)
+    assert encoder.surprise_of_rows(known).tolist() == [0] * 20
+
+
+def test_extreme_values_of_several_rows_are_no_surprise():
+    X = np.repeat(np.arange(5.0), 4)[:, None]
+    assert TabularEncoder().fit(X).ordinary_surprise_ == 0

@@ -123,8 +123,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     unseen_shares_ : ndarray of shape (n_categories,)
         Expected shares of rows with a level that no training row has.
     ordinary_surprise_ : float
-        The surprise at gaps and new levels of a row, in nats, that 95 % of the training rows do not
-        exceed.
+        The surprise of rows, in nats, that 95 % of the training rows do not exceed, each judged as
+        if the others were the training rows.
     samples_ : ndarray of shape (16, n_features_out)
         Codes of sixteen values of each column, at equal distances of rank, shuffled by column: what
         an unknown cell may hold.
@@ -282,7 +282,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         self.n_samples_seen_ = len(raw)
         self.rare_levels_ = [column.seen for column in rare]
         self.unseen_shares_ = np.array([column.unseen_share for column in rare], dtype=float)
-        self.ordinary_surprise_ = _support.ordinary_surprise(raw, labels, rare)
+        distance = _support.of_columns(_support.distance_from_others(numbers, learnt), parts)
+        self.ordinary_surprise_ = _support.ordinary_surprise(raw, distance, labels, rare)
         self.samples_ = self._codes(*_support.sampled_cells(raw, labels))
         return self
 

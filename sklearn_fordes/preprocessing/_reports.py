@@ -209,8 +209,7 @@ class Reports:
         Returns
         -------
         ndarray of shape (n_samples,)
-            Sum of the surprise of cells; that of gaps and unseen levels as far as it exceeds
-            `ordinary_surprise_`.
+            Sum of the surprise of cells, as far as it exceeds `ordinary_surprise_`.
         """
         return surprise_of_rows(support, self.ordinary_surprise_)
 

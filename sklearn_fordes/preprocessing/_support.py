@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sklearn_fordes.preprocessing._columns import CATEGORY
 from sklearn_fordes.preprocessing._layout import are_numeric
+from sklearn_fordes.preprocessing._numbers import Statistics
 
 # Labels of a column, None if missing, and the index of each row's label.
 Labelled = tuple[list[str | None], NDArray[np.int64]]
@@ -24,7 +25,7 @@ N_SAMPLES = 16
 _MOST_RARE_LEVELS = 1000
 # Scaled numbers beyond it are as good as infinite.
 _LARGEST = 1e150
-# Share of the training rows whose gaps, all together, are ordinary.
+# Share of the training rows whose surprise is ordinary.
 _ORDINARY_SHARE = 0.95
 _LEVELS = (np.arange(N_SAMPLES) + 0.5) / N_SAMPLES
 
@@ -206,29 +207,33 @@ def support_of(
 
 def surprise_of_rows(support: CellSupport, ordinary: float) -> NDArray[np.float64]:
     """Return the surprise of rows (n_samples,), in nats, less what is ordinary in training rows."""
-    is_counted = (support.reason == _MISSING) | (support.reason == _UNSEEN)
-    counted = np.where(is_counted, support.surprise, 0.0).sum(axis=1)
-    beyond = np.where(is_counted, 0.0, support.surprise).sum(axis=1)
-    surprise: NDArray[np.float64] = beyond + np.maximum(counted - ordinary, 0.0)
+    surprise: NDArray[np.float64] = np.maximum(support.surprise.sum(axis=1) - ordinary, 0.0)
     return surprise
 
 
 def ordinary_surprise(
-    raw: NDArray[np.float64], categories: list[Labelled], rare: list[RareLevels]
+    raw: NDArray[np.float64],
+    distance: NDArray[np.float64],
+    categories: list[Labelled],
+    rare: list[RareLevels],
 ) -> float:
-    """Return the surprise at gaps and new levels that 95 % of the training rows do not exceed.
+    """Return the surprise of rows that 95 % of the training rows do not exceed.
 
-    A level that a row alone has would be new without that row, and counts as unseen.
+    Each is judged as if the others were the training rows: a level that it alone has is unseen, and
+    a number beyond those of the others is beyond the range.
 
     Parameters
     ----------
     raw : ndarray of shape (n_samples, n_numeric_columns)
+    distance : ndarray of shape (n_samples, n_numeric_columns)
+        From `distance_from_others` and `of_columns`.
     categories : list of n_categories pairs
         Labels, and the index of each row's label.
     rare : list of n_categories RareLevels
     """
     n_rows = len(raw)
     surprise = np.isnan(raw) @ _nats(np.isnan(raw).mean(axis=0), n_rows)
+    surprise += degree_of(distance).sum(axis=1) * np.log(n_rows + 1)
     for (labels, codes), column in zip(categories, rare, strict=True):
         is_missing = np.array([label is None for label in labels])
         is_new = np.array([label in column.new for label in labels])
@@ -236,6 +241,41 @@ def ordinary_surprise(
         of_labels = np.where(is_new, -np.log(column.unseen_share), is_missing * of_gap)
         surprise += of_labels[codes]
     return float(np.quantile(surprise, _ORDINARY_SHARE, method="higher"))
+
+
+def distance_from_others(numbers: NDArray[np.float64], learnt: Statistics) -> NDArray[np.float64]:
+    """Return by how many spreads each training value is beyond the range of the other rows.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n_samples, n_numbers)
+        NaN where missing.
+    learnt : Statistics
+        Of these numbers.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_numbers)
+        Not zero for the smallest and the largest value of a column, if one row alone has it.
+    """
+    distance = np.zeros_like(numbers)
+    low, high = learnt.low, learnt.high
+    second = np.where(numbers > low, numbers, np.inf).min(axis=0)
+    last_but_one = np.where(numbers < high, numbers, -np.inf).max(axis=0)
+    for end, inner_low, inner_high in ((low, second, high), (high, low, last_but_one)):
+        is_end = numbers == end
+        is_alone = (is_end.sum(axis=0) == 1) & np.isfinite(inner_low) & np.isfinite(inner_high)
+        columns = np.flatnonzero(is_alone)
+        beyond = overshoot(
+            end[None, columns],
+            inner_low[columns],
+            inner_high[columns],
+            learnt.center[columns],
+            learnt.scale[columns],
+            learnt.is_long_tailed[columns],
+        )
+        distance[is_end[:, columns].argmax(axis=0), columns] = beyond[0]
+    return distance
 
 
 def _nats(share: NDArray[np.float64] | np.float64, n_rows: int) -> NDArray[np.float64]:
