@@ -857,7 +857,6 @@ def test_the_fitted_state_is_arrays_and_lists_of_strings():
     assert all(type(name) is str for columns in lists for names in columns for name in names)
     assert [type(share) for share in state.pop("level_shares_")] == [np.ndarray] * 2
     assert type(state.pop("n_features_in_")) is type(state.pop("n_samples_seen_")) is int
-    assert type(state.pop("ordinary_surprise_")) is float
     assert {type(value) for value in state.values()} == {np.ndarray}
 
 

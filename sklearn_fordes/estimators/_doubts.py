@@ -105,11 +105,12 @@ class Doubts:
         rows say nothing of. A gap surprises by −log of the share of gaps in its column, a cell of
         an unseen level by −log of the share of rows that are expected to have one, and a number d
         spreads beyond the training range by ``d² / (d² + 9)`` of log(number of training rows + 1).
-        The surprise of a row counts as far as it exceeds that of 95 % of the training rows, each
-        judged as if the others were the training rows. For the regressor a nat counts as the
-        variance of the training targets. Most rows have no surprise, and their score is the
-        epistemic part of `predict_uncertainty`. `ood_report` names the cells. Rows of a `module` or
-        an `encoder` of your own have no surprise.
+        The surprise of a row, at gaps and unseen levels and at numbers beyond the range, counts as
+        far as it exceeds that of 95 % of the training rows, each judged as if the others were the
+        training rows. For the regressor a nat counts as the variance of the training targets. Most
+        rows have no surprise, and their score is the epistemic part of `predict_uncertainty`.
+        `ood_report` names the cells. Rows of a `module` or an `encoder` of your own have no
+        surprise.
         """
         now = self._as_fitted()
         X = now._checked(X)

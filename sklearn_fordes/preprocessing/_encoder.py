@@ -122,9 +122,9 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         thousand of them, which holds names.
     unseen_shares_ : ndarray of shape (n_categories,)
         Expected shares of rows with a level that no training row has.
-    ordinary_surprise_ : float
-        The surprise of rows, in nats, that 95 % of the training rows do not exceed, each judged as
-        if the others were the training rows.
+    ordinary_surprise_ : ndarray of shape (2,)
+        The surprise, in nats, that 95 % of the training rows do not exceed, each judged as if the
+        others were the training rows: at gaps and unseen levels, and at numbers beyond the range.
     samples_ : ndarray of shape (16, n_features_out)
         Codes of sixteen values of each column, at equal distances of rank, shuffled by column: what
         an unknown cell may hold.

@@ -51,7 +51,7 @@ class Reports:
     known_levels_: list[list[str]]
     rare_levels_: list[list[str]]
     unseen_shares_: NDArray[np.float64]
-    ordinary_surprise_: float
+    ordinary_surprise_: NDArray[np.float64]
     column_map_: NDArray[np.int64]
 
     @property
@@ -209,7 +209,8 @@ class Reports:
         Returns
         -------
         ndarray of shape (n_samples,)
-            Sum of the surprise of cells, as far as it exceeds `ordinary_surprise_`.
+            Sum of the surprise of cells, at gaps and unseen levels and at numbers beyond the range
+            as far as each exceeds `ordinary_surprise_`.
         """
         return surprise_of_rows(support, self.ordinary_surprise_)
 

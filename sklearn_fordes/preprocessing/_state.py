@@ -53,7 +53,7 @@ _NEWER: list[tuple[dict[str, Any], dict[str, tuple[Any, tuple[Any, ...]]]]] = [
             "n_samples_seen_": (int, ()),
             "rare_levels_": (list, ("categories",)),
             "unseen_shares_": (float, ("categories",)),
-            "ordinary_surprise_": (float, ()),
+            "ordinary_surprise_": (float, (2,)),
             "samples_": (np.float32, (0, "encoded")),
         },
     ),
@@ -192,8 +192,9 @@ def _checks_of_support(
         and all(isinstance(text, str) for rare in encoder.rare_levels_ for text in rare),
         "unseen_shares_": _is_array(encoder.unseen_shares_, "f", n_categories)
         and bool((encoder.unseen_shares_ >= 0).all() and (encoder.unseen_shares_ <= 1).all()),
-        "ordinary_surprise_": type(encoder.ordinary_surprise_) is float
-        and bool(0 <= encoder.ordinary_surprise_ < np.inf),
+        "ordinary_surprise_": _is_array(encoder.ordinary_surprise_, "f", 2)
+        and bool(np.isfinite(encoder.ordinary_surprise_).all())
+        and bool((encoder.ordinary_surprise_ >= 0).all()),
         "samples_": _is_array(encoder.samples_, "f", len(encoder.samples_), n_encoded)
         and bool(np.isfinite(encoder.samples_).all()),
     }

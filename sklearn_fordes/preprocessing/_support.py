@@ -205,9 +205,21 @@ def support_of(
     return support
 
 
-def surprise_of_rows(support: CellSupport, ordinary: float) -> NDArray[np.float64]:
-    """Return the surprise of rows (n_samples,), in nats, less what is ordinary in training rows."""
-    surprise: NDArray[np.float64] = np.maximum(support.surprise.sum(axis=1) - ordinary, 0.0)
+def surprise_of_rows(support: CellSupport, ordinary: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the surprise of rows (n_samples,), in nats, less what is ordinary in training rows.
+
+    Parameters
+    ----------
+    support : CellSupport
+    ordinary : ndarray of shape (2,)
+        From `ordinary_surprise`.
+    """
+    is_beyond = support.reason >= _BELOW
+    beyond = np.where(is_beyond, support.surprise, 0.0).sum(axis=1)
+    others = np.where(is_beyond, 0.0, support.surprise).sum(axis=1)
+    # Apart, since a number far beyond its range must not hide behind a row's usual gaps.
+    surprise: NDArray[np.float64] = np.maximum(others - ordinary[0], 0.0)
+    surprise += np.maximum(beyond - ordinary[1], 0.0)
     return surprise
 
 
@@ -216,8 +228,8 @@ def ordinary_surprise(
     distance: NDArray[np.float64],
     categories: list[Labelled],
     rare: list[RareLevels],
-) -> float:
-    """Return the surprise of rows that 95 % of the training rows do not exceed.
+) -> NDArray[np.float64]:
+    """Return the surprise that 95 % of the training rows do not exceed.
 
     Each is judged as if the others were the training rows: a level that it alone has is unseen, and
     a number beyond those of the others is beyond the range.
@@ -230,17 +242,24 @@ def ordinary_surprise(
     categories : list of n_categories pairs
         Labels, and the index of each row's label.
     rare : list of n_categories RareLevels
+
+    Returns
+    -------
+    ndarray of shape (2,)
+        At gaps and unseen levels, and at numbers beyond the range.
     """
     n_rows = len(raw)
     surprise = np.isnan(raw) @ _nats(np.isnan(raw).mean(axis=0), n_rows)
-    surprise += degree_of(distance).sum(axis=1) * np.log(n_rows + 1)
+    beyond = degree_of(distance).sum(axis=1) * np.log(n_rows + 1)
     for (labels, codes), column in zip(categories, rare, strict=True):
         is_missing = np.array([label is None for label in labels])
         is_new = np.array([label in column.new for label in labels])
         of_gap = _nats(is_missing[codes].mean(), n_rows)
         of_labels = np.where(is_new, -np.log(column.unseen_share), is_missing * of_gap)
         surprise += of_labels[codes]
-    return float(np.quantile(surprise, _ORDINARY_SHARE, method="higher"))
+    both = np.stack([surprise, beyond])
+    ordinary: NDArray[np.float64] = np.quantile(both, _ORDINARY_SHARE, axis=1, method="higher")
+    return ordinary
 
 
 def distance_from_others(numbers: NDArray[np.float64], learnt: Statistics) -> NDArray[np.float64]:
