@@ -54,7 +54,7 @@ class IntervalDisplay(Display):
     missing_ : list of matplotlib Line2D
         What is drawn for the missing cell: the prediction, and a line for each interval. Empty if
         there is none.
-    range_ : matplotlib Polygon or None
+    range_ : matplotlib Patch or None
         The training range.
     ax_, figure_ : matplotlib Axes and Figure
         Where it is drawn.
