@@ -224,7 +224,7 @@ def test_new_identifiers_take_no_part_in_the_uncertainty(kind, monkeypatch):
     X = make_table().assign(name=[f"no {i}" for i in range(N_ROWS)], rare=["a", "b"] + [None] * 198)
     with pytest.warns(UserWarning, match="encoded alike"):
         model = fitted(kind, X, encoder=TabularEncoder(min_frequency=3, gap_indicators="all"))
-    assert dict(zip(X, model.encoder_.is_told_, strict=True)) == {
+    assert dict(zip(X, model.encoder_.is_informative_, strict=True)) == {
         **dict.fromkeys(make_table(), True),
         "name": False,
         "rare": True,

@@ -19,12 +19,12 @@ import sklearn_fordes
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._doubts import Doubts
 from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
+from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
 from sklearn_fordes.estimators._validation import (
     CALLBACK_ATTRIBUTES,
     CallbackSupportMixin,
@@ -43,7 +43,7 @@ from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
 _LEARNT = (*LEARNT_VALUES, "encoder_", "fitted_", "_net_", "_then_")
 
 
-class BaseFoRDE(CallbackSupportMixin, Importances, Doubts, Saving, metaclass=ABCMeta):
+class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, metaclass=ABCMeta):
     """What classifier and regressor share.
 
     Names of attributes that `fit` sets end with an underscore, those of private ones too.

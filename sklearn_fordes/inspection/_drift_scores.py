@@ -119,8 +119,6 @@ def drift_scores(
         weights = _check_sample_weight(
             sample_weight, np.empty(len(table)), dtype=np.float64, ensure_non_negative=True
         )
-    if error_score != "raise" and not isinstance(error_score, Real):
-        raise ValueError(f"Got error_score={error_score!r}, but expected 'raise' or a number.")
     places = places_of(columns, table.names)
     pairs, seed = severities_of(corruptions), seed_of(random_state)
     largest = dict(pairs)

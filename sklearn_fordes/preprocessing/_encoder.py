@@ -83,7 +83,7 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     kinds_ : ndarray of str of shape (n_features_in_,)
         "number", "date", "duration", "category", or "empty" for columns without any value in
         training, which are ignored.
-    is_categorical_, is_told_ : ndarray of bool of shape (n_features_in_,)
+    is_categorical_, is_informative_ : ndarray of bool of shape (n_features_in_,)
         Whether a column holds categories, and whether its code says anything of its values.
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
@@ -367,12 +367,6 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     def is_categorical_(self) -> NDArray[np.bool_]:
         """Mask of the columns of categories, of shape (n_features_in_,)."""
         return np.equal(self.kinds_, CATEGORY)
-
-    @property
-    def levels_(self) -> list[Levels]:
-        """The encoded columns of each categorical column."""
-        stored = zip(self.known_levels_, self.other_levels_, self.level_shares_, strict=True)
-        return [Levels(*column) for column in stored]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,8 @@ class Reports:
     is_long_tailed_: NDArray[np.bool_]
     n_samples_seen_: int
     known_levels_: list[list[str]]
+    other_levels_: list[list[str]]
+    level_shares_: list[NDArray[np.float64]]
     rare_levels_: list[list[str]]
     unseen_shares_: NDArray[np.float64]
     ordinary_surprise_: NDArray[np.float64]
@@ -57,11 +60,12 @@ class Reports:
     @property
     def levels_(self) -> list[Levels]:
         """The encoded columns of each categorical column."""
-        raise NotImplementedError
+        stored = zip(self.known_levels_, self.other_levels_, self.level_shares_, strict=True)
+        return [Levels(*column) for column in stored]
 
+    @abstractmethod
     def _checked(self, X: Any) -> Any:
         """Return a checked table."""
-        raise NotImplementedError
 
     def unsupported(self, X: Any) -> pd.DataFrame:
         """List the cells that the training rows say nothing of.
@@ -215,15 +219,15 @@ class Reports:
         return surprise_of_rows(support, self.ordinary_surprise_)
 
     @property
-    def is_told_(self) -> NDArray[np.bool_]:
+    def is_informative_(self) -> NDArray[np.bool_]:
         """Mask of the columns that are encoded, and not with one code for whatever they hold.
 
         A column of names has one, in which no name is frequent.
         """
-        is_told = np.isin(np.arange(len(self.kinds_)), self.column_map_)
+        is_informative = np.isin(np.arange(len(self.kinds_)), self.column_map_)
         largest_shares = np.array([column.share.max(initial=0) for column in self.levels_])
-        is_told[np.equal(self.kinds_, CATEGORY)] &= largest_shares < 1
-        return is_told
+        is_informative[np.equal(self.kinds_, CATEGORY)] &= largest_shares < 1
+        return is_informative
 
     def _distance(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return by how many spreads numeric columns lie beyond their training range."""

@@ -15,7 +15,7 @@ from sklearn_fordes.preprocessing import TabularEncoder
 from sklearn_fordes.uncertainty import Uncertainty
 
 
-class Doubts:
+class UncertaintyMixin:
     """`predict_uncertainty`, `ood_score` and `ood_report` of the estimators."""
 
     fitted_: inference.FittedEnsemble
@@ -74,7 +74,7 @@ class Doubts:
         encoder = self.fitted_.encoder
         for part, rows, support in encoder.support_parts(X):
             # Members are told nothing of a new identifier, nor of a known one.
-            degree = support.degree * encoder.is_told_
+            degree = support.degree * encoder.is_informative_
             largest[part] = degree.max(axis=1)
             places = np.flatnonzero(largest[part])
             if len(places):
