@@ -235,14 +235,22 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
             rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
-            around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
+            checkpoint = None
+            if is_a_fit:
+                checkpoint = checkpoint_of(self, rows, members.state_dict(), seeds, state)
             net = self._new_net(
-                fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
+                fitted,
+                inputs,
+                lengthscale,
+                max_epochs=max_epochs,
+                seeds=seeds,
+                around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
+                deadline=deadline,
+                checkpoint=checkpoint,
             )
             if state:
                 state.load_into(net)
-            checkpoint = checkpoint_of(self, net, rows) if is_a_fit else None
-            ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
+            ended_by = training.train(net, rows)
         self._set_learnt(fitted, net)
         if rows.valid is not None:
             self._warn_if_nothing_was_learnt(rows)

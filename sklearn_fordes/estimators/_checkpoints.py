@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import sklearn_fordes
@@ -35,23 +36,30 @@ def random_state_of(estimator: Any) -> Any:
 
 
 def checkpoint_of(
-    estimator: Any, net: training.ParticleNet, rows: training.DeviceDataset
+    estimator: Any,
+    rows: training.DeviceDataset,
+    members: Mapping[str, Any],
+    seeds: list[int],
+    state: training.TrainingState | None,
 ) -> persistence.Checkpoint | None:
     """Return the checkpoint of a fit, if the estimator's `checkpoint_dir` asks for one.
 
     Parameters
     ----------
     estimator : BaseFoRDE
-    net : ParticleNet
-        Initialised and not yet trained.
     rows : DeviceDataset
         On which it will be trained.
+    members : dict of Tensor
+        Initial weights and buffers by name.
+    seeds : list of int
+    state : TrainingState or None
+        What an earlier fit has left, from which this one goes on.
 
     Returns
     -------
     Checkpoint or None
-        Its name is a checksum of all that determines the fit: rows, initial members, the state of
-        their generators, parameters and versions. Functions and classes count by their names.
+        Its name is a checksum of all that determines the fit: also of the parameters and versions.
+        Functions and classes count by their names.
     """
     if estimator.checkpoint_dir is None:
         return None
@@ -65,7 +73,9 @@ def checkpoint_of(
             "kind": type(estimator).__qualname__,
             "parameters": _described(parameters),
             "rows": rows.tensors(),
-            "members": training.TrainingState.of(net).to_dict(),
+            "members": dict(members),
+            "seeds": seeds,
+            "state": None if state is None else state.to_dict(),
             "version": sklearn_fordes.__version__,
         }
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
-from typing import Any
 
 import torch
 
@@ -16,10 +14,8 @@ from sklearn_fordes.training._recovery import finite_members
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def train(
-    net: ParticleNet, rows: DeviceDataset, *, deadline: float = math.inf, checkpoint: Any = None
-) -> str | None:
-    """Train an initialised net for its `max_epochs` more.
+def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
+    """Train an initialised net for its `max_epochs` more, or for what its checkpoint leaves.
 
     Parameters
     ----------
@@ -27,10 +23,6 @@ def train(
         Trained in place. It holds no data afterwards.
     rows : DeviceDataset
         Training rows, with rows for the validation loss if there are any.
-    deadline : float, default=inf
-        When training ends at the latest, after one step at least, in seconds of `time.monotonic`.
-    checkpoint : Checkpoint, optional
-        Keeps the state of this run between epochs, and its end. What it knows is not done again.
 
     Returns
     -------
@@ -51,18 +43,14 @@ def train(
             "Got X_repulsion with a repulsion in which members are the same at all rows, but "
             "expected another repulsion."
         )
+    checkpoint, done_before = net.checkpoint, net.n_epochs
     if checkpoint is not None and checkpoint.is_finished:
         checkpoint.resume(net)
-        net.module_.eval()
+        net.on_train_end(net)
         return None
-    done_before = net.n_epochs
     keep_freed_memory()
     net.check_module(rows.X)
-    net.deadline, net.checkpoint = deadline, checkpoint
-    try:
-        net.partial_fit(rows)
-    finally:
-        net.deadline, net.checkpoint = math.inf, None
+    net.partial_fit(rows)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
     if len(net.history) > net.n_epochs:

@@ -63,6 +63,11 @@ class ParticleNet(NeuralNet):
     seed : int, default=0
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
+    deadline : float, default=inf
+        When its first run ends at the latest, after one step at least, in seconds of
+        `time.monotonic`.
+    checkpoint : Checkpoint, optional
+        Keeps the state of its first run between epochs. What it knows is not done again.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -76,6 +81,8 @@ class ParticleNet(NeuralNet):
         strength: float = 0.0,
         ema_decay: float = 0.0,
         seed: int = 0,
+        deadline: float = math.inf,
+        checkpoint: Any = None,
         **kwargs: Any,
     ) -> None:
         self.likelihood = likelihood
@@ -89,10 +96,10 @@ class ParticleNet(NeuralNet):
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
-        self.deadline = math.inf  # Of a run, in seconds of `time.monotonic`.
+        self.deadline = deadline
         self.is_out_of_time = self.is_cut = self.has_gone_back = False  # In the last run.
         self.n_resumed = 0  # Epochs of the last run that its checkpoint knew.
-        self.checkpoint: Any = None  # What keeps the state of a run between its epochs.
+        self.checkpoint = checkpoint
         self.members_differ = False  # In the versions of rows on which they train.
         defaults = {
             "criterion": MixtureLoss,
@@ -158,13 +165,17 @@ class ParticleNet(NeuralNet):
         return self
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
-        self.average = None
+        """Drop what belongs to a run, and evaluate from now.
+
+        The average replaces the weights of the last step.
+        """
+        self.average = self.checkpoint = None
+        self.deadline = math.inf
         self.module_.eval()
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Forget how an earlier run ended, which may have failed."""
-        self.on_train_end(net)
+        self.average = None
         self.is_stopped = self.is_out_of_time = self.is_cut = self.has_gone_back = False
         self.n_resumed = 0
 
