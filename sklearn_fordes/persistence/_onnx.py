@@ -36,4 +36,11 @@ def write_onnx(path: str | os.PathLike[str], fitted: Any, **about: Any) -> None:
         ) from error
     from sklearn_fordes.persistence.onnx._model import model_of
 
-    _write_atomically(path, model_of(fitted, **about).SerializeToString())
+    try:
+        model = model_of(fitted, **about)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Got a name, level or label {error.object!r} that is no text of Unicode, but expected "
+            "some that a graph of ONNX can hold."
+        ) from error
+    _write_atomically(path, model.SerializeToString())

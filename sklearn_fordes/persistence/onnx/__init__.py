@@ -1,1 +1,1 @@
-"""Estimators as graphs of ONNX. These modules need `onnx`, and are imported when a graph is made."""
+"""Estimators as graphs of ONNX: modules that need `onnx`, imported when a graph is made."""

@@ -83,6 +83,8 @@ def encode(
         values = graph.concat([graph.input(name, dtype, (1,)) for name in names], axis=1)
     else:
         values = graph.input("X", dtype, shape)
+    # Other rows than those of tables have no columns.
+    names = names if len(shape) == 1 else []
     columns = [{"kind": "number", "input": name if is_named else "X"} for name in names]
     is_refused = values.call("IsNaN") | values.call("IsInf")
     return Rows(values, _any_of_row(is_refused.call("Flatten")), columns)
@@ -101,7 +103,7 @@ def _any_of_row(are: Value) -> Value:
 
 def _encoded(graph: Graph, encoder: TabularEncoder, names: list[str], is_named: bool) -> Rows:
     is_named = is_named or bool(np.isin(encoder.kinds_, ["category", *_UNITS]).any())
-    columns = _described(encoder, names if is_named else ["X"] * len(names))
+    columns = _described(encoder, names, is_named)
     blocks: list[Value] = []
     is_refused = None
     numeric = _numeric(encoder, columns)
@@ -118,13 +120,15 @@ def _encoded(graph: Graph, encoder: TabularEncoder, names: list[str], is_named: 
     return Rows(graph.concat(blocks, axis=1), is_refused, columns)
 
 
-def _described(encoder: TabularEncoder, names: list[str]) -> list[dict[str, Any]]:
+def _described(encoder: TabularEncoder, names: list[str], is_named: bool) -> list[dict[str, Any]]:
     """Return kind and input of each column, without an input if its values change nothing."""
     is_read = np.isin(np.arange(len(names)), encoder.column_map_)
     levels = iter(zip(encoder.known_levels_, encoder.rare_levels_, strict=True))
     columns: list[dict[str, Any]] = []
     for kind, name, has_input in zip(encoder.kinds_.tolist(), names, is_read, strict=True):
-        column = {"kind": kind, "input": name} if has_input or name == "X" else {"kind": kind}
+        column: dict[str, Any] = {"kind": kind}
+        if has_input or not is_named:
+            column["input"] = name if is_named else "X"
         if kind in _UNITS:
             column |= {"unit": _UNITS[kind], "gap": _GAP_IN_TIME}
         elif kind == "category":
@@ -234,9 +238,11 @@ def _codes(
 
 def _scaled_code(encoder: TabularEncoder, known: Value) -> Value:
     """Return numbers without gaps clipped, centred, scaled, bounded, and mixed with ranks."""
-    z = known.clip(encoder.low_, encoder.high_)
-    z = _from_center(encoder, z).clip(-_LARGEST, _LARGEST)
-    code, is_long = z, encoder.is_long_tailed_
+    z: Value = _from_center(encoder, known.clip(encoder.low_, encoder.high_)).clip(
+        -_LARGEST, _LARGEST
+    )
+    code: Value = z
+    is_long = encoder.is_long_tailed_
     if is_long.any():
         code = z.graph.where(is_long, _asinh(z), z)
     bound = np.where(is_long, LOGARITHMIC_CLIP * encoder.clip, float(encoder.clip))
@@ -276,14 +282,15 @@ def _interpolated(z: Value, knots: Any, scores: Any) -> Value:
 
     Each distance between two knots adds its share of the scores' difference.
     """
-    share = ((z.new_axis(2) - knots[:, :-1]) / np.diff(knots)).clip(0.0, 1.0)
-    return (share * np.diff(scores)).reduce("Sum", 2) + scores[:, 0]
+    share: Value = ((z.new_axis(2) - knots[:, :-1]) / np.diff(knots)).clip(0.0, 1.0)
+    score: Value = (share * np.diff(scores)).reduce("Sum", 2) + scores[:, 0]
+    return score
 
 
 def _degree(encoder: TabularEncoder, known: Value) -> Value:
     """Return how far numbers (B, N) are unknown, as `degree_of` and `overshoot` do."""
     largest, is_long = np.finfo(np.float64).max, encoder.is_long_tailed_
-    z = _from_center(encoder, known).clip(-largest, largest)
+    z: Value = _from_center(encoder, known).clip(-largest, largest)
     if is_long.any():
         z = known.graph.where(is_long, _asinh(z), z)
     with np.errstate(over="ignore"):
@@ -297,7 +304,8 @@ def _degree(encoder: TabularEncoder, known: Value) -> Value:
         of_constants = known.graph.where(is_other, np.where(is_constant, _LARGEST, 0.0), 0.0)
         distance = distance.call("Max", of_constants)
     square = distance * distance
-    return square / (square + HALFWAY**2)
+    degree: Value = square / (square + HALFWAY**2)
+    return degree
 
 
 def _of_columns(degree: Value, parts: list[list[str]]) -> tuple[Value, Any]:

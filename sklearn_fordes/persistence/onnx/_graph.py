@@ -23,11 +23,16 @@ class Graph:
     Parameters
     ----------
     taken : iterable of str
-        Names of inputs and outputs to come, which no value inside may have.
+        Names of inputs and outputs to come, which no value inside may have. Inputs will be in
+        their order.
     """
 
     def __init__(self, taken: Iterable[str]) -> None:
-        self._taken = set(taken)
+        self._order = {name: index for index, name in enumerate(taken)}
+        # Values inside begin with what no other name begins with.
+        self._prefix = "/"
+        while any(name.startswith(self._prefix) for name in self._order):
+            self._prefix += "/"
         self._n_names = self._n_bytes = 0
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
@@ -96,8 +101,9 @@ class Graph:
 
     def model(self, version: str, metadata: dict[str, str]) -> onnx.ModelProto:
         """Return a checked model of all that was added."""
+        inputs = sorted(self._inputs, key=lambda one: self._order[one.name])
         graph = helper.make_graph(
-            self._nodes, "sklearn_fordes", self._inputs, self._outputs, self._constants
+            self._nodes, "sklearn_fordes", inputs, self._outputs, self._constants
         )
         model = helper.make_model(
             graph,
@@ -128,11 +134,8 @@ class Graph:
         self._constants.append(constant)
 
     def _new_name(self) -> str:
-        name = ""
-        while not name or name in self._taken:
-            self._n_names += 1
-            name = f"/{self._n_names}"
-        return name
+        self._n_names += 1
+        return f"{self._prefix}{self._n_names}"
 
 
 class Value:

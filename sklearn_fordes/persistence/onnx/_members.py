@@ -66,7 +66,7 @@ def outputs_of(graph: Graph, ensemble: Ensemble, rows: Value, shape: tuple[int, 
         raw_variance = _stacked([member.raw_variance for member in members])[:, None]
         members = [member.mean for member in members]
     if all(map(is_as_built, members)):
-        outputs = _mlps(graph, members, rows).cast(np.float64)
+        outputs = _mlps(members, rows).cast(np.float64)
     else:
         outputs = _exported(graph, members, rows, shape, ensemble.dtype)
     if raw_variance is not None:
@@ -75,8 +75,8 @@ def outputs_of(graph: Graph, ensemble: Ensemble, rows: Value, shape: tuple[int, 
     return outputs
 
 
-def _mlps(graph: Graph, members: list[MLP], rows: Value) -> Value:
-    """Return outputs (M, B, C) of default networks: a product of stacked matrices for each layer."""
+def _mlps(members: list[MLP], rows: Value) -> Value:
+    """Return outputs (M, B, C) of default networks, by a product of stacked matrices a layer."""
     h, components = rows, None
     for parts in zip(*members, strict=True):
         if isinstance(parts[0], nn.Linear):
@@ -89,13 +89,13 @@ def _mlps(graph: Graph, members: list[MLP], rows: Value) -> Value:
                 h = h @ weight[:, :n_columns] + components[0] @ weight[:, n_columns:] + bias
                 components = None
         elif isinstance(parts[0], PeriodicEmbedding):
-            components = _components(graph, parts, rows), parts[0].bias.numel()
+            components = _components(parts, rows), parts[0].bias.numel()
         elif type(parts[0]) in ACTIVATIONS:  # Dropout does nothing in prediction.
             h = ACTIVATIONS[type(parts[0])](h)
     return h
 
 
-def _components(graph: Graph, parts: tuple[Any, ...], rows: Value) -> Value:
+def _components(parts: tuple[Any, ...], rows: Value) -> Value:
     """Return what embeddings append to rows, (M, B, D · K)."""
     frequency, phase, weight, bias = (
         _stacked([getattr(part, name) for part in parts])
@@ -104,7 +104,7 @@ def _components(graph: Graph, parts: tuple[Any, ...], rows: Value) -> Value:
     numbers = rows.take(parts[0].features.numpy(), axis=1)
     numbers = numbers.call("Transpose", perm=[1, 0]).new_axis(1)  # (D, 1, B)
     angle = frequency[..., None] * numbers + phase[..., None]
-    value = np.swapaxes(weight, -1, -2) @ angle.call("Cos") + bias[..., None]
+    value: Value = np.swapaxes(weight, -1, -2) @ angle.call("Cos") + bias[..., None]
     by_row = value.call("Transpose", perm=[0, 3, 1, 2])  # (M, B, D, K)
     return by_row.call("Reshape", np.array([0, 0, bias[0].size]))
 

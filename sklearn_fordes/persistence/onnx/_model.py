@@ -88,7 +88,7 @@ def model_of(
             levels=quantiles,
             n_members=members.n_members,
         )
-    columns = [{"name": n, **column} for n, column in zip(names, rows.columns, strict=True)]
+    columns = [{"name": n, **column} for n, column in zip(names, rows.columns, strict=False)]
     metadata = {
         "class": kind,
         "versions": _versions(version),

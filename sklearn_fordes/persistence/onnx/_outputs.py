@@ -14,7 +14,7 @@ from sklearn_fordes.persistence.onnx._graph import ROWS, Graph, Value, as_text
 
 # The normal distribution function is interpolated between so many values for each unit, up to such
 # a number, with an error of 2e-10: onnxruntime has no error function in double precision.
-_KNOTS_PER_UNIT, _FARTHEST = 64, 9
+_KNOTS_PER_UNIT, _FARTHEST = 64.0, 9.0
 # Halvings of an interval after which its ends are equal in double precision.
 _BISECTIONS = 60
 
@@ -94,7 +94,8 @@ class _Gaussians:
 
     def quantiles(self, levels: NDArray[np.float64]) -> Value:
         """Return quantiles at levels, (M, B, L)."""
-        return self._mean + self._deviation * ndtri(levels)
+        quantiles: Value = self._mean + self._deviation * ndtri(levels)
+        return quantiles
 
     def cdf(self, values: Value) -> Value:
         """Return the distribution functions at values (B, L), (M, B, L)."""
@@ -110,7 +111,10 @@ def _normal_cdf(values: Value) -> Value:
     # The cubic h + t (s + t (a + t b)) of each distance between two knots.
     a = 3 * rise - 2 * slope[:-1] - slope[1:]
     b = slope[:-1] + slope[1:] - 2 * rise
-    place = (values.clip(-_FARTHEST, _FARTHEST) + float(_FARTHEST)) * float(_KNOTS_PER_UNIT)
+    place = (values.clip(-_FARTHEST, _FARTHEST) + _FARTHEST) * _KNOTS_PER_UNIT
+    # An index that is no number would end the evaluation of all rows. The interval of a row with
+    # NaN ends at NaN whatever is found here.
+    place = values.graph.where(place.call("IsNaN"), 0.0, place)
     below = place.call("Floor")
     t, index = place - below, below.cast(np.int64)
     h, s, a, b = (
@@ -164,9 +168,11 @@ class _Quantiles:
         """Return quantiles at levels, (M, B, L)."""
         index = np.searchsorted(self._levels, levels, side="right")
         index = index.clip(1, len(self._levels) - 1)
-        low, high = self._levels[index - 1], self._levels[index]
-        low, share = self._low.take(index - 1, axis=2), (levels - low) / (high - low)
-        return low + (self._high.take(index - 1, axis=2) - low) * share
+        level_below = self._levels[index - 1]
+        share = (levels - level_below) / (self._levels[index] - level_below)
+        low, high = (values.take(index - 1, axis=2) for values in (self._low, self._high))
+        quantiles: Value = low + (high - low) * share
+        return quantiles
 
     def cdf(self, values: Value) -> Value:
         """Return the distribution functions at values (B, L), (M, B, L)."""
@@ -194,4 +200,3 @@ def _of_mixture(
     is_up_to = np.tri(len(levels), dtype=bool)
     high = graph.where(is_up_to, high.new_axis(1), -np.inf).reduce("Max", 2)
     return high.take(np.argsort(order), axis=1)
-
