@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,13 +118,11 @@ def _stacked(tensors: list[Tensor]) -> NDArray[Any]:
 class _Together(nn.Module):
     """Members side by side, each with its own nodes: torch can't export all that vmap makes."""
 
-    def __init__(self, members: list[nn.Module], dtype: torch.dtype) -> None:
+    def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
-        self.dtype = dtype
         self.members = nn.ModuleList(members)
 
     def forward(self, X: Tensor) -> Tensor:
-        X = X.to(self.dtype)
         return torch.stack([member(X) for member in self.members]).double()
 
 
@@ -136,29 +135,48 @@ def _exported(
 ) -> Value:
     """Return outputs (M, B, C) of modules of the user's own, as torch exports them."""
     try:
-        import onnxscript  # noqa: F401
+        with _without_warnings():
+            import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Got a module of your own without onnxscript, but expected it: torch exports modules "
-            "by it. Call pip install onnxscript."
+            "Got a module of your own without the package onnxscript, by which torch exports "
+            "modules, but expected it to be installed: pip install onnxscript."
         ) from error
-    given = torch.float64 if dtype == torch.float64 else torch.float32
-    module = _Together(members, dtype).eval()
+    name = type(members[0]).__name__
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"Got a module of type {name} with weights of {dtype}, but expected torch.float32 or "
+            "torch.float64: onnxruntime has no other type of all functions."
+        )
+    module, example = _Together(members).eval(), torch.zeros(2, *shape, dtype=dtype)
     try:
-        with ordinary_state(grad=False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of deprecations inside of torch.
+        with ordinary_state(grad=False), _without_warnings():
             program: Any = torch.onnx.export(
-                module,
-                (torch.zeros(2, *shape, dtype=given),),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim(ROWS)},),
-                verbose=False,
+                _traced(module, example), dynamo=True, opset_version=OPSET, verbose=False
             )
     except Exception as error:
         raise ValueError(
-            f"Got a module of type {type(members[0]).__name__} that torch.onnx.export can't export "
-            f"({type(error).__name__}: {error}), but expected one that it can, for any number of "
-            "rows."
+            f"Got a module of type {name} that torch can't export ({type(error).__name__}: "
+            f"{error}), but expected one that torch.onnx.export takes, with any number of rows."
         ) from error
     return graph.insert(program.model_proto, rows)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide what other packages deprecate, and no user can change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _traced(module: nn.Module, example: Tensor) -> Any:
+    """Return a program of torch for any number of rows.
+
+    Given a module, `torch.onnx.export` would fall back on a program for the example's number.
+    """
+    rows = ({0: torch.export.Dim(ROWS)},)
+    try:
+        return torch.export.export(module, (example,), dynamic_shapes=rows, strict=False)
+    except Exception:  # It can't follow ``len(X)``, which the other way can.
+        return torch.export.export(module, (example,), dynamic_shapes=rows, strict=True)
