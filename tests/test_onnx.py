@@ -390,6 +390,7 @@ def test_modules_of_the_users_own_on_images(module, tmp_path):
     model.fit(images, np.arange(60) % 3)
     session = expect_same(model, [images, images[:1]], tmp_path / "model.onnx")
     assert session.get_inputs()[0].shape == ["rows", 1, 8, 8]
+    assert b"test_onnx" not in (tmp_path / "model.onnx").read_bytes()  # no lines of the user's code
     assert run(session, {"X": images[:0]})["probabilities"].shape == (0, 3)
 
 

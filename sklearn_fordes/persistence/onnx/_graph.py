@@ -93,8 +93,9 @@ class Graph:
         graph = onnx.compose.add_prefix(model, f"{self._new_name()}/").graph
         link = helper.make_node("Identity", [rows.name], [graph.input[0].name])
         self._nodes += [link, *graph.node]
-        for constant in graph.initializer:
-            self._add(constant)
+        _without_notes(graph)
+        self._count(sum(constant.ByteSize() for constant in graph.initializer))
+        self._constants += graph.initializer
         self._functions += model.functions
         self._opsets = {o.domain: o.version for o in model.opset_import} | self._opsets
         return Value(self, graph.output[0].name)
@@ -120,18 +121,18 @@ class Graph:
     def _as_value(self, value: Any) -> Value:
         if isinstance(value, Value):
             return value
-        constant = numpy_helper.from_array(np.asarray(value), self._new_name())
-        self._add(constant)
-        return Value(self, constant.name)
+        array, name = np.asarray(value), self._new_name()
+        self._count(array.nbytes)
+        self._constants.append(numpy_helper.from_array(array, name))
+        return Value(self, name)
 
-    def _add(self, constant: onnx.TensorProto) -> None:
-        self._n_bytes += constant.ByteSize()
+    def _count(self, n_bytes: int) -> None:
+        self._n_bytes += n_bytes
         if self._n_bytes > MOST_BYTES:
             raise ValueError(
                 f"Got an ensemble whose graph takes more than {MOST_BYTES} bytes, but expected a "
                 "smaller one, which one file of ONNX can hold: of fewer members, say."
             )
-        self._constants.append(constant)
 
     def _new_name(self) -> str:
         self._n_names += 1
@@ -217,6 +218,16 @@ def _type_of(dtype: Any) -> int:
     dtype = np.dtype(dtype)
     is_text = dtype.kind in "OU"
     return onnx.TensorProto.STRING if is_text else int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+def _without_notes(graph: onnx.GraphProto) -> None:
+    """Remove notes of nodes, such as the lines of code that they come from."""
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _without_notes(inner)
 
 
 def as_text(texts: Iterable[str]) -> NDArray[np.object_]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sklearn_fordes.inference import ordinary_state
 from sklearn_fordes.networks import (
     MLP,
+    Dropout,
     HomoscedasticNoise,
     PeriodicEmbedding,
     is_as_built,
@@ -91,7 +92,7 @@ def _mlps(members: list[MLP], rows: Value) -> Value:
                 components = None
         elif isinstance(parts[0], PeriodicEmbedding):
             components = _components(parts, rows), parts[0].bias.numel()
-        elif type(parts[0]) in ACTIVATIONS:  # Dropout does nothing in prediction.
+        elif not isinstance(parts[0], Dropout):  # It does nothing in prediction.
             h = ACTIVATIONS[type(parts[0])](h)
     return h
 
