@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sklearn_fordes.persistence._file import _write_atomically
+from sklearn_fordes.persistence._file import write_atomically
 
 
 def write_onnx(path: str | os.PathLike[str], fitted: Any, **about: Any) -> None:
@@ -43,4 +43,4 @@ def write_onnx(path: str | os.PathLike[str], fitted: Any, **about: Any) -> None:
             f"Got a name, level or label {error.object!r} that is no text of Unicode, but expected "
             "some that a graph of ONNX can hold."
         ) from error
-    _write_atomically(path, model.SerializeToString())
+    write_atomically(path, model.SerializeToString())

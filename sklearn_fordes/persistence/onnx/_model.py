@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import sklearn
 import torch
 from numpy.typing import NDArray
 
 from sklearn_fordes.particles import CategoricalLikelihood, GaussianLikelihood, QuantileLikelihood
+from sklearn_fordes.persistence._file import library_versions
 from sklearn_fordes.persistence.onnx._encoder import encode
 from sklearn_fordes.persistence.onnx._graph import Graph
 from sklearn_fordes.persistence.onnx._members import outputs_of
@@ -91,7 +91,7 @@ def model_of(
     columns = [{"name": n, **column} for n, column in zip(names, rows.columns, strict=False)]
     metadata = {
         "class": kind,
-        "versions": _versions(version),
+        "versions": {"sklearn_fordes": version, **library_versions(), "onnx": onnx.__version__},
         "columns": columns,
         "quantiles": quantiles.tolist(),
         "classes": None if labels is None else labels.tolist(),
@@ -145,9 +145,3 @@ def _input_names(names: list[str]) -> list[str]:
         taken.add(name)
         inputs.append(name)
     return inputs
-
-
-def _versions(version: str) -> dict[str, str]:
-    libraries = {"torch": torch, "scikit-learn": sklearn, "numpy": np, "onnx": onnx}
-    versions = {name: str(library.__version__) for name, library in libraries.items()}
-    return {"sklearn_fordes": version, **versions}
