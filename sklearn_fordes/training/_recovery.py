@@ -36,11 +36,13 @@ class Recovery:
     """
 
     def __init__(self, net: ParticleNet) -> None:
-        self.keep(net)
+        self._weights = {name: value.clone() for name, value in net.module_.state_dict().items()}
+        self._relative_loss = net.relative_loss
 
     def keep(self, net: ParticleNet) -> None:
-        """Keep the weights of a net after a good epoch."""
-        self._weights = {name: value.clone() for name, value in net.module_.state_dict().items()}
+        """Keep the weights of a net after a good epoch, in the memory of those before."""
+        for name, value in net.module_.state_dict().items():
+            self._weights[name].copy_(value)
         self._relative_loss = net.relative_loss
 
     def go_back(self, net: ParticleNet, error: DivergenceError) -> None:
