@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,7 @@ class Contract(EstimatorContract):
 
         class SpoilSecond(Callback):
             def on_batch_begin(self, net, training=False, **kwargs):
-                if training and len(net.history) == 2 and not net.has_gone_back:
+                if training and len(net.history) == 2 and net.rate_factor == 1:
                     with torch.no_grad():
                         next(net.module_.parameters())[0] = np.nan
 
@@ -253,17 +254,158 @@ class Contract(EstimatorContract):
             model.fit(*data)
         np.testing.assert_array_equal(self.predict(model, data[0]), before)
 
-    def test_the_folder_is_a_parameter_of_a_saved_model(self, make, data, tmp_path):
-        for folder in (tmp_path / "states", str(tmp_path / "states")):
-            model = make(checkpoint_dir=folder).fit(*data)
-            model.save(tmp_path / "model")
-            assert sklearn_fordes.load(tmp_path / "model").checkpoint_dir == folder
+    def test_the_folder_is_not_in_a_saved_model(self, make, data, tmp_path):
+        model = make(checkpoint_dir=tmp_path / "states").fit(*data)
+        model.save(tmp_path / "model")
+        assert b"states" not in (tmp_path / "model").read_bytes()
+        assert sklearn_fordes.load(tmp_path / "model").checkpoint_dir is None
 
 
 class TestClassifier(ForClassifier, Contract): ...
 
 
 class TestRegressor(ForRegressor, Contract): ...
+
+
+def scaled(X, rng, factor=0.5):
+    return factor * X
+
+
+def scales(factor):
+    return lambda X, rng: factor * X
+
+
+class Scales:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def of(self, X, rng):
+        return self.factor * X
+
+    def __call__(self, X, rng):
+        return self.factor * X
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, X, rng):
+        return self.factor * X
+
+
+class WithNotes(Callback):
+    """Its notes are no parameter."""
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+        self.notes = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.notes.append(net.history[-1, "train_loss"])
+
+
+DIFFERENT = {
+    "partial": lambda n: {"augmentation": partial(scaled, factor=n)},
+    "closure": lambda n: {"augmentation": scales(n)},
+    "code": lambda n: {"augmentation": [lambda X, rng: 0.5 * X, lambda X, rng: 0.6 * X][n - 1]},
+    "method": lambda n: {"augmentation": Scales(n).of},
+    "object": lambda n: {"augmentation": Scales(n)},
+    "slots": lambda n: {"augmentation": Slotted(n)},
+    "generator": lambda n: {"iterator_train__rng": np.random.default_rng(n)},
+    "scheduler": lambda n: {"callbacks": [LRScheduler("StepLR", step_size=n)]},
+    "function of a scheduler": lambda n: {
+        "callbacks": [LRScheduler("LambdaLR", lr_lambda=lambda epoch: n / (1 + epoch))]
+    },
+    "callback": lambda n: {"callbacks": [WithNotes(n)]},
+    "names of callbacks": lambda n: {"callbacks": [(f"name {n}", WithNotes())]},
+    "callbacks": lambda n: {"callbacks": [WithNotes()] * n},
+    "module": lambda n: {"module": nn.Sequential(nn.Linear(6, 4), nn.ELU(n), nn.Linear(4, 2))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_fits_that_differ_in_an_object_have_two_files(small, binary, tmp_path, name):
+    made = DIFFERENT[name]
+    for _ in range(2):  # Objects made anew are the same.
+        for n in (1, 2):
+            small(checkpoint_dir=tmp_path, max_epochs=1, **made(n)).fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_file_is_found_in_another_process(tmp_path):
+    code = (
+        SCRIPT
+        + """
+from functools import partial
+from skorch.callbacks import LRScheduler
+from torch import nn
+
+def scaled(X, rng, factor):
+    return factor * X
+
+names = {"a", "b", "c", "d"}
+callbacks = [LRScheduler("LambdaLR", lr_lambda=lambda epoch: len(names) / (4 + epoch))]
+module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+FoRDEClassifier(
+    2, module=module, callbacks=callbacks, augmentation=partial(scaled, factor=0.9), max_epochs=1,
+    random_state=0, checkpoint_dir=sys.argv[1],
+).fit(X, y)
+"""
+    )
+    for seed in ("1", "2"):
+        run(code, tmp_path, env={**os.environ, "PYTHONHASHSEED": seed})
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_notes_of_a_callback_do_not_change_a_fit(small, binary, tmp_path):
+    model = small(checkpoint_dir=tmp_path, callbacks=[WithNotes()])
+    for _ in range(2):
+        model.fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_callbacks_are_told_of_a_run_that_had_ended(small, binary, tmp_path, capfd):
+    told = []
+
+    class Tell(Callback):
+        def on_train_begin(self, net, **kwargs):
+            told.append("begin")
+
+        def on_epoch_begin(self, net, **kwargs):
+            told.append("epoch")
+
+        def on_train_end(self, net, **kwargs):
+            told.append("end")
+
+    model = small(checkpoint_dir=tmp_path, lr=0.3, callbacks=[Tell()]).fit(*binary)
+    best = dict(model.net_.callbacks_)["early_stopping"].best_epoch_
+    assert told == ["begin", *["epoch"] * 6, "end"]
+    again = clone(model).set_params(verbose=1).fit(*binary)
+    assert told[8:] == ["begin", "end"]
+    assert dict(again.net_.callbacks_)["early_stopping"].best_epoch_ == best
+    assert capfd.readouterr().err.startswith(
+        "training: done: 6 epochs, 6 of them in an earlier run"
+    )
+
+
+def test_a_history_that_no_file_can_hold_is_no_end_of_training(small, binary, tmp_path):
+    class Note(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history.record("at", pd.Timestamp("2024-01-01").to_pydatetime())
+
+    model = small(checkpoint_dir=tmp_path, callbacks=[Note()])
+    with pytest.warns(UserWarning, match=r"can't be written \(Got training.history\[0\].at"):
+        model.fit(*binary)
+    assert model.n_iter_ == 6
+
+
+def test_a_seed_that_is_none_is_refused(small, binary, tmp_path):
+    (tmp_path / "seed").write_text("")
+    with pytest.raises(ValueError, match=r"seed' with '', but expected a whole number"):
+        small(checkpoint_dir=tmp_path, random_state=None).fit(*binary)
 
 
 def mixed_table():
@@ -512,9 +654,10 @@ def run(code, *arguments, **settings):
         pytest.param(20, "in a row", marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_process_loses_no_more_than_an_epoch(tmp_path, n_kills, mode):
-    n_killed, _ = run(KILLS, tmp_path, n_kills, mode).stdout.split()
-    assert int(n_killed) >= 0.7 * n_kills  # The others had come to their end before.
+def test_a_killed_process_goes_on_from_the_epoch_before(tmp_path, n_kills, mode):
+    n_killed, n_in_a_write = map(int, run(KILLS, tmp_path, n_kills, mode).stdout.split())
+    assert n_killed >= n_kills / 4  # Others may have come to their end before.
+    assert n_in_a_write >= 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="This system has no such limit.")

@@ -35,6 +35,7 @@ class Contract(EstimatorContract):
         ("max_time", "n_epochs", "n_batches"),
         [
             (9, 3, 9),  # All epochs.
+            (3, 1, 3),
             (8.9, 2, 6),  # The third one would end too late.
             (6, 2, 6),
             (5, 1, 3),
@@ -47,7 +48,8 @@ class Contract(EstimatorContract):
         if n_epochs == 3:
             model.fit(*data)
         else:
-            pattern = f"ended by max_time={max_time} after {n_epochs} of 3 epochs"
+            when = "within the last one of" if n_batches % 3 else "after"
+            pattern = f"ended by max_time {when} {n_epochs} of 3 epochs"
             with pytest.warns(ConvergenceWarning, match=pattern) as caught:
                 model.fit(*data)
             assert caught[0].filename == __file__
@@ -75,6 +77,20 @@ class Contract(EstimatorContract):
         for n_epochs in (2, 4, 6, 7, 7):
             model.fit(*data)
             assert model.n_iter_ == n_epochs
+        np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))
+
+    @pytest.mark.filterwarnings("ignore:Training was ended by max_time")
+    def test_a_cut_epoch_that_a_callback_ends_is_no_end(self, make, data, tmp_path):
+        class Stop(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                if net.is_cut:
+                    raise KeyboardInterrupt
+
+        model = make(max_epochs=4, callbacks=[Clock(), Stop()], early_stopping=False)
+        expected = clone(model).fit(*data)
+        model.set_params(checkpoint_dir=tmp_path, max_time=2.5).fit(*data)
+        assert model.n_iter_ == 1
+        model.set_params(max_time=None).fit(*data)
         np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))
 
 

@@ -403,6 +403,24 @@ def test_modules_of_the_users_own_on_tables(noise, tmp_path):
     expect_same(model.fit(X, X["size"]), [X, other], tmp_path / "model.onnx", [0.3])
 
 
+def default_in_double(n_features, n_outputs):
+    return MLP(n_features, n_outputs, (8,), activation="gelu").double()
+
+
+def default_in_bfloat16(n_features, n_outputs):
+    return MLP(n_features, n_outputs, (8,)).bfloat16()
+
+
+def test_the_default_network_in_other_precisions(binary, tmp_path):
+    pytest.importorskip("onnxscript")
+    X, y = binary
+    model = FoRDEClassifier(2, module=default_in_double, max_epochs=1).fit(X, y)
+    expect_same(model, [X, X[:1]], tmp_path / "model.onnx")
+    model = FoRDEClassifier(2, module=default_in_bfloat16, max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"with weights of torch.bfloat16, but"):
+        model.to_onnx(tmp_path / "model.onnx")
+
+
 def test_saved_files_of_older_versions(tmp_path):
     path = Path(__file__).parent / "data" / "classifier_1.safetensors"
     model = load(path, device="cpu")

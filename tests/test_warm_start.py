@@ -59,6 +59,19 @@ class Contract(EstimatorContract):
         model.fit(X * [1, 1, 1, 0], y)
         assert model.feature_importances_[3] < 0.1 * before[3] + 1e-3
 
+    @pytest.mark.parametrize("begins", ["partial_fit", "no early stopping"])
+    def test_a_fit_before_need_not_have_validated(self, make, data, begins):
+        X, y = data
+        model = make(warm_start=True)
+        if begins == "partial_fit":
+            self.begin(model, X, y)
+        else:
+            model.set_params(early_stopping=False).fit(X, y).set_params(early_stopping=True)
+        n_before = model.n_iter_
+        model.fit(X, y)
+        assert model.n_iter_ == n_before + 3
+        assert ["valid_loss" in epoch for epoch in model.history_][n_before:] == [True] * 3
+
 
 class TestClassifier(ForClassifier, Contract): ...
 

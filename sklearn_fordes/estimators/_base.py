@@ -134,10 +134,12 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         n_before = new.n_iter_ if goes_on else 0
         ended_by = new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
         if ended_by is not None:
-            by = f"ended by max_time={new.max_time}" if ended_by == "time" else ended_by
+            n_epochs = new.n_iter_ - n_before
+            words = {"interrupted": "interrupted after", "late": "ended by max_time after"}
+            after = words.get(ended_by, "ended by max_time within the last one of")
             warn(
-                f"Training was {by} after {new.n_iter_ - n_before} of {new.max_epochs} epochs, and "
-                "the fit is kept as it was then (with early stopping: as in the best epoch).",
+                f"Training was {after} {n_epochs} of {new.max_epochs} epochs, and the fit is kept "
+                "as it was then (with early stopping: as in the best epoch).",
                 ConvergenceWarning,
             )
         return self._adopt(new)
@@ -245,29 +247,27 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                 max_epochs=max_epochs,
                 seeds=seeds,
                 around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
-                deadline=deadline,
-                checkpoint=checkpoint,
             )
             if state:
                 state.load_into(net)
-            ended_by = training.train(net, rows)
+            ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
         self._set_learnt(fitted, net)
         if rows.valid is not None:
-            self._warn_if_nothing_was_learnt(rows)
+            self._warn_if_nothing_was_learnt(rows, len(state.history) if state else 0)
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended_by
 
-    def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
-        """Compare the best validation loss with that of a constant prediction."""
+    def _warn_if_nothing_was_learnt(self, rows: Any, n_before: int) -> None:
+        """Compare the best validation loss, after some epochs, with that of a constant."""
         weight = rows.sample_weight
         if weight is not None and weight.ndim == 2:
             weight = weight.mean(1)
         constant = self.fitted_.likelihood.constant_loss(
             rows.y, weight, rows.valid.y, rows.valid.sample_weight
         )
-        best = min(epoch["valid_loss"] for epoch in self.history_)
+        best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
         if best >= constant:
             warn(
                 f"The best validation loss, {best:.4g}, is no better than that of predicting the "

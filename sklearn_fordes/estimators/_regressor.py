@@ -92,17 +92,18 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
     warm_start : bool, default=False
-        Whether `fit` goes on from the members and the encoder of the last fit, for up to
-        `max_epochs` more, with an optimizer that starts anew. Parameters that change the network
-        raise an error.
+        Whether `fit` goes on from the members of the last fit, for up to `max_epochs` more, with an
+        optimizer that starts anew. The encoder, with its parameters, and the device stay those of
+        the last fit; parameters that change the network raise an error. The best epoch is one of
+        the new ones. A `random_state` lets the same rows validate.
     max_time : float, default=None
         Seconds after which `fit` ends, with a warning, and keeps the best epoch so far. It does not
-        begin an epoch that would take longer, and cuts one short that does; one step is made in any
+        begin an epoch that would end later, and cuts one short that does; one step is made in any
         case. With a `checkpoint_dir` the same call goes on from the last whole epoch.
     checkpoint_dir : str or path-like, default=None
         Folder in which `fit` keeps its state between epochs, and at its end: the same call, on the
         same rows, goes on where it stopped, and ends with the same weights. See
-        ``docs/saving.md``.
+        ``docs/long_fits.md``.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out rows or folds, the batches and dropout, as in
         `FoRDEClassifier`.

@@ -90,8 +90,8 @@ class Saving(Parameters):
     def to_onnx(self, path: str | os.PathLike[str], *, quantiles: ArrayLike = ()) -> None:
         """Export the fitted estimator as one graph of ONNX, from raw columns to predictions.
 
-        Programs without this package, torch or pandas predict by it, such as onnxruntime from
-        version 1.18 on. If exporting fails, an older file of that name stays as it was.
+        Programs without this package, torch or pandas predict by it, such as onnxruntime. If
+        exporting fails, an older file of that name stays as it was.
 
         Parameters
         ----------
@@ -254,6 +254,7 @@ def _parameters_of(estimator: Any) -> dict[str, Any]:
     if module is not None:
         name = getattr(module, "__qualname__", type(module).__qualname__)
         parameters["module"] = persistence.UsersModule(name)
+    parameters["checkpoint_dir"] = None  # A folder of this machine.
     return parameters
 
 

@@ -44,6 +44,11 @@ class Checkpoint:
     version : str
         Of this package, noted in the file.
 
+    Attributes
+    ----------
+    is_finished : bool
+        Whether the run that the file knows has come to its end.
+
     Raises
     ------
     ValueError
@@ -55,6 +60,7 @@ class Checkpoint:
     def __init__(self, path: str, version: str) -> None:
         self.path = path
         self.version = version
+        self.is_finished = False
         self._state: dict[str, Any] | None = None
         self._next = 0.0  # When the next one is due.
         self._has_warned = False
@@ -63,11 +69,7 @@ class Checkpoint:
             kind, self._state = read(path)
             if kind != _KIND:
                 raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
-        return self._state is not None and self._state.get("is_finished") is True
+            self.is_finished = self._state.get("is_finished") is True
 
     def resume(self, net: ParticleNet) -> None:
         """Let a net go on from the file, or write the first one.
@@ -123,19 +125,20 @@ class Checkpoint:
     def _try_to_write(self, net: ParticleNet, *, is_finished: bool) -> None:
         try:
             self._write(net, is_finished=is_finished)
-        except OSError as error:
-            # Training is worth more than its checkpoint.
+        except (OSError, ValueError) as error:
+            # Training is worth more than its checkpoint. A value of a callback, in the history say,
+            # may be one that no file can hold.
             if not self._has_warned:
                 warn(
-                    f"Got {error} for the checkpoint after {net.n_epochs} epochs: the one before "
-                    "is kept, and training goes on."
+                    f"The checkpoint after {net.n_epochs} epochs can't be written ({error}): the "
+                    "one before is kept, and training goes on."
                 )
             self._has_warned = True
 
     def _write(self, net: ParticleNet, *, is_finished: bool) -> None:
         began = time.monotonic()
-        training = TrainingState.of(net, within_run=not is_finished).to_dict()
-        for attributes in (training.get("run") or {"callbacks": {}})["callbacks"].values():
+        training = TrainingState.of(net, within_run=True).to_dict()
+        for attributes in training["run"]["callbacks"].values():
             for name in [name for name, value in attributes.items() if not can_pack(value)]:
                 del attributes[name]
         try:
@@ -176,7 +179,7 @@ def digest(values: Mapping[str, Any]) -> str:
     total = hashlib.sha256(json.dumps([text, library_versions()]).encode())
     for name, array in sorted(arrays.items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(memoryview(array).cast("B") if array.size else b"")
+        total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()[:32]
 
 
@@ -193,9 +196,12 @@ def seed_in(folder: str) -> int:
     """
     path = os.path.join(folder, "seed")
     with suppress(FileNotFoundError), open(path) as file:
-        return int(file.read(20))
+        text = file.read(20)
+        if not text.isdecimal():
+            raise ValueError(f"Got {path!r} with {text!r}, but expected a whole number.")
+        return int(text)
     seed = int(np.random.randint(2**31 - 1))
-    mine = f"{path}-{os.getpid()}-{seed}"
+    mine = f"{path}-{os.getpid()}-{seed}.tmp"
     write_atomically(mine, str(seed).encode())
     # Of processes that begin together one makes the file: a link to it is made only once.
     try:

@@ -169,7 +169,9 @@ def write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            raise OSError(error.errno, error.strerror, target) from error
         raise

@@ -9,5 +9,5 @@ from sklearn_fordes.persistence._checkpoint import (
 from sklearn_fordes.persistence._checks import check_training_state, limited_size
 from sklearn_fordes.persistence._file import read, refusing, write
 from sklearn_fordes.persistence._members import members_from
-from sklearn_fordes.persistence._onnx import write_onnx
 from sklearn_fordes.persistence._values import UsersModule, can_pack, pack, unpack
+from sklearn_fordes.persistence.onnx._file import write_onnx

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from typing import Any
 
 import torch
 
@@ -14,8 +16,10 @@ from sklearn_fordes.training._recovery import finite_members
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
-    """Train an initialised net for its `max_epochs` more, or for what its checkpoint leaves.
+def train(
+    net: ParticleNet, rows: DeviceDataset, *, deadline: float = math.inf, checkpoint: Any = None
+) -> str | None:
+    """Train an initialised net for its `max_epochs` more, or for what a checkpoint leaves of them.
 
     Parameters
     ----------
@@ -23,12 +27,16 @@ def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
         Trained in place. It holds no data afterwards.
     rows : DeviceDataset
         Training rows, with rows for the validation loss if there are any.
+    deadline : float, default=inf
+        When training ends at the latest, after one step at least, in seconds of `time.monotonic`.
+    checkpoint : Checkpoint, optional
+        Keeps the state of this run between epochs, and its end.
 
     Returns
     -------
     str or None
-        Why training did not come to its end: "interrupted", by the user, or "time". The net is then
-        that of the best epoch so far.
+        Why training did not come to its end: "interrupted", by the user, or for the time "late", or
+        "cut" within an epoch. The net is then that of the best epoch so far.
 
     Raises
     ------
@@ -43,28 +51,27 @@ def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
             "Got X_repulsion with a repulsion in which members are the same at all rows, but "
             "expected another repulsion."
         )
-    checkpoint, done_before = net.checkpoint, net.n_epochs
-    if checkpoint is not None and checkpoint.is_finished:
-        checkpoint.resume(net)
-        net.on_train_end(net)
-        return None
+    done_before = net.n_epochs
+    is_known = checkpoint is not None and checkpoint.is_finished
     keep_freed_memory()
     net.check_module(rows.X)
-    net.partial_fit(rows)
+    net.run(rows, deadline, checkpoint)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
     if len(net.history) > net.n_epochs:
         del net.history[-1]  # It is not whole.
     # skorch catches the user's interrupt as it catches that by which a callback stops.
-    is_whole = net.is_stopped or net.n_epochs >= done_before + net.max_epochs
-    reason = "time" if net.is_out_of_time else None if is_whole else "interrupted"
+    is_whole = is_known or net.is_stopped or net.n_epochs >= done_before + net.max_epochs
+    reason = None if is_whole else "late" if net.is_out_of_time else "interrupted"
+    if net.is_cut:  # Whatever a callback made of the epoch.
+        reason = "cut"
     if reason and net.n_epochs == done_before:
         raise KeyboardInterrupt
     with torch.no_grad():
         for X in rows.X.split(net.module_.rows_at_a_time()):
             outputs = net.infer({"X": X}).transpose(0, 1)
             net.expect_finite(finite_members([outputs]), "output for training rows")
-    if checkpoint is not None and reason is None:
+    if checkpoint is not None and not (is_known or reason):
         checkpoint.finish(net)
     return reason
 

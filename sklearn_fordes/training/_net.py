@@ -26,15 +26,22 @@ from sklearn_fordes.particles import (
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import BatchIterator, DeviceDataset
 from sklearn_fordes.training._loss import MixtureLoss
+from sklearn_fordes.training._optimizer import scaled_rates
 from sklearn_fordes.training._recovery import (
     DivergenceError,
     Recovery,
     finite_members,
     names_of_members,
 )
-from sklearn_fordes.training._strength import unit_of_strength
+from sklearn_fordes.training._strength import unit_of_strength, with_rows_compared
 
 _FIGURES = ("driving_loss", "repulsion", "relative_loss")
+_OF_MEMBERS = ("training loss", "repulsion")
+_CAN_T_BE_TRAINED = (
+    "Got a module that can't be trained ({}), but expected one that torch.func.vmap can batch over "
+    "members, and whose output can be differentiated twice, by its input and its weights. "
+    "repulsion='none', 'weight' or 'function' need the weights only."
+)
 # Decay of the running mean over steps of the members' relative loss.
 _RELATIVE_LOSS_DECAY = 0.95
 # Numbers of single precision that a CPU's fused optimizer updates at a time.
@@ -63,11 +70,6 @@ class ParticleNet(NeuralNet):
     seed : int, default=0
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
-    deadline : float, default=inf
-        When its first run ends at the latest, after one step at least, in seconds of
-        `time.monotonic`.
-    checkpoint : Checkpoint, optional
-        Keeps the state of its first run between epochs. What it knows is not done again.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -81,8 +83,6 @@ class ParticleNet(NeuralNet):
         strength: float = 0.0,
         ema_decay: float = 0.0,
         seed: int = 0,
-        deadline: float = math.inf,
-        checkpoint: Any = None,
         **kwargs: Any,
     ) -> None:
         self.likelihood = likelihood
@@ -96,10 +96,11 @@ class ParticleNet(NeuralNet):
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
-        self.deadline = deadline
-        self.is_out_of_time = self.is_cut = self.has_gone_back = False  # In the last run.
+        self.rate_factor = 1.0  # Of the learning rates, in this run.
+        self.deadline = math.inf  # Of this run, in seconds of `time.monotonic`.
+        self.is_out_of_time = self.is_cut = False  # In the last run.
         self.n_resumed = 0  # Epochs of the last run that its checkpoint knew.
-        self.checkpoint = checkpoint
+        self.checkpoint: Any = None  # Keeps the state of this run between its epochs.
         self.members_differ = False  # In the versions of rows on which they train.
         defaults = {
             "criterion": MixtureLoss,
@@ -165,19 +166,15 @@ class ParticleNet(NeuralNet):
         return self
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Drop what belongs to a run, and evaluate from now.
-
-        The average replaces the weights of the last step.
-        """
-        self.average = self.checkpoint = None
-        self.deadline = math.inf
+        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
+        self.average = None
         self.module_.eval()
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Forget how an earlier run ended, which may have failed."""
-        self.average = None
-        self.is_stopped = self.is_out_of_time = self.is_cut = self.has_gone_back = False
-        self.n_resumed = 0
+        self.on_train_end(net)
+        self.is_stopped = self.is_out_of_time = self.is_cut = False
+        self.n_resumed, self.rate_factor = 0, 1.0
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call a method of all callbacks, and note whether one of them stops training.
@@ -189,6 +186,23 @@ class ParticleNet(NeuralNet):
         except KeyboardInterrupt as error:
             self.is_stopped = method_name == "on_epoch_end" and _is_raised_by_statement(error)
             raise
+
+    def run(self, rows: DeviceDataset, deadline: float, checkpoint: Any) -> None:
+        """Train for `max_epochs` more, with a deadline and a checkpoint of this run alone.
+
+        Parameters
+        ----------
+        rows : DeviceDataset
+        deadline : float
+            When training ends at the latest, after one step at least.
+        checkpoint : Checkpoint or None
+            Keeps the state between epochs. What it knows is not done again.
+        """
+        self.deadline, self.checkpoint = deadline, checkpoint
+        try:
+            self.partial_fit(rows)
+        finally:
+            self.deadline, self.checkpoint = math.inf, None
 
     def fit_loop(self, X: Any, y: Any = None, epochs: Any = None, **fit_params: Any) -> ParticleNet:
         """Run epochs until there are so many more, or the time is over.
@@ -205,7 +219,7 @@ class ParticleNet(NeuralNet):
         if self.checkpoint is not None:
             self.checkpoint.resume(self)
             self.n_resumed = self.n_epochs - before
-        n_left -= self.n_resumed
+            n_left = 0 if self.checkpoint.is_finished else n_left - self.n_resumed
         recovery = Recovery(self)
         while n_left > 0 and not self.is_out_of_time:
             began = time.monotonic()
@@ -242,34 +256,36 @@ class ParticleNet(NeuralNet):
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
         rows = getattr(iterator, "dataset", None)
         self.members_differ = getattr(rows, "augmentation", None) is not None
-        figures, losses = [], []
+        figures: list[Tensor] = []
+        losses: list[tuple[Tensor, Tensor]] = []
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
+                self.is_cut = bool(figures) and time.monotonic() > self.deadline
+                if self.is_cut:
+                    break
                 self.notify("on_batch_begin", batch=batch, training=True)
                 step = self.train_step(batch)
                 figures.append(step["figures"])
-                losses.append(step["member_losses"])
+                losses.append(step["of_members"])
                 self.history.record_batch("train_batch_size", len(batch[1]))
                 self.notify("on_batch_end", batch=batch, training=True, **step)
-                self.is_cut = time.monotonic() > self.deadline
-                if self.is_cut:
-                    break
-        # The only host–device synchronisation of an epoch.
+        # This and the check of the weights are the host–device synchronisations of an epoch.
         values = torch.stack(figures).tolist()
         batches = self.history[-1]["batches"]
-        for notes, step, member_losses in zip(batches, values, losses, strict=True):
+        for notes, step, of_members in zip(batches, values, losses, strict=True):
             notes.update(zip(_FIGURES, step, strict=True))
             notes["train_loss"] = self.module_.n_members * (step[0] + step[1])
             if not math.isfinite(notes["train_loss"]):
-                # Through the repulsion one member's loss spoils the gradients of all.
-                self.expect_finite(member_losses.isfinite(), "training loss")
-                self.expect_finite(torch.zeros_like(member_losses, dtype=torch.bool), "repulsion")
+                # Through the repulsion one member's loss spoils those of all.
+                for what, values_of_members in zip(_OF_MEMBERS, of_members, strict=True):
+                    self.expect_finite(values_of_members.isfinite(), what)
         self.expect_finite(finite_members([*self.module_.parameters()]), "weight")
         self.history.record("train_batch_count", len(figures))
 
     def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
-        step = super().train_step(batch)
+        with scaled_rates(self.optimizer_, self.rate_factor):
+            step = super().train_step(batch)
         latest = step["figures"][-1]
         latest = latest if latest.device.type == "mps" else latest.double()
         mean = _RELATIVE_LOSS_DECAY * self.relative_loss + (1 - _RELATIVE_LOSS_DECAY) * latest
@@ -287,7 +303,7 @@ class ParticleNet(NeuralNet):
         dict
             ``loss``: the objective, summed over members; ``y_pred``: outputs (B, M, C);
             ``figures``: driving loss, repulsion and relative loss, means over members;
-            ``member_losses``: the driving loss of each member, (M,).
+            ``of_members``: driving loss and repulsion of each, both (M,).
 
         Raises
         ------
@@ -315,7 +331,7 @@ class ParticleNet(NeuralNet):
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
         if repulsion and not shared:
-            X = _with_rows_compared(X, inputs["rows"], repulsion)
+            X = with_rows_compared(X, inputs["rows"], repulsion)
         try:
             with self._own_draws():
                 step = accumulate_gradients(
@@ -333,12 +349,7 @@ class ParticleNet(NeuralNet):
             is_first = len(self.history[-1]["batches"]) == 1
             if self.space_is_users or not is_first or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise ValueError(
-                f"Got a module that can't be trained ({error}), but expected one that "
-                "torch.func.vmap can batch over members, and whose output can be differentiated "
-                "twice, by its input and its weights. repulsion='none', 'weight' or 'function' "
-                "need the weights only."
-            ) from error
+            raise ValueError(_CAN_T_BE_TRAINED.format(error)) from error
         relative_loss = self.likelihood.relative_loss(step.driving_loss, step.outputs, y, weight)
         figures = torch.stack([step.driving_loss, step.repulsion, relative_loss]).mean(1)
         loss = self.module_.n_members * (figures[0] + figures[1])
@@ -346,7 +357,7 @@ class ParticleNet(NeuralNet):
             "loss": loss,
             "y_pred": step.outputs.transpose(0, 1),
             "figures": figures,
-            "member_losses": step.driving_loss,
+            "of_members": (step.driving_loss, step.repulsion),
         }
 
     def _own_draws(self) -> AbstractContextManager[None]:
@@ -410,7 +421,7 @@ class ParticleNet(NeuralNet):
         """
         if are_finite.all():
             return
-        rate = float(self.optimizer_.param_groups[0]["lr"])
+        rate = self.rate_factor * float(self.optimizer_.param_groups[0]["lr"])
         repelled = " or repulsion_strength" if self.repulsion and self.strength else ""
         raise DivergenceError(
             f"Got a {what} that is not finite (NaN or infinite) in epoch {len(self.history)}, of "
@@ -485,14 +496,3 @@ def _is_raised_by_statement(error: BaseException) -> bool:
         return False
     code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
     return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])
-
-
-def _with_rows_compared(versions: Tensor, rows: Tensor, repulsion: BuiltRepulsion) -> Tensor:
-    """Return versions (M, B, ...) of rows, whose first ones are as they are where it matters.
-
-    Members that see other versions of a row differ there, however alike they are.
-    """
-    if not repulsion.space.depends_on_inputs:
-        return versions
-    same = rows[: repulsion.n_compared(len(rows))]
-    return torch.cat([same.expand(len(versions), *same.shape), versions[:, len(same) :]], dim=1)

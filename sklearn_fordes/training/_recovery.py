@@ -13,7 +13,7 @@ from sklearn_fordes._warnings import warn
 if TYPE_CHECKING:
     from sklearn_fordes.training._net import ParticleNet
 
-# The learning rate of the second try, as a share of that of the first.
+# The learning rates of the second try, as a share of what they would be.
 _LOWERED = 0.1
 # Members that a message names; of more it says how many they are.
 _MOST_NAMED = 5
@@ -53,25 +53,17 @@ class Recovery:
         DivergenceError
             The error, if it is not the first of this run.
         """
-        if net.has_gone_back:
+        if net.rate_factor < 1:
             raise error
-        net.has_gone_back = True
+        net.rate_factor = _LOWERED
         del net.history[-1]  # It is not whole.
         net.module_.load_state_dict(self._weights)
         net.average, net.relative_loss = None, self._relative_loss
         net.optimizer_.zero_grad()
         net.optimizer_.state.clear()
-        for group in net.optimizer_.param_groups:
-            for name in {"lr", "initial_lr"} & group.keys():
-                group[name] *= _LOWERED
-        for _, callback in net.callbacks_:  # A scheduler may set the rate by what it was at first.
-            scheduler = getattr(callback, "lr_scheduler_", None)
-            if scheduler is not None and hasattr(scheduler, "base_lrs"):
-                scheduler.base_lrs = [rate * _LOWERED for rate in scheduler.base_lrs]
         warn(
             f"Training diverged and goes on from the weights after {net.n_epochs} epochs, with a "
-            f"tenth of the learning rate, {float(net.optimizer_.param_groups[0]['lr']):g}. "
-            f"({error})",
+            f"tenth of the learning rate. ({error})",
             ConvergenceWarning,
         )
 

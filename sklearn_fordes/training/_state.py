@@ -40,7 +40,7 @@ class TrainingState(NamedTuple):
         Rotation and precision of the lengthscale, if there is a repulsion.
     run : dict, optional
         What goes on within a run of training only, between two epochs: the average of the weights,
-        whether the run has gone back to an earlier epoch, and attributes of callbacks.
+        the factor of its learning rates, and attributes of callbacks.
     """
 
     members: dict[str, Any]
@@ -175,7 +175,7 @@ def _run_state(net: ParticleNet) -> dict[str, Any]:
     }
     return {
         "average": net.average and net.average.state,
-        "has_gone_back": net.has_gone_back,
+        "rate_factor": net.rate_factor,
         "callbacks": callbacks,
     }
 
@@ -188,7 +188,7 @@ def _state_of(value: Any) -> Any:
 
 def _load_run(net: ParticleNet, run: dict[str, Any]) -> None:
     """Let a run, whose callbacks have begun, go on from the state of another."""
-    net.has_gone_back = run["has_gone_back"]
+    net.rate_factor = run["rate_factor"]
     if run["average"] is not None:
         net.average = WeightAverage(net.module_.parameters(), net.ema_decay)
         net.average.set_state(*run["average"])

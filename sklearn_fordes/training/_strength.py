@@ -1,7 +1,8 @@
-"""How strongly members repel each other in a step."""
+"""How strongly members repel each other in a step, and at which rows."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sklearn_fordes.particles import BuiltRepulsion
@@ -30,3 +31,14 @@ def unit_of_strength(
     """
     ramp = min(1.0, (epoch + 1) / (repulsion.warmup + 1))
     return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)
+
+
+def with_rows_compared(versions: Tensor, rows: Tensor, repulsion: BuiltRepulsion) -> Tensor:
+    """Return versions (M, B, ...) of rows, whose first ones are as they are where it matters.
+
+    Members that see other versions of a row differ there, however alike they are.
+    """
+    if not repulsion.space.depends_on_inputs:
+        return versions
+    same = rows[: repulsion.n_compared(len(rows))]
+    return torch.cat([same.expand(len(versions), *same.shape), versions[:, len(same) :]], dim=1)

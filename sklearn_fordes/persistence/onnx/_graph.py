@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-# Onnxruntime reads these from version 1.18 on, and older ones too.
+# onnxruntime reads these from its version 1.18 on.
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 8
 # A file is one message of protobuf, and this is the most that one holds, less room for the nodes.
 MOST_BYTES = (1 << 31) - (1 << 24)

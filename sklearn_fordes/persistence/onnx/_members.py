@@ -67,7 +67,7 @@ def outputs_of(graph: Graph, ensemble: Ensemble, rows: Value, shape: tuple[int, 
     if type(members[0]) is HomoscedasticNoise:
         raw_variance = _stacked([member.raw_variance for member in members])[:, None]
         members = [member.mean for member in members]
-    if all(map(is_as_built, members)):
+    if ensemble.dtype == torch.float32 and all(map(is_as_built, members)):
         outputs = _mlps(members, rows).cast(np.float64)
     else:
         outputs = _exported(graph, members, rows, shape, ensemble.dtype)
