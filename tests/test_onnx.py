@@ -404,7 +404,7 @@ def test_modules_of_the_users_own_on_tables(noise, tmp_path):
 
 
 def default_in_double(n_features, n_outputs):
-    return MLP(n_features, n_outputs, hidden_layer_sizes=(8,), activation="gelu").double()
+    return MLP(n_features, n_outputs, hidden_layer_sizes=(8,), activation="tanh").double()
 
 
 def default_in_bfloat16(n_features, n_outputs):
