@@ -221,7 +221,8 @@ def test_a_new_process_predicts_bit_by_bit(models, tmp_path):
             files.append((way, path, module_of(model)))
             expected.append(values)
     with ProcessPoolExecutor(1, get_context("spawn"), one_thread) as pool:
-        for found, values in zip(pool.submit(outputs_of_files, files).result(), expected):
+        found_there = pool.submit(outputs_of_files, files).result()
+        for found, values in zip(found_there, expected, strict=True):
             assert_equal(found, values)
 
 
