@@ -120,10 +120,17 @@ def measure(model: FoRDEClassifier, folder: Path, repeats: int) -> pd.DataFrame:
     known = ways(model, folder)
     calls: dict[Any, Callable[[], object]] = {}
     for name, (_, write, read) in known.items():
-        calls |= {(name, "write, ms"): write, (name, "read, ms"): read}
-    milliseconds = 1000 * pd.Series(interleaved_medians(calls, repeats)).unstack(sort=False)
-    sizes = {name: path.stat().st_size / 1000 for name, (path, _, _) in known.items()}
-    return milliseconds.assign(**{"size, kB": pd.Series(sizes)})
+        calls |= {(name, "write"): write, (name, "read"): read}
+    seconds = interleaved_medians(calls, repeats)
+    rows = {
+        name: {
+            "write, ms": 1000 * seconds[name, "write"],
+            "read, ms": 1000 * seconds[name, "read"],
+            "size, kB": path.stat().st_size / 1000,
+        }
+        for name, (path, _, _) in known.items()
+    }
+    return pd.DataFrame(rows).T
 
 
 def loading_times(path: Path, n_threads: int, repeats: int) -> dict[str, float]:

@@ -724,7 +724,8 @@ def run_cases(seed, n_cases):
             str(index),
             str(n_cases),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # What is tested here.
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=paths)
         lines = queue.Queue()
 
         def read(stream=process.stdout, lines=lines):

@@ -60,12 +60,13 @@ def to_tensors(tree: Any) -> Any:
 
 def _own_values(array: NDArray[Any]) -> NDArray[Any]:
     """Return what can be written to without another one noticing."""
-    is_whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if not (is_whole and array.filename and array.flags.aligned and array.flags.forc):
-        return np.array(array)
-    # Torch takes no memory that is read-only. The system copies a page of this when it is written.
-    order: Any = "C" if array.flags.c_contiguous else "F"
-    return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape, order)
+    if isinstance(array, np.memmap) and array.filename and isinstance(array.base, mmap.mmap):
+        # Torch takes no memory that is read-only. The system copies a page of this one when
+        # something is written to it.
+        order: Any = "C" if array.flags.c_contiguous else "F"
+        if array.flags.forc and array.flags.aligned:
+            return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape, order)
+    return np.array(array)
 
 
 def _mapped(function: Any, tree: Any) -> Any:
