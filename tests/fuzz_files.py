@@ -346,7 +346,8 @@ def a_setting(rng, bases):
     name, raw = base_of(rng, bases)
     header, state, tensors = parts_of(raw)
     for _ in range(int(pick(rng, [1, 1, 1, 2]))):
-        place = pick(rng, places(state))
+        part = pick(rng, state)  # Some are much larger than others.
+        place = pick(rng, [place for place in places(state) if place[0] == part])
         parent(state, place)[place[-1]] = pick(rng, ANYTHING)
     return name, whole(header, tensors, state)
 
@@ -357,7 +358,8 @@ def a_number_or_name(rng, bases):
     name, raw = base_of(rng, bases)
     header, state, tensors = parts_of(raw)
     leaves = [p for p in places(state) if not isinstance(parent(state, p)[p[-1]], dict | list)]
-    place = pick(rng, leaves)
+    part = pick(rng, state)
+    place = pick(rng, [place for place in leaves if place[0] == part])
     old = parent(state, place)[place[-1]]
     others = [parent(state, p)[p[-1]] for p in leaves]
     alike = [other for other in others if type(other) is type(old) and other != old]

@@ -90,6 +90,7 @@ METADATA = {
     "a class": ({"class": "os.system"}, "of a 'os.system', but expected one of"),
     "no JSON": ({"versions": "{"}, "JSONDecodeError"),
     "deep": ({"versions": "[" * 100_000}, "RecursionError"),
+    "a list": ({"versions": "[1, 2]"}, "its JSON is no object"),
     "no constant of JSON": ({"versions": '{"numpy": NaN}'}, "NaN is no number of JSON"),
     "digits": ({"versions": '{"a": ' + "9" * 5000 + "}"}, "4300"),
 }

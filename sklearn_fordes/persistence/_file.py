@@ -160,6 +160,8 @@ def _json(text: str) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(
         text, parse_constant=_no_constant, object_pairs_hook=_without_repeated_keys
     )
+    if not isinstance(made, dict):
+        raise ValueError("its JSON is no object")
     return made
 
 
