@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
-# Packages between the user's line and a warning. joblib runs the fits of scikit-learn's searches.
-_BETWEEN = {"sklearn_fordes", "sklearn", "joblib"}
+# Packages between the user's line and a warning: skorch runs epochs, joblib the fits of searches.
+_BETWEEN = {"sklearn_fordes", "sklearn", "skorch", "joblib"}
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -34,6 +34,9 @@ WRONG = {
     "class_weight": ["equal", 3, {0: -1.0}, {0: np.nan}, {0: np.inf}, {0: "a"}],
     "device": ["gpu", "tpu:0", 3.5, None, "meta"],
     "callbacks": ["early", 3, [3], ["early"], [("early", 3)]],
+    "warm_start": ["yes", None, 3],
+    "max_time": [0.0, -1.0, "long", np.nan],
+    "checkpoint_dir": [3, True, ["folder"]],
     "random_state": ["seed", -1, 2.5],
     "verbose": ["loud", -1],
 }
@@ -211,6 +214,7 @@ WRONG_PARTS = [
 
 
 @pytest.mark.parametrize(("parameters", "message"), WRONG_PARTS)
+@pytest.mark.filterwarnings("ignore:Training diverged")
 def test_a_wrong_part_of_the_net_raises_an_error(small, binary, parameters, message):
     model = small(**parameters)
     with pytest.raises((ValueError, TypeError), match=message):

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
+from sklearn_fordes.persistence import _checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -92,3 +94,28 @@ def test_fitted_on_gpu_predicts_without_one(binary, tmp_path):
     assert device_of(model) == "cuda"
     assert device_of(pickle.loads(pickle.dumps(model))) == "cuda"
     assert model.partial_fit(X, y).n_iter_ > 6
+
+
+class BreakOff(Callback):
+    """Raises at the end of the third epoch, once."""
+
+    is_done = False
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 3 and not BreakOff.is_done:
+            BreakOff.is_done = True
+            raise RuntimeError("broken off")
+
+
+def test_a_fit_that_was_broken_off_goes_on(binary, tmp_path, monkeypatch):
+    X, y = binary
+    monkeypatch.setattr(BreakOff, "is_done", False)
+    monkeypatch.setattr(_checkpoint, "_SECONDS_BETWEEN", 0.0)
+    settings = {"device": "cuda", "early_stopping": False, "callbacks": [BreakOff()]}
+    model = make(**settings, checkpoint_dir=tmp_path)
+    with pytest.raises(RuntimeError, match="broken off"):
+        model.fit(X, y)
+    resumed, whole = model.fit(X, y), make(**settings).fit(X, y)
+    assert resumed.n_iter_ == whole.n_iter_ == 6
+    assert device_of(resumed) == "cuda"
+    np.testing.assert_allclose(resumed.predict_proba(X), whole.predict_proba(X), atol=2e-3)

@@ -162,6 +162,7 @@ def test_bad_rows_fail_before_any_hook(small, binary):
     assert recorder.events == []
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged")
 def test_a_failing_fit_tears_down(small, binary):
     recorder = Recorder()
     model = small(lr=1e30, early_stopping=False).set_callbacks(recorder)

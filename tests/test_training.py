@@ -350,6 +350,7 @@ def test_optimizer_with_a_closure_works(small, binary):
     assert model.fit(X, y).score(X, y) > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged")
 def test_divergence_raises_and_leaves_the_estimator_as_it_was(small, binary):
     X, y = binary
     model = small()
@@ -363,6 +364,7 @@ def test_divergence_raises_and_leaves_the_estimator_as_it_was(small, binary):
     np.testing.assert_array_equal(model.predict_proba(X), before)
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged")
 def test_damage_by_the_last_step_raises(small, binary):
     model = small(max_epochs=1, batch_size=200, early_stopping=False, lr=1e38, repulsion="none")
     model.set_params(optimizer=torch.optim.SGD, weight_decay=100.0)
@@ -370,6 +372,7 @@ def test_damage_by_the_last_step_raises(small, binary):
         model.fit(*binary)
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged")
 def test_failing_partial_fit_leaves_the_estimator_as_it_was(small, binary):
     X, y = binary
     model = small().fit(X, y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from abc import ABCMeta, abstractmethod
 from contextlib import suppress
@@ -20,6 +22,7 @@ from sklearn_fordes import inference, networks, training
 from sklearn_fordes._maps import without_maps
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
+from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
 from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
@@ -126,11 +129,16 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         """
         for name in unknown:
             raise TypeError(self._unexpected(name, "argument of fit", self.fit))
-        new = self._copied(*_LEARNT)
-        if not new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups):
+        began = time.monotonic()
+        goes_on = self.warm_start and "fitted_" in vars(self)
+        new = self._copied("_importances_") if goes_on else self._copied(*_LEARNT)
+        n_before = new.n_iter_ if goes_on else 0
+        ended_by = new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
+        if ended_by is not None:
+            by = f"ended by max_time={new.max_time}" if ended_by == "time" else ended_by
             warn(
-                f"Training was interrupted after {new.n_iter_} of {new.max_epochs} epochs, and the "
-                "fit is kept as it was then (with early stopping: as in the best epoch).",
+                f"Training was {by} after {new.n_iter_ - n_before} of {new.max_epochs} epochs, and "
+                "the fit is kept as it was then (with early stopping: as in the best epoch).",
                 ConvergenceWarning,
             )
         return self._adopt(new)
@@ -145,20 +153,29 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         y_val: Any,
         X_repulsion: Any,
         groups: Any,
-    ) -> bool:
-        """Fit this copy, and return whether training came to its end."""
+        began: float,
+    ) -> str | None:
+        """Fit this copy, and return why training did not come to its end, if it did not."""
         rows = self._rows(X, y, sample_weight).of_mean_weight_one()
         whole = rows.X
-        split, *seeds = seeds_of(self.random_state)
+        split, *seeds = seeds_of(random_state_of(self))
         given = None if X_val is None and y_val is None else (X_val, y_val)
         rows, valid = divided(rows, self, len(np.asarray(y)), split, given, groups)
         tasks = tasks_of(self, X, y, sample_weight)
-        ended = self._train(
-            rows, valid, X_repulsion, whole, max_epochs=self.max_epochs, seeds=seeds, tasks=tasks
+        ended_by = self._train(
+            rows,
+            valid,
+            X_repulsion,
+            whole,
+            max_epochs=self.max_epochs,
+            seeds=seeds,
+            tasks=tasks,
+            deadline=math.inf if self.max_time is None else began + float(self.max_time),
+            is_a_fit=True,
         )
         if tasks is not None:
             tasks.end()
-        return ended
+        return ended_by
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
@@ -182,16 +199,19 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         max_epochs: int,
         seeds: Any,
         tasks: FitTasks | None = None,
-    ) -> bool:
-        """Set the fitted attributes of this copy, and return whether training came to its end.
+        deadline: float = math.inf,
+        is_a_fit: bool = False,
+    ) -> str | None:
+        """Set the fitted attributes of this copy, and return why training did not end, if it did.
 
         What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
-        lost if training fails.
+        lost if training fails. In a fit that goes on the optimizer starts anew.
         """
         state, lengthscale = None, self.lengthscale
         if "fitted_" in vars(self):
             encoder, device = self.fitted_.encoder, self.fitted_.device
             shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
+            state = state._replace(optimizer={}) if is_a_fit else state
             then = self._then_
             if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
                 # Later rows don't change a lengthscale that was computed from inputs.
@@ -216,20 +236,29 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             )
             inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
             rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
-            around = epoch_callbacks(tasks, partial(self._snapshot, fitted))
+            checkpoint = None
+            if is_a_fit:
+                checkpoint = checkpoint_of(self, rows, members.state_dict(), seeds, state)
             net = self._new_net(
-                fitted, inputs, lengthscale, max_epochs=max_epochs, seeds=seeds, around=around
+                fitted,
+                inputs,
+                lengthscale,
+                max_epochs=max_epochs,
+                seeds=seeds,
+                around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
+                deadline=deadline,
+                checkpoint=checkpoint,
             )
             if state:
                 state.load_into(net)
-            ended = training.train(net, rows)
+            ended_by = training.train(net, rows)
         self._set_learnt(fitted, net)
         if rows.valid is not None:
             self._warn_if_nothing_was_learnt(rows)
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
-        return ended
+        return ended_by
 
     def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
         """Compare the best validation loss with that of a constant prediction."""

@@ -265,10 +265,12 @@ class Parameters(BaseEstimator):
         max_epochs: int,
         seeds: Any,
         around: Any = ((), ()),
+        **of_run: Any,
     ) -> Any:
         """Return an initialised net for training rows, whose members are untrained.
 
-        Callbacks come between those in the two parts of `around`.
+        Callbacks come between those in the two parts of `around`. A net's run may have a deadline
+        and a checkpoint.
         """
         lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
@@ -304,7 +306,7 @@ class Parameters(BaseEstimator):
             lr=self.lr,
             callbacks=[*around[0], *self._new_callbacks(), *around[1]],
             device=str(fitted.device),
-            **(settings | self._parts(*PREFIXES[1:])),
+            **(settings | self._parts(*PREFIXES[1:]) | of_run),
         )
         return net.initialize()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -90,6 +91,18 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         the CPU.
     callbacks : list of skorch.callbacks.Callback, default=None
         Also as pairs (name, callback). Shallow copies are used; see ``net_.callbacks_``.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the members and the encoder of the last fit, for up to
+        `max_epochs` more, with an optimizer that starts anew. Parameters that change the network
+        raise an error.
+    max_time : float, default=None
+        Seconds after which `fit` ends, with a warning, and keeps the best epoch so far. It does not
+        begin an epoch that would take longer, and cuts one short that does; one step is made in any
+        case. With a `checkpoint_dir` the same call goes on from the last whole epoch.
+    checkpoint_dir : str or path-like, default=None
+        Folder in which `fit` keeps its state between epochs, and at its end: the same call, on the
+        same rows, goes on where it stopped, and ends with the same weights. See
+        ``docs/saving.md``.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out rows or folds, the batches and dropout, as in
         `FoRDEClassifier`.
@@ -184,6 +197,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         augmentation: Any = "auto",
         device: Any = "auto",
         callbacks: Any = None,
+        warm_start: bool = False,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
         random_state: Any = None,
         verbose: int = 0,
         **kwargs: Any,

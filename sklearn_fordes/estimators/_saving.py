@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 from sklearn.preprocessing import FunctionTransformer
 
@@ -33,6 +34,7 @@ LEARNT_VALUES = (
     "_importances_",
 )
 _FITTED = ("encoder", "likelihood", "input_shape", "rows_per_chunk")
+_OF_TARGETS = ("classes", "target_mean", "target_scale")
 # What these say is in the weights. Other parameters of a fit only acted in it.
 _OF_THE_NETWORK = ("module", "hidden_layer_sizes", "noise")
 # Parameters that files of older versions lack, with the values by which these were fitted. Their
@@ -84,6 +86,66 @@ class Saving(Parameters):
         now = self._as_fitted()
         state = _state_of(now, include_training_state)
         persistence.write(path, type(now).__name__, state, sklearn_fordes.__version__)
+
+    def to_onnx(self, path: str | os.PathLike[str], *, quantiles: ArrayLike = ()) -> None:
+        """Export the fitted estimator as one graph of ONNX, from raw columns to predictions.
+
+        Programs without this package, torch or pandas predict by it, such as onnxruntime from
+        version 1.18 on. If exporting fails, an older file of that name stays as it was.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, by custom with the suffix ``.onnx``.
+        quantiles : array-like of shape (n_quantiles,), default=()
+            Levels in (0, 1) of the output ``quantiles`` of a regressor.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If onnx is not installed, or onnxscript, which a `module` of your own needs.
+        ValueError
+            If a graph can't hold the encoder, the module or the labels, or the file would be larger
+            than 2 GB.
+        OSError
+            If the file can't be written.
+
+        See Also
+        --------
+        save : Save the estimator for this package.
+
+        Notes
+        -----
+        The graph uses opset 18 and takes any number of rows. Its inputs are
+
+        - a column each, of shape (n_rows, 1) and named as in the training table, where that had
+          names, or else x0, x1, …. Numbers and truth values are float64 with NaN for a gap; dates
+          and durations int64, in microseconds (dates since 1970, UTC), with the smallest int64 for
+          a gap; categories strings with "" for a gap. If "" was a level, or a name is that of an
+          output, the metadata tell another one. Columns that tell nothing are no inputs.
+        - or ``X`` of shape (n_rows, n_features), if the columns have no names and hold numbers
+          only: float64 with NaN for gaps. Without an encoder it is of the shape of the training
+          rows, without gaps, and of the type of the module's weights, float32 mostly.
+
+        Outputs of a classifier are ``label``, ``probabilities`` (n_rows, n_classes) and ``members``
+        (n_members, n_rows, n_classes); those of a regressor ``mean``, ``std``, ``quantiles`` if
+        asked for, and ``members`` (n_members, n_rows). Rows with infinite numbers, which `predict`
+        refuses, get NaN. ``docs/saving.md`` has an example and describes the metadata.
+        """
+        now = self._as_fitted()
+        names = getattr(now, "feature_names_in_", None)
+        persistence.write_onnx(
+            path,
+            now.fitted_,
+            kind=type(now).__name__,
+            version=sklearn_fordes.__version__,
+            names=[f"x{i}" for i in range(now.n_features_in_)] if names is None else names.tolist(),
+            is_named=names is not None,
+            quantiles=np.atleast_1d(np.asarray(quantiles, dtype=np.float64)),
+            **{name: vars(now)[f"{name}_"] for name in _OF_TARGETS if f"{name}_" in vars(now)},
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None, module: Any = None) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -77,6 +78,9 @@ PARAMETER_CONSTRAINTS = {
     "n_iter_no_change": _COUNT,
     "class_weight": [StrOptions({"balanced"}), dict, None],
     "callbacks": [list, tuple, None],
+    "warm_start": ["boolean"],
+    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+    "checkpoint_dir": [str, os.PathLike, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
     "iterator_valid__batch_size": _COUNT,

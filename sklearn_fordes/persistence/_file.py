@@ -52,13 +52,11 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], ver
     """
     arrays: dict[str, NDArray[Any]] = {}
     packed = {name: pack(value, name, arrays) for name, value in state.items()}
-    libraries = {"torch": torch, "scikit-learn": sklearn, "numpy": np}
-    versions = {name: str(library.__version__) for name, library in libraries.items()}
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "class": kind,
-        "versions": json.dumps(versions | {"sklearn_fordes": version}),
+        "versions": json.dumps(library_versions() | {"sklearn_fordes": version}),
         "state": json.dumps(packed, allow_nan=False),
         "sha256": _NO_DIGEST,
     }
@@ -72,7 +70,7 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], ver
             "levels of categories, or too many epochs."
         )
     digest = _digest(header, tensors)
-    _write_atomically(path, _with_digest(header, _NO_DIGEST, digest), tensors)
+    write_atomically(path, _with_digest(header, _NO_DIGEST, digest), tensors)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
@@ -140,6 +138,12 @@ def _content(path: str | os.PathLike[str]) -> bytes:
         return file.read(status.st_size)
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries on which the digits of a prediction depend."""
+    libraries = {"torch": torch, "scikit-learn": sklearn, "numpy": np}
+    return {name: str(library.__version__) for name, library in libraries.items()}
+
+
 @contextmanager
 def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn whatever goes wrong with the content of a file into a ValueError that names it."""
@@ -203,7 +207,7 @@ def _digest(header: bytes, tensors: memoryview) -> str:
     return digest.hexdigest()
 
 
-def _write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+def write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -276,6 +277,7 @@ FORMS = {
     ),
     "Tensor": Form(torch.Tensor, to_arrays, to_tensors),
     "device": Form(torch.device, str, torch.device),
+    "Path": Form(type(Path()), str, Path),
     "Index": Form(pd.Index, lambda value: [value.to_numpy(), value.name], _index),
     "optimizer": Form(type, lambda value: value.__name__, _optimizer_class),
     "Lengthscale": Form(Lengthscale, list, lambda parts: Lengthscale(*parts)),

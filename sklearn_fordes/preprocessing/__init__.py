@@ -1,11 +1,13 @@
 """Encoding of mixed tables as numeric features."""
 
-from sklearn_fordes.preprocessing._encoder import TabularEncoder
+from sklearn_fordes.preprocessing._encoder import LOGARITHMIC_CLIP, TabularEncoder
 from sklearn_fordes.preprocessing._state import encoder_from, encoder_state
-from sklearn_fordes.preprocessing._support import CellSupport
+from sklearn_fordes.preprocessing._support import HALFWAY, CellSupport
 from sklearn_fordes.preprocessing._tables import as_rows, as_table
 
 __all__ = [
+    "HALFWAY",
+    "LOGARITHMIC_CLIP",
     "CellSupport",
     "TabularEncoder",
     "as_rows",

@@ -29,7 +29,7 @@ from sklearn_fordes.preprocessing._tables import as_table
 from sklearn_fordes.preprocessing._values import DATE
 
 # Numbers with long tails may go so much further after their logarithm is taken.
-_LOGARITHMIC_CLIP = 3
+LOGARITHMIC_CLIP = 3
 _GAP_INDICATORS = ("frequent", "all")
 
 
@@ -410,7 +410,7 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         """Encode floats of numeric columns, and labels and codes of categories."""
         numbers = with_parts(raw, self.parts_)
         z = scaled(numbers, self.low_, self.high_, self.center_, self.scale_)
-        bound = np.where(self.is_long_tailed_, _LOGARITHMIC_CLIP * self.clip, self.clip)
+        bound = np.where(self.is_long_tailed_, LOGARITHMIC_CLIP * self.clip, self.clip)
         code = np.arcsinh(z, out=z.copy(), where=self.is_long_tailed_)
         code /= np.hypot(1, code / bound)
         if self.rank_share:

@@ -18,7 +18,7 @@ Labelled = tuple[list[str | None], NDArray[np.int64]]
 REASONS = ("", "missing", "unseen", "below", "above")
 _MISSING, _UNSEEN, _BELOW, _ABOVE = range(1, 5)
 # A number so many spreads beyond the training range is as good as missing by half.
-_HALFWAY = 3.0
+HALFWAY = 3.0
 # Values of each column that stand for it where its cell is unknown.
 N_SAMPLES = 16
 # A column with more infrequent levels holds names, of which a new one tells nothing.
@@ -132,7 +132,7 @@ def overshoot(
 
 def degree_of(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far numbers are unknown that lie so many spreads beyond the training range."""
-    share = np.abs(distance) / np.hypot(distance, _HALFWAY)
+    share = np.abs(distance) / np.hypot(distance, HALFWAY)
     squared: NDArray[np.float64] = share**2
     return squared
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 # The average of the first n steps covers about the last tenth of them, so that it leaves the
@@ -56,6 +56,25 @@ class WeightAverage:
         decay = min(self._decay, self._n_steps / (self._n_steps + _STEPS_OF_WARMUP))
         get_ema_multi_avg_fn(decay)(self._other, self._parameters, self._n_steps)
         self._n_steps += 1
+
+    @property
+    def state(self) -> tuple[list[Tensor], int]:
+        """The values that are trained, outside of training, and the number of steps so far."""
+        return self._other, self._n_steps
+
+    def set_state(self, values: Sequence[Tensor], n_steps: int) -> None:
+        """Go on from the state of another average, whose values the parameters have already.
+
+        Raises
+        ------
+        ValueError
+            If the values are of other shapes.
+        """
+        if [v.shape for v in values] != [p.shape for p in self._parameters]:
+            raise ValueError("Got weights of other shapes, but expected those of the parameters.")
+        for mine, given in zip(self._other, values, strict=True):
+            mine.copy_(given)
+        self._n_steps = n_steps
 
     def _swap(self) -> None:
         # Swapping the storage instead of the values leaves the trained weights where they lie,

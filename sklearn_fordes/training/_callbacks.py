@@ -31,14 +31,17 @@ class EpochProgress(Callback):
                 f"best {net.history[best - 1, stopping.monitor]:.4f} in epoch {best}, "
                 f"stops after {left} more without a better one"
             )
-        self.progress_.advance(1, ", ".join(notes))
+        # A checkpoint may have known more than one.
+        n_new = net.n_epochs - self.begin_ - self.progress_.n_done
+        self.progress_.advance(n_new, ", ".join(notes))
 
     def on_train_end(self, net: ParticleNet, **kwargs: Any) -> None:
         n_epochs = net.n_epochs - self.begin_  # Without an interrupted one.
         verb = "stopped after" if n_epochs < net.max_epochs else "done:"
         stopping = _early_stopping(net)
         best = f", best {stopping.best_epoch_}" if stopping else ""
-        self.progress_.close(f"{verb} {n_epochs} epochs{best}")
+        resumed = f", {net.n_resumed} of them in an earlier run" if net.n_resumed else ""
+        self.progress_.close(f"{verb} {n_epochs} epochs{resumed}{best}")
         del self.progress_  # It holds a stream, which can't be pickled.
 
 
@@ -77,12 +80,15 @@ class EpochTasks(Callback):
     def __init__(self, tasks: Any, snapshot: Any) -> None:
         self.tasks = tasks
         self.snapshot = snapshot
-        self.is_stopped = False
+        self.is_stopped = self.is_within = False
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.tasks.begin_epoch(partial(self.snapshot, net))
+        if not self.is_within:  # An epoch that diverged is begun again.
+            self.tasks.begin_epoch(partial(self.snapshot, net))
+        self.is_within = True
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.is_within = False
         self.is_stopped = self.tasks.end_epoch(partial(self.snapshot, net))
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:

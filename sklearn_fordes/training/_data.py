@@ -78,6 +78,11 @@ class DeviceDataset(Dataset):
         """Return the rows to train on, and those to validate on, as a net's `train_split`."""
         return self, self.valid
 
+    def tensors(self) -> dict[str, Any]:
+        """Return all that it holds by name, with the rows to validate on as a dict of theirs."""
+        held = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return {**held, "valid": None if self.valid is None else self.valid.tensors()}
+
     def __len__(self) -> int:
         return len(self.X)
 

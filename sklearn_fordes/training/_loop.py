@@ -8,13 +8,14 @@ import torch
 
 from sklearn_fordes.training._data import DeviceDataset
 from sklearn_fordes.training._net import ParticleNet
+from sklearn_fordes.training._recovery import finite_members
 
 # Numbers of the options in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def train(net: ParticleNet, rows: DeviceDataset) -> bool:
-    """Train an initialised net for its `max_epochs` more.
+def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
+    """Train an initialised net for its `max_epochs` more, or for what its checkpoint leaves.
 
     Parameters
     ----------
@@ -25,9 +26,9 @@ def train(net: ParticleNet, rows: DeviceDataset) -> bool:
 
     Returns
     -------
-    bool
-        Whether training came to its end. If not, the user interrupted it, and the net is that of
-        the best epoch so far.
+    str or None
+        Why training did not come to its end: "interrupted", by the user, or "time". The net is then
+        that of the best epoch so far.
 
     Raises
     ------
@@ -42,25 +43,30 @@ def train(net: ParticleNet, rows: DeviceDataset) -> bool:
             "Got X_repulsion with a repulsion in which members are the same at all rows, but "
             "expected another repulsion."
         )
-    done_before = net.n_epochs
+    checkpoint, done_before = net.checkpoint, net.n_epochs
+    if checkpoint is not None and checkpoint.is_finished:
+        checkpoint.resume(net)
+        net.on_train_end(net)
+        return None
     keep_freed_memory()
     net.check_module(rows.X)
     net.partial_fit(rows)
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
-    # skorch catches the user's interrupt as it catches that by which a callback stops.
-    interrupted = not net.is_stopped and net.n_epochs < done_before + net.max_epochs
     if len(net.history) > net.n_epochs:
         del net.history[-1]  # It is not whole.
-    if interrupted and net.n_epochs == done_before:
+    # skorch catches the user's interrupt as it catches that by which a callback stops.
+    is_whole = net.is_stopped or net.n_epochs >= done_before + net.max_epochs
+    reason = "time" if net.is_out_of_time else None if is_whole else "interrupted"
+    if reason and net.n_epochs == done_before:
         raise KeyboardInterrupt
-    # The damage of the last step shows in no loss.
-    are_finite = all(torch.isfinite(parameter).all() for parameter in net.module_.parameters())
-    net.expect_finite(are_finite, "weight")
-    outputs = (net.infer({"X": X}) for X in rows.X.split(net.module_.rows_at_a_time()))
     with torch.no_grad():
-        net.expect_finite(all(z.isfinite().all() for z in outputs), "output for training rows")
-    return not interrupted
+        for X in rows.X.split(net.module_.rows_at_a_time()):
+            outputs = net.infer({"X": X}).transpose(0, 1)
+            net.expect_finite(finite_members([outputs]), "output for training rows")
+    if checkpoint is not None and reason is None:
+        checkpoint.finish(net)
+    return reason
 
 
 def keep_freed_memory() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 from opcode import opmap
 from typing import Any
@@ -23,43 +25,20 @@ from sklearn_fordes.particles import (
 )
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import BatchIterator, DeviceDataset
+from sklearn_fordes.training._loss import MixtureLoss
+from sklearn_fordes.training._recovery import (
+    DivergenceError,
+    Recovery,
+    finite_members,
+    names_of_members,
+)
+from sklearn_fordes.training._strength import unit_of_strength
 
 _FIGURES = ("driving_loss", "repulsion", "relative_loss")
 # Decay of the running mean over steps of the members' relative loss.
 _RELATIVE_LOSS_DECAY = 0.95
 # Numbers of single precision that a CPU's fused optimizer updates at a time.
 _FUSED_AT_A_TIME = 16
-
-
-class MixtureLoss(torch.nn.Module):
-    """Loss of the members' equal mixture: training never descends it, validation reports it.
-
-    Parameters
-    ----------
-    likelihood : Likelihood
-    """
-
-    def __init__(self, likelihood: Likelihood) -> None:
-        super().__init__()
-        self.likelihood = likelihood
-
-    def forward(
-        self,
-        outputs: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None = None,
-        n_members: int | None = None,
-    ) -> Tensor:
-        """Return the (weighted) mean over rows; outputs (B, M, C), as skorch has them.
-
-        With `n_members`, these are outputs of some of so many members, whose loss is estimated.
-        """
-        outputs = outputs.transpose(0, 1)
-        if n_members is None or not 1 < len(outputs) < n_members:
-            losses = self.likelihood.mixture_losses(outputs, y)
-        else:
-            losses = self.likelihood.losses_of_more(outputs, y, n_members)
-        return (losses if sample_weight is None else losses * sample_weight).mean()
 
 
 class ParticleNet(NeuralNet):
@@ -84,6 +63,11 @@ class ParticleNet(NeuralNet):
     seed : int, default=0
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
+    deadline : float, default=inf
+        When its first run ends at the latest, after one step at least, in seconds of
+        `time.monotonic`.
+    checkpoint : Checkpoint, optional
+        Keeps the state of its first run between epochs. What it knows is not done again.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -97,6 +81,8 @@ class ParticleNet(NeuralNet):
         strength: float = 0.0,
         ema_decay: float = 0.0,
         seed: int = 0,
+        deadline: float = math.inf,
+        checkpoint: Any = None,
         **kwargs: Any,
     ) -> None:
         self.likelihood = likelihood
@@ -110,6 +96,10 @@ class ParticleNet(NeuralNet):
         self.relative_loss: Tensor | float = 1.0
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
+        self.deadline = deadline
+        self.is_out_of_time = self.is_cut = self.has_gone_back = False  # In the last run.
+        self.n_resumed = 0  # Epochs of the last run that its checkpoint knew.
+        self.checkpoint = checkpoint
         self.members_differ = False  # In the versions of rows on which they train.
         defaults = {
             "criterion": MixtureLoss,
@@ -175,14 +165,19 @@ class ParticleNet(NeuralNet):
         return self
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Drop the weights of the last step, which the average replaces, and evaluate from now."""
-        self.average = None
+        """Drop what belongs to a run, and evaluate from now.
+
+        The average replaces the weights of the last step.
+        """
+        self.average = self.checkpoint = None
+        self.deadline = math.inf
         self.module_.eval()
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Forget how an earlier run ended, which may have failed."""
-        self.on_train_end(net)
-        self.is_stopped = False
+        self.average = None
+        self.is_stopped = self.is_out_of_time = self.is_cut = self.has_gone_back = False
+        self.n_resumed = 0
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call a method of all callbacks, and note whether one of them stops training.
@@ -195,15 +190,49 @@ class ParticleNet(NeuralNet):
             self.is_stopped = method_name == "on_epoch_end" and _is_raised_by_statement(error)
             raise
 
-    def run_single_epoch(self, iterator: Any, training: bool, **kwargs: Any) -> None:
-        """Run an epoch: train the weights of the last step, and validate their average.
+    def fit_loop(self, X: Any, y: Any = None, epochs: Any = None, **fit_params: Any) -> ParticleNet:
+        """Run epochs until there are so many more, or the time is over.
 
-        The figures of training steps stay on the device until the epoch ends.
+        A checkpoint may know some of them. An epoch that diverges is begun again, once in a run,
+        with a lower learning rate (see `Recovery`).
 
         Raises
         ------
         ValueError
-            If a training loss is not finite.
+            If a loss or a weight is not finite once more.
+        """
+        n_left, before = self.max_epochs if epochs is None else epochs, self.n_epochs
+        if self.checkpoint is not None:
+            self.checkpoint.resume(self)
+            self.n_resumed = self.n_epochs - before
+        n_left -= self.n_resumed
+        recovery = Recovery(self)
+        while n_left > 0 and not self.is_out_of_time:
+            began = time.monotonic()
+            try:
+                super().fit_loop(X, y, epochs=1, **fit_params)
+            except DivergenceError as error:
+                recovery.go_back(self, error)
+                continue
+            recovery.keep(self)
+            n_left -= 1
+            # The next epoch would take as long as this one did.
+            ends_late = n_left > 0 and 2 * time.monotonic() - began > self.deadline
+            self.is_out_of_time = self.is_cut or ends_late
+            if self.checkpoint is not None and not self.is_cut:
+                self.checkpoint.write(self, at_once=self.is_out_of_time)
+        return self
+
+    def run_single_epoch(self, iterator: Any, training: bool, **kwargs: Any) -> None:
+        """Run an epoch: train the weights of the last step, and validate their average.
+
+        The figures of training steps stay on the device until the epoch ends. An epoch in which the
+        time runs out ends after that step.
+
+        Raises
+        ------
+        ValueError
+            If a training loss, or a weight that training leaves, is not finite.
         """
         if not training:
             super().run_single_epoch(iterator, training, **kwargs)
@@ -213,20 +242,29 @@ class ParticleNet(NeuralNet):
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
         rows = getattr(iterator, "dataset", None)
         self.members_differ = getattr(rows, "augmentation", None) is not None
-        figures = []
+        figures, losses = [], []
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
                 self.notify("on_batch_begin", batch=batch, training=True)
                 step = self.train_step(batch)
                 figures.append(step["figures"])
+                losses.append(step["member_losses"])
                 self.history.record_batch("train_batch_size", len(batch[1]))
                 self.notify("on_batch_end", batch=batch, training=True, **step)
+                self.is_cut = time.monotonic() > self.deadline
+                if self.is_cut:
+                    break
         # The only host–device synchronisation of an epoch.
         values = torch.stack(figures).tolist()
-        for notes, step in zip(self.history[-1]["batches"], values, strict=True):
+        batches = self.history[-1]["batches"]
+        for notes, step, member_losses in zip(batches, values, losses, strict=True):
             notes.update(zip(_FIGURES, step, strict=True))
             notes["train_loss"] = self.module_.n_members * (step[0] + step[1])
-            self.expect_finite(np.isfinite(notes["train_loss"]), "training loss")
+            if not math.isfinite(notes["train_loss"]):
+                # Through the repulsion one member's loss spoils the gradients of all.
+                self.expect_finite(member_losses.isfinite(), "training loss")
+                self.expect_finite(torch.zeros_like(member_losses, dtype=torch.bool), "repulsion")
+        self.expect_finite(finite_members([*self.module_.parameters()]), "weight")
         self.history.record("train_batch_count", len(figures))
 
     def train_step(self, batch: Any) -> Any:
@@ -248,7 +286,8 @@ class ParticleNet(NeuralNet):
         -------
         dict
             ``loss``: the objective, summed over members; ``y_pred``: outputs (B, M, C);
-            ``figures``: driving loss, repulsion and relative loss, means over members.
+            ``figures``: driving loss, repulsion and relative loss, means over members;
+            ``member_losses``: the driving loss of each member, (M,).
 
         Raises
         ------
@@ -303,7 +342,12 @@ class ParticleNet(NeuralNet):
         relative_loss = self.likelihood.relative_loss(step.driving_loss, step.outputs, y, weight)
         figures = torch.stack([step.driving_loss, step.repulsion, relative_loss]).mean(1)
         loss = self.module_.n_members * (figures[0] + figures[1])
-        return {"loss": loss, "y_pred": step.outputs.transpose(0, 1), "figures": figures}
+        return {
+            "loss": loss,
+            "y_pred": step.outputs.transpose(0, 1),
+            "figures": figures,
+            "member_losses": step.driving_loss,
+        }
 
     def _own_draws(self) -> AbstractContextManager[None]:
         """Give code of the user's that draws from global generators a seed for this step."""
@@ -351,16 +395,27 @@ class ParticleNet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr_of_epoch"] = group["lr"]
 
-    def expect_finite(self, is_finite: Any, what: str) -> None:
-        """Raise an error that says when `what` stopped being finite and what to lower."""
-        if is_finite:
+    def expect_finite(self, are_finite: Tensor, what: str) -> None:
+        """Raise an error that says of which members `what` is not finite, and what to lower.
+
+        Parameters
+        ----------
+        are_finite : Tensor of bool of shape (M,)
+        what : str
+
+        Raises
+        ------
+        ValueError
+            If one is not.
+        """
+        if are_finite.all():
             return
-        rate = self.optimizer_.param_groups[0]["lr"]
+        rate = float(self.optimizer_.param_groups[0]["lr"])
         repelled = " or repulsion_strength" if self.repulsion and self.strength else ""
-        raise ValueError(
-            f"Got a {what} that is not finite (NaN or infinite) in epoch "
-            f"{len(self.history)}, but expected finite numbers. Lower lr (now {rate:g}){repelled}, "
-            "or scale the input to unit variance."
+        raise DivergenceError(
+            f"Got a {what} that is not finite (NaN or infinite) in epoch {len(self.history)}, of "
+            f"{names_of_members(~are_finite)}, but expected finite numbers. Lower lr (now "
+            f"{rate:g}){repelled}, or scale the input to unit variance."
         )
 
     def infer(self, x: Any) -> Tensor:
@@ -385,12 +440,17 @@ class ParticleNet(NeuralNet):
             If it is not finite.
         """
         weight, validators = X.get("sample_weight"), X.get("validators")
+        outputs = y_pred
         if validators is not None:
-            y_pred = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
+            outputs = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
         # A few members of two kinds say nothing of how members of one kind differ.
         n_members = None if self.members_differ else self.module_.n_members
-        loss: Tensor = self.criterion_(y_pred, y_true, weight, n_members)
-        self.expect_finite(loss.isfinite(), "validation loss")
+        loss: Tensor = self.criterion_(outputs, y_true, weight, n_members)
+        if not loss.isfinite():
+            are_finite = finite_members([y_pred.transpose(0, 1)])
+            # The loss of finite outputs may be infinite too.
+            are_blameless = are_finite if not are_finite.all() else ~are_finite
+            self.expect_finite(are_blameless, "validation loss")
         return loss
 
     def _get_predict_nonlinearity(self) -> Any:
@@ -412,8 +472,8 @@ class ParticleNet(NeuralNet):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # An average belongs to the very tensors that it swaps.
-        return {**super().__getstate__(), "average": None}
+        # An average belongs to the very tensors that it swaps, and a checkpoint to a run.
+        return {**super().__getstate__(), "average": None, "checkpoint": None}
 
 
 def _is_raised_by_statement(error: BaseException) -> bool:
@@ -436,28 +496,3 @@ def _with_rows_compared(versions: Tensor, rows: Tensor, repulsion: BuiltRepulsio
         return versions
     same = rows[: repulsion.n_compared(len(rows))]
     return torch.cat([same.expand(len(versions), *same.shape), versions[:, len(same) :]], dim=1)
-
-
-def unit_of_strength(
-    repulsion: BuiltRepulsion, epoch: int, n_rows: int, relative_loss: float | Tensor
-) -> float | Tensor:
-    """Return the factor of the potential for a strength of 1, in a step in which it acts.
-
-    Parameters
-    ----------
-    repulsion : BuiltRepulsion
-        It acts every `period` steps, `period` times as strongly, and rises during `warmup` epochs.
-    epoch : int
-        Counted from zero.
-    n_rows : int
-        Number of rows in the batch.
-    relative_loss : float or Tensor
-        Running mean of the members' relative loss. A tensor makes a tensor: what the strength
-        depends on stays on the device.
-
-    Returns
-    -------
-    float or Tensor
-    """
-    ramp = min(1.0, (epoch + 1) / (repulsion.warmup + 1))
-    return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)

@@ -12,6 +12,8 @@ from sklearn_fordes.training._callbacks import (
 )
 from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
 from sklearn_fordes.training._loop import keep_freed_memory, train
-from sklearn_fordes.training._net import MixtureLoss, ParticleNet, unit_of_strength
+from sklearn_fordes.training._loss import MixtureLoss
+from sklearn_fordes.training._net import ParticleNet
 from sklearn_fordes.training._optimizer import AdamW
 from sklearn_fordes.training._state import TrainingState
+from sklearn_fordes.training._strength import unit_of_strength

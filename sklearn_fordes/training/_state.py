@@ -8,7 +8,11 @@ from typing import Any, NamedTuple, Self
 from skorch.history import History
 
 from sklearn_fordes.particles import Lengthscale, to_arrays, to_tensors
+from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._net import ParticleNet
+
+# Attributes of skorch's callbacks that are empty when an epoch begins. They hold rows.
+_WITHIN_AN_EPOCH = {"y_trues_", "y_preds_"}
 
 
 class TrainingState(NamedTuple):
@@ -34,6 +38,9 @@ class TrainingState(NamedTuple):
         Largest number of rows in a batch.
     lengthscale : tuple or None
         Rotation and precision of the lengthscale, if there is a repulsion.
+    run : dict, optional
+        What goes on within a run of training only, between two epochs: the average of the weights,
+        whether the run has gone back to an earlier epoch, and attributes of callbacks.
     """
 
     members: dict[str, Any]
@@ -45,13 +52,21 @@ class TrainingState(NamedTuple):
     history: list[dict[str, Any]]
     batch_size: int
     lengthscale: tuple[Any, ...] | None
+    run: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, net: ParticleNet) -> Self:
-        """Read the state of a net, which goes on sharing its tensors."""
+    def of(cls, net: ParticleNet, *, within_run: bool = False) -> Self:
+        """Read the state of a net, which goes on sharing its tensors.
+
+        Parameters
+        ----------
+        net : ParticleNet
+        within_run : bool, default=False
+            Whether the same run goes on from it, and not a later one.
+        """
         return cls(
             members=dict(net.module_.state_dict()),
-            optimizer=_optimizer_state(net),
+            optimizer=_optimizer_state(net, within_run),
             n_steps=net.n_steps,
             relative_loss=float(net.relative_loss),
             seed=net.seed,
@@ -60,11 +75,15 @@ class TrainingState(NamedTuple):
             history=[{**epoch, "batches": []} for epoch in net.history],
             batch_size=net.batch_size,
             lengthscale=tuple(net.repulsion.kernel.lengthscale) if net.repulsion else None,
+            run=_run_state(net) if within_run else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as nested dicts and lists of arrays, numbers and strings."""
-        return dict(to_arrays(self._asdict()))
+        state = self._asdict()
+        if self.run is None:  # As in files of versions without it.
+            del state["run"]
+        return dict(to_arrays(state))
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
@@ -79,7 +98,8 @@ class TrainingState(NamedTuple):
         """Give an initialised net, which may have other settings, this state.
 
         The optimizer's moments are taken over if the optimizers are of one class. A learning rate
-        that a scheduler has changed goes on from where it was, unless the net's is another.
+        that a scheduler has changed goes on from where it was, unless the net's is another. A state
+        within a run goes on with all settings as they were; the net's callbacks have begun.
 
         Raises
         ------
@@ -97,14 +117,21 @@ class TrainingState(NamedTuple):
         net.n_steps, net.relative_loss, net.seed = self.n_steps, self.relative_loss, self.seed
         net.iterator_train__rng.bit_generator.state = self.batches
         net.history_, net.n_epochs = History(self.history), len(self.history)
-        optimizer, names = net.optimizer_, _names(net)
-        if type(optimizer).__qualname__ != self.optimizer.get("type"):
-            return
+        if type(net.optimizer_).__qualname__ == self.optimizer.get("type"):
+            self._load_optimizer(net)
+        if self.run is not None:
+            _load_run(net, self.run)
+
+    def _load_optimizer(self, net: ParticleNet) -> None:
         # By name, since groups depend on the device and on the optimizer's settings. New settings
         # replace the old ones, but for what a scheduler has left there.
+        optimizer, names = net.optimizer_, _names(net)
         for group in optimizer.param_groups:
             for p in group["params"]:
                 old, optimizer.state[p] = self.optimizer["parameters"][names[p]]
+            if self.run is not None:
+                group.update(old)
+                continue
             rate = group["lr"]
             group.update({**old, **group})
             if old.get("initial_lr") == rate:
@@ -115,8 +142,8 @@ class TrainingState(NamedTuple):
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
-def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
-    """Return the optimizer's class and state, with the learning rates of the last epoch.
+def _optimizer_state(net: ParticleNet, within_run: bool) -> dict[str, Any]:
+    """Return the optimizer's class and state, for a later run with the rates of the last epoch.
 
     skorch makes a scheduler anew for each run, and a new scheduler repeats the step that the one
     before it made at the end of that epoch.
@@ -126,10 +153,51 @@ def _optimizer_state(net: ParticleNet) -> dict[str, Any]:
     for group in optimizer.param_groups:
         settings = dict(group)
         del settings["params"]
-        settings["lr"] = settings.pop("lr_of_epoch", settings["lr"])
+        if not within_run:
+            settings["lr"] = settings.pop("lr_of_epoch", settings["lr"])
         for p in group["params"]:
             parameters[names[p]] = settings, optimizer.state.get(p, {})
     return {"type": type(optimizer).__qualname__, "parameters": parameters}
+
+
+def _run_state(net: ParticleNet) -> dict[str, Any]:
+    """Return what goes on within a run: attributes of callbacks whose names end as learnt ones do.
+
+    Of an attribute that has a state of its own, such as a scheduler, that is returned.
+    """
+    callbacks = {
+        name: {
+            key: _state_of(value)
+            for key, value in vars(callback).items()
+            if key.endswith("_") and key not in _WITHIN_AN_EPOCH
+        }
+        for name, callback in net.callbacks_
+    }
+    return {
+        "average": net.average and net.average.state,
+        "has_gone_back": net.has_gone_back,
+        "callbacks": callbacks,
+    }
+
+
+def _state_of(value: Any) -> Any:
+    if hasattr(value, "state_dict") and not isinstance(value, type):
+        return {"state_dict": value.state_dict()}
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _load_run(net: ParticleNet, run: dict[str, Any]) -> None:
+    """Let a run, whose callbacks have begun, go on from the state of another."""
+    net.has_gone_back = run["has_gone_back"]
+    if run["average"] is not None:
+        net.average = WeightAverage(net.module_.parameters(), net.ema_decay)
+        net.average.set_state(*run["average"])
+    for name, callback in net.callbacks_:
+        for key, value in run["callbacks"].get(name, {}).items():
+            if isinstance(value, dict) and value.keys() == {"state_dict"}:
+                getattr(callback, key).load_state_dict(value["state_dict"])
+            else:
+                setattr(callback, key, value)
 
 
 def _names(net: ParticleNet) -> dict[Any, str]:

@@ -9,6 +9,6 @@ torch is within 15 % of its time for a step, or when the default network changes
 does not know.
 """
 
-from sklearn_fordes.networks.fast._engine import MLPEnsemble, stack_members
+from sklearn_fordes.networks.fast._engine import MLPEnsemble, is_as_built, stack_members
 
-__all__ = ["MLPEnsemble", "stack_members"]
+__all__ = ["MLPEnsemble", "is_as_built", "stack_members"]

@@ -50,7 +50,7 @@ def stack_members(
     'Ensemble'
     """
     ensemble = Ensemble(make_member, n_members, seed)
-    if _is_as_built(ensemble._template):
+    if is_as_built(ensemble._template):
         ensemble.__class__ = MLPEnsemble
     return ensemble
 
@@ -137,8 +137,18 @@ class MLPEnsemble(Ensemble):
         return layers, embedding
 
 
-def _is_as_built(member: nn.Module) -> bool:
-    """Whether a network is an `MLP` as its constructor made it, and the passes know its parts."""
+def is_as_built(member: nn.Module) -> bool:
+    """Return whether a network is an `MLP` as its constructor made it, of parts that are known.
+
+    Parameters
+    ----------
+    member : nn.Module
+
+    Returns
+    -------
+    bool
+        False for a subclass, and where a part was replaced or has a hook.
+    """
     return (
         type(member) is MLP
         and (str(member), len(list(member.parameters()))) == member.as_built

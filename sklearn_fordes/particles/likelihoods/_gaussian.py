@@ -30,6 +30,7 @@ class GaussianLikelihood(RealLikelihood):
     beta: float = 0.0
 
     n_outputs = 2
+    smallest_variance = _SMALLEST_VARIANCE
     outputs_are = "a mean and what softplus turns into a variance"
 
     def constant_outputs(self, y: Tensor, weight: Tensor | None) -> Tensor:

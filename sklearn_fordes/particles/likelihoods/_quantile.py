@@ -24,6 +24,7 @@ class QuantileLikelihood(RealLikelihood):
     mixture averages the members' distribution functions.
     """
 
+    levels = LEVELS
     n_outputs = len(LEVELS)
     outputs_are = f"a median and {len(LEVELS) - 1} raw distances between quantiles"
 

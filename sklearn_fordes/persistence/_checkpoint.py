@@ -1,0 +1,208 @@
+"""Checkpoints: the state of a run of training in a file, from which the same run goes on."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from sklearn_fordes._warnings import warn
+from sklearn_fordes.persistence._checks import check_training_state
+from sklearn_fordes.persistence._file import (
+    library_versions,
+    read,
+    refusing,
+    write,
+    write_atomically,
+)
+from sklearn_fordes.persistence._values import can_pack, pack
+from sklearn_fordes.training import ParticleNet, TrainingState
+
+_KIND = "Checkpoint"
+# A checkpoint is written after an epoch if the last one is so many seconds old, and writing takes
+# no more than this share of the time.
+_SECONDS_BETWEEN, _LARGEST_SHARE = 5.0, 0.05
+
+# A part of a file that is older belongs to a process that is gone.
+_SECONDS_OF_A_WRITE = 60.0
+
+
+class Checkpoint:
+    """The state of one fit, in a file that is written between epochs, and read to go on.
+
+    Parameters
+    ----------
+    path : str
+        Its folder exists. What an earlier process has left there is read now.
+    version : str
+        Of this package, noted in the file.
+
+    Raises
+    ------
+    ValueError
+        If there is a file that is no checkpoint, or that is damaged.
+    OSError
+        If the file can't be read.
+    """
+
+    def __init__(self, path: str, version: str) -> None:
+        self.path = path
+        self.version = version
+        self._state: dict[str, Any] | None = None
+        self._next = 0.0  # When the next one is due.
+        self._has_warned = False
+        self._remove_parts()
+        with suppress(FileNotFoundError):
+            kind, self._state = read(path)
+            if kind != _KIND:
+                raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._state is not None and self._state.get("is_finished") is True
+
+    def resume(self, net: ParticleNet) -> None:
+        """Let a net go on from the file, or write the first one.
+
+        Parameters
+        ----------
+        net : ParticleNet
+            That of the same run, whose callbacks have begun.
+
+        Raises
+        ------
+        ValueError
+            If the file holds the state of another net.
+        OSError
+            If there is no file and none can be written.
+        """
+        if self._state is None:
+            with naming_checkpoint_dir():
+                self._write(net, is_finished=False)
+            return
+        with refusing(self.path):
+            state = TrainingState.from_dict(self._state["training"])
+            without_members = {**state._asdict(), "members": {}}
+            check_training_state(without_members, net.module_)
+            state.load_into(net)
+        self._state = None  # It is as large as the net.
+
+    def write(self, net: ParticleNet, *, at_once: bool = False) -> None:
+        """Write the state after an epoch, if it is due. If this fails, it warns, and keeps the old.
+
+        Parameters
+        ----------
+        net : ParticleNet
+        at_once : bool, default=False
+            Whether it is due now.
+        """
+        if at_once or time.monotonic() >= self._next:
+            self._try_to_write(net, is_finished=False)
+
+    def finish(self, net: ParticleNet) -> None:
+        """Write the state of a run that has come to its end."""
+        self._try_to_write(net, is_finished=True)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Remove what a process left that was killed while it wrote; another may be writing."""
+        folder, name = os.path.split(self.path)
+        for part in glob.glob(os.path.join(glob.escape(folder), f".{name}.*.tmp")):
+            with suppress(OSError):
+                if time.time() - os.stat(part).st_mtime > _SECONDS_OF_A_WRITE:
+                    os.unlink(part)
+
+    def _try_to_write(self, net: ParticleNet, *, is_finished: bool) -> None:
+        try:
+            self._write(net, is_finished=is_finished)
+        except OSError as error:
+            # Training is worth more than its checkpoint.
+            if not self._has_warned:
+                warn(
+                    f"Got {error} for the checkpoint after {net.n_epochs} epochs: the one before "
+                    "is kept, and training goes on."
+                )
+            self._has_warned = True
+
+    def _write(self, net: ParticleNet, *, is_finished: bool) -> None:
+        began = time.monotonic()
+        training = TrainingState.of(net, within_run=not is_finished).to_dict()
+        for attributes in (training.get("run") or {"callbacks": {}})["callbacks"].values():
+            for name in [name for name, value in attributes.items() if not can_pack(value)]:
+                del attributes[name]
+        try:
+            write(
+                self.path, _KIND, {"is_finished": is_finished, "training": training}, self.version
+            )
+        finally:
+            now = time.monotonic()
+            self._next = now + max(_SECONDS_BETWEEN, (now - began) / _LARGEST_SHARE)
+
+
+@contextmanager
+def naming_checkpoint_dir() -> Iterator[None]:
+    """Name the parameter in errors of the system."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror}: no checkpoint can be written where checkpoint_dir says"
+        raise OSError(error.errno, reason, error.filename) from error
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return a checksum of values that a file can hold, and of the libraries' versions.
+
+    It is equal for equal values of one type.
+
+    Parameters
+    ----------
+    values : dict
+
+    Returns
+    -------
+    str
+        Of 32 hexadecimal digits.
+    """
+    arrays: dict[str, Any] = {}
+    text = json.dumps({name: pack(value, name, arrays) for name, value in values.items()})
+    total = hashlib.sha256(json.dumps([text, library_versions()]).encode())
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(memoryview(array).cast("B") if array.size else b"")
+    return total.hexdigest()[:32]
+
+
+def seed_in(folder: str) -> int:
+    """Return the seed of the fits in a folder that have none of their own: drawn by the first one.
+
+    Parameters
+    ----------
+    folder : str
+
+    Returns
+    -------
+    int
+    """
+    path = os.path.join(folder, "seed")
+    with suppress(FileNotFoundError), open(path) as file:
+        return int(file.read(20))
+    seed = int(np.random.randint(2**31 - 1))
+    mine = f"{path}-{os.getpid()}-{seed}"
+    write_atomically(mine, str(seed).encode())
+    # Of processes that begin together one makes the file: a link to it is made only once.
+    try:
+        os.link(mine, path)
+        os.unlink(mine)
+    except FileExistsError:
+        os.unlink(mine)
+    except OSError:  # This file system has no links.
+        os.replace(mine, path)
+    return seed_in(folder)

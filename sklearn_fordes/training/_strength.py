@@ -1,0 +1,32 @@
+"""How strongly members repel each other in a step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sklearn_fordes.particles import BuiltRepulsion
+
+
+def unit_of_strength(
+    repulsion: BuiltRepulsion, epoch: int, n_rows: int, relative_loss: float | Tensor
+) -> float | Tensor:
+    """Return the factor of the potential for a strength of 1, in a step in which it acts.
+
+    Parameters
+    ----------
+    repulsion : BuiltRepulsion
+        It acts every `period` steps, `period` times as strongly, and rises during `warmup` epochs.
+    epoch : int
+        Counted from zero.
+    n_rows : int
+        Number of rows in the batch.
+    relative_loss : float or Tensor
+        Running mean of the members' relative loss. A tensor makes a tensor: what the strength
+        depends on stays on the device.
+
+    Returns
+    -------
+    float or Tensor
+    """
+    ramp = min(1.0, (epoch + 1) / (repulsion.warmup + 1))
+    return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)

@@ -1,0 +1,585 @@
+"""Fits that are broken off and go on: in the end they are, bit by bit, those that never were."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from torch import nn
+
+import sklearn_fordes
+from contracts import EstimatorContract, ForClassifier, ForRegressor
+from sklearn_fordes import FoRDEClassifier, Repulsion
+from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.training import ClipMemberGradients
+
+
+class Fault(Exception):
+    """What breaks a fit off."""
+
+
+class BreakOff(Callback):
+    """Raises in a batch or at the end of an epoch, once it is set to."""
+
+    at = None  # Not an attribute of the instance: it is no parameter of the fit.
+
+    def on_batch_begin(self, net, **kwargs):
+        if self.at == ("batch", len(net.history)):
+            raise Fault
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.at == ("epoch", len(net.history)):
+            raise Fault
+
+
+class Counts(Callback):
+    """Its own state changes what it does."""
+
+    def initialize(self):
+        self.n_batches_ = 0
+        return self
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.n_batches_ += training
+        if training and self.n_batches_ % 5 == 0:
+            with torch.no_grad():
+                for parameter in net.module_.parameters():
+                    parameter *= 0.99
+
+
+def with_dropout_and_norm(n_features, n_outputs):
+    return nn.Sequential(
+        nn.Linear(n_features, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(8, n_outputs),
+    )
+
+
+def own_augmentation(X, rng):
+    return X + 0.1 * torch.from_numpy(rng.standard_normal(X.shape)).to(X)
+
+
+def space(ensemble, X, y):
+    return ensemble(X + 0.01 * torch.randn_like(X))
+
+
+SETTINGS = {
+    "default": {},
+    "held out": {"validation_fraction": 0.2, "n_iter_no_change": 2},
+    "no early stopping": {"early_stopping": False},
+    "no average": {"ema_decay": 0.0},
+    "none": {"repulsion": "none"},
+    "period": {"repulsion": Repulsion(period=3, warmup=4), "lengthscale": 0.5},
+    "weight": {"repulsion": Repulsion("weight", update="svgd")},
+    "own space": {"repulsion": space},
+    "own module": {"module": with_dropout_and_norm},
+    "own augmentation": {"augmentation": own_augmentation},
+    "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+    "foreach": {"optimizer__foreach": True, "optimizer__amsgrad": True},
+    "step": {"callbacks": [LRScheduler("StepLR", step_size=2)]},
+    "one cycle": {
+        "callbacks": [
+            LRScheduler(
+                torch.optim.lr_scheduler.OneCycleLR, max_lr=0.02, total_steps=99, step_every="batch"
+            )
+        ]
+    },
+    "plateau": {"callbacks": [LRScheduler("ReduceLROnPlateau", patience=0)]},
+    "callbacks": {"callbacks": [Counts(), ClipMemberGradients(1.0)]},
+    "generator": {"random_state": np.random.RandomState(3)},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _written_after_each_epoch(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(_checkpoint, "_LARGEST_SHARE", np.inf)
+
+
+def broken_off(model, at, data, monkeypatch, **more):
+    """Fit until a fault, as another process did."""
+    with monkeypatch.context() as patch:
+        patch.setattr(BreakOff, "at", at)
+        with pytest.raises(Fault):
+            clone(model).fit(*data, **more)
+
+
+def state_of(model):
+    """All that a fit leaves, but for how long it took."""
+    weights = {name: w.numpy().copy() for name, w in model.fitted_.members.state_dict().items()}
+    history = [{k: v for k, v in epoch.items() if k != "dur"} for epoch in model.history_]
+    return weights, repr(history), model.n_iter_
+
+
+def assert_same_fit(found, expected):
+    np.testing.assert_equal(found[0], expected[0])
+    assert found[1:] == expected[1:]
+
+
+class Contract(EstimatorContract):
+    @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+    def test_a_fit_ends_where_the_uninterrupted_one_does(
+        self, data, tmp_path, monkeypatch, settings
+    ):
+        X, y = data
+        settings = {"max_epochs": 8, "random_state": 0, **settings}
+        settings["callbacks"] = [*settings.get("callbacks", []), BreakOff()]
+        model = self.kind(3, hidden_layer_sizes=(8,), batch_size=32, lr=1e-2, **settings)
+        whole = clone(model).fit(X, y)
+        expected = state_of(whole)
+        model.set_params(checkpoint_dir=tmp_path)
+        for at in [("batch", 1), ("epoch", 1), ("batch", 4), ("epoch", 5)]:
+            if at[1] <= whole.n_iter_:
+                broken_off(model, at, data, monkeypatch)
+        (path,) = tmp_path.iterdir()
+        resumed = clone(model).fit(X, y)
+        assert_same_fit(state_of(resumed), expected)
+        # What has ended is not done again, and partial_fit goes on alike.
+        monkeypatch.setattr(BreakOff, "at", ("batch", 1))
+        again = clone(model).fit(X, y)
+        monkeypatch.setattr(BreakOff, "at", None)
+        assert_same_fit(state_of(again), expected)
+        for fit in (whole, resumed, again):
+            fit.set_params(callbacks=None).partial_fit(X, y)
+        assert_same_fit(state_of(resumed), state_of(whole))
+        assert_same_fit(state_of(again), state_of(whole))
+        assert [*tmp_path.iterdir()] == [path]
+
+    def test_all_arguments_of_fit_go_on(self, make, data, tmp_path, monkeypatch):
+        X, y = data
+        model = make(max_epochs=5, callbacks=[BreakOff()])
+        more = {
+            "sample_weight": np.linspace(0, 2, len(y)),
+            "X_val": X[:30],
+            "y_val": y[:30],
+            "X_repulsion": X[::-1] * 2,
+        }
+        expected = state_of(clone(model).fit(X, y, **more))
+        model.set_params(checkpoint_dir=tmp_path)
+        broken_off(model, ("batch", 4), data, monkeypatch, **more)
+        assert_same_fit(state_of(model.fit(X, y, **more)), expected)
+
+    def test_another_fit_has_its_own_checkpoint(self, make, data, tmp_path):
+        X, y = data
+        model = make(checkpoint_dir=tmp_path)
+        expected = make(lr=2e-2).fit(X, y)
+        model.fit(X, y)
+        np.testing.assert_array_equal(
+            self.predict(clone(model).set_params(lr=2e-2).fit(X, y), X), self.predict(expected, X)
+        )
+        changes = [
+            lambda: model.fit(X[:-1], y[:-1]),
+            lambda: model.fit(np.r_[X[:1] + 0.01, X[1:]], y),
+            lambda: model.fit(X, y, sample_weight=np.linspace(1, 2, len(y))),
+            lambda: model.set_params(callbacks=[ClipMemberGradients(1.0)]).fit(X, y),
+            lambda: model.set_params(callbacks=[ClipMemberGradients(2.0)]).fit(X, y),
+            lambda: model.set_params(max_epochs=4).fit(X, y),
+            lambda: model.set_params(random_state=1).fit(X, y),
+            lambda: model.set_params(n_members=2).fit(X, y),
+        ]
+        for i, change in enumerate(changes, start=3):
+            change()
+            assert len([*tmp_path.iterdir()]) == i
+        # What changes nothing of a fit finds the old one.
+        model.set_params(verbose=1, max_time=99.0, device="cpu").fit(X, y)
+        assert len([*tmp_path.iterdir()]) == i
+
+    def test_without_a_random_state_the_folder_has_one(self, make, data, tmp_path, monkeypatch):
+        X, y = data
+        model = make(random_state=None, checkpoint_dir=tmp_path, callbacks=[BreakOff()])
+        broken_off(model, ("batch", 3), data, monkeypatch)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        resumed = clone(model).fit(X, y)
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        seed = int((tmp_path / "seed").read_text())
+        expected = make(random_state=seed, callbacks=[BreakOff()]).fit(X, y)
+        assert_same_fit(state_of(resumed), state_of(expected))
+
+    def test_a_rollback_is_part_of_the_state(self, make, data, tmp_path, monkeypatch):
+        X, y = data
+
+        class SpoilSecond(Callback):
+            def on_batch_begin(self, net, training=False, **kwargs):
+                if training and len(net.history) == 2 and not net.has_gone_back:
+                    with torch.no_grad():
+                        next(net.module_.parameters())[0] = np.nan
+
+        model = make(max_epochs=6, callbacks=[SpoilSecond(), BreakOff()])
+        with pytest.warns(ConvergenceWarning, match="Training diverged"):
+            expected = state_of(clone(model).fit(X, y))
+        model.set_params(checkpoint_dir=tmp_path)
+        with pytest.warns(ConvergenceWarning, match="Training diverged"):
+            broken_off(model, ("batch", 5), data, monkeypatch)
+        assert_same_fit(state_of(model.fit(X, y)), expected)  # Without a warning.
+
+    def test_a_checkpoint_holds_no_rows(self, make, data, tmp_path):
+        X, y = data
+        scoring = EpochScoring("neg_mean_squared_error", name="score")
+        make(checkpoint_dir=tmp_path, callbacks=[scoring]).fit(X, y)
+        kind, state = sklearn_fordes.persistence.read(next(tmp_path.iterdir()))
+        assert kind == "Checkpoint"
+        text = repr(state)
+        assert "y_trues_" not in text
+        assert "X_indexing_" not in text
+
+    def test_a_checkpoint_is_no_model(self, make, data, tmp_path):
+        make(checkpoint_dir=tmp_path).fit(*data)
+        with pytest.raises(ValueError, match="of a 'Checkpoint', but expected one of"):
+            sklearn_fordes.load(next(tmp_path.iterdir()))
+
+    def test_a_damaged_checkpoint_is_refused(self, make, data, tmp_path):
+        model = make(checkpoint_dir=tmp_path).fit(*data)
+        before = self.predict(model, data[0])
+        (path,) = tmp_path.iterdir()
+        whole = path.read_bytes()
+        for damaged in (whole[:-9], b"", whole.replace(b'"is_finished', b'"is_Finished')):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match="which can't be loaded"):
+                model.fit(*data)
+        make().fit(*data).save(path)
+        with pytest.raises(ValueError, match=r"of a .*, but expected a checkpoint"):
+            model.fit(*data)
+        np.testing.assert_array_equal(self.predict(model, data[0]), before)
+
+    def test_the_folder_is_a_parameter_of_a_saved_model(self, make, data, tmp_path):
+        for folder in (tmp_path / "states", str(tmp_path / "states")):
+            model = make(checkpoint_dir=folder).fit(*data)
+            model.save(tmp_path / "model")
+            assert sklearn_fordes.load(tmp_path / "model").checkpoint_dir == folder
+
+
+class TestClassifier(ForClassifier, Contract): ...
+
+
+class TestRegressor(ForRegressor, Contract): ...
+
+
+def mixed_table():
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=90)
+    size[::7] = np.nan
+    X = pd.DataFrame(
+        {"size": size, "city": np.array(["Oslo", "Turku", "Bergen"])[np.arange(90) % 3]}
+    )
+    return X, np.where(np.nan_to_num(size) > 0, "large", "small")
+
+
+def test_folds_of_a_small_table_go_on(tmp_path, monkeypatch):
+    X, y = mixed_table()
+    model = FoRDEClassifier(
+        8, hidden_layer_sizes=(8,), max_epochs=5, random_state=0, callbacks=[BreakOff()]
+    )
+    expected = state_of(clone(model).fit(X, y))
+    model.set_params(checkpoint_dir=tmp_path, class_weight="balanced")
+    broken_off(model, ("batch", 4), (X, y), monkeypatch)
+    weighted = state_of(model.fit(X, y))
+    assert not np.array_equal(*(next(iter(s[0].values())) for s in (weighted, expected)))
+    model.set_params(class_weight=None)
+    broken_off(model, ("epoch", 3), (X, y), monkeypatch)
+    assert_same_fit(state_of(model.fit(X, y)), expected)
+
+
+def test_a_search_goes_on_with_what_is_left(small, binary, tmp_path, monkeypatch):
+    n_epochs = []
+
+    class Count(BreakOff):
+        def on_epoch_end(self, net, **kwargs):
+            n_epochs.append(1)
+            if self.at and len(n_epochs) == 30:
+                raise Fault
+
+    model = small(checkpoint_dir=tmp_path, early_stopping=False, callbacks=[Count()])
+    search = GridSearchCV(model, {"lr": [1e-2, 2e-2]}, cv=3, error_score="raise")
+    with monkeypatch.context() as patch:
+        patch.setattr(BreakOff, "at", "some epoch")
+        with pytest.raises(Fault):
+            search.fit(*binary)
+    search.fit(*binary)
+    # Six fits, and one of the best, of six epochs each; of one epoch the fault came first.
+    assert len(n_epochs) == 7 * 6 + 1
+    reference = GridSearchCV(small(early_stopping=False), {"lr": [1e-2, 2e-2]}, cv=3).fit(*binary)
+    found = search.cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(found, reference.cv_results_["mean_test_score"])
+
+
+def test_the_log_counts_what_an_earlier_run_did(small, binary, tmp_path, monkeypatch, capfd):
+    model = small(checkpoint_dir=tmp_path, early_stopping=False, callbacks=[BreakOff()])
+    broken_off(model, ("batch", 5), binary, monkeypatch)
+    model.set_params(verbose=1).fit(*binary)
+    assert capfd.readouterr().err.startswith(
+        "training: done: 6 epochs, 4 of them in an earlier run, "
+    )
+
+
+def test_an_interrupted_fit_is_kept_and_goes_on(small, binary, tmp_path):
+    class CtrlC(Callback):
+        is_pressed = True
+
+        def on_batch_begin(self, net, **kwargs):
+            if len(net.history) == 4 and self.is_pressed:
+                raise KeyboardInterrupt
+
+    expected = small(callbacks=[CtrlC()], early_stopping=False)
+    model = clone(expected).set_params(checkpoint_dir=tmp_path)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 3 of 6 epochs"):
+        model.fit(*binary)
+    CtrlC.is_pressed = False
+    assert_same_fit(state_of(model.fit(*binary)), state_of(expected.fit(*binary)))
+
+
+# ---- writing
+
+
+def test_a_checkpoint_is_written_every_few_seconds(small, binary, tmp_path, monkeypatch):
+    now, seconds_of_a_write, n_written = [0.0], [0.0], []
+    write = _checkpoint.write
+    monkeypatch.setattr(_checkpoint, "_SECONDS_BETWEEN", 5.0)
+    monkeypatch.setattr(_checkpoint, "_LARGEST_SHARE", 0.05)
+    monkeypatch.setattr(_checkpoint.time, "monotonic", lambda: now[0])
+
+    def count(*arguments):
+        n_written.append(now[0])
+        now[0] += seconds_of_a_write[0]
+        write(*arguments)
+
+    class Clock(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            now[0] += 2.0
+
+    monkeypatch.setattr(_checkpoint, "write", count)
+    settings = {"max_epochs": 20, "early_stopping": False, "callbacks": [Clock()]}
+    for seconds, gap, n in ((0.0, 6.0, 8), (0.5, 10.5, 6)):
+        now[0], seconds_of_a_write[0], n_written[:] = 0.0, seconds, []
+        small(checkpoint_dir=tmp_path / str(n), **settings).fit(*binary)
+        assert len(n_written) == n  # The first and the last one too.
+        np.testing.assert_allclose(np.diff(n_written)[:-1], gap)
+
+
+def no_space(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(small, binary, tmp_path, monkeypatch):
+    model = small(checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", no_space)
+        with pytest.raises(OSError, match=r"No space left on device.*checkpoint_dir"):
+            model.fit(*binary)
+    assert not hasattr(model, "fitted_")
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="checkpoint_dir"):
+        model.set_params(checkpoint_dir=tmp_path / "file").fit(*binary)
+
+
+def test_a_write_that_fails_later_keeps_the_one_before(small, binary, tmp_path, monkeypatch):
+    kept = []
+
+    class FillDisk(Callback):
+        is_full = True
+
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 3 and self.is_full:
+                kept.append(next(tmp_path.iterdir()).read_bytes())
+                monkeypatch.setattr(os, "replace", no_space)
+
+    model = small(checkpoint_dir=tmp_path, early_stopping=False, callbacks=[FillDisk()])
+    expected = state_of(clone(model).set_params(checkpoint_dir=None, callbacks=None).fit(*binary))
+    with pytest.warns(UserWarning, match="No space left on device.*one before is kept") as caught:
+        model.fit(*binary)
+    assert len(caught) == 1
+    assert_same_fit(state_of(model), expected)
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == kept[0]
+    monkeypatch.undo()
+    FillDisk.is_full = False
+    assert_same_fit(state_of(clone(model).fit(*binary)), expected)
+
+
+def test_parts_of_a_killed_process_are_removed_when_they_are_old(small, binary, tmp_path):
+    model = small(checkpoint_dir=tmp_path).fit(*binary)
+    (path,) = tmp_path.iterdir()
+    old, new, other = (
+        tmp_path / f".{name}.tmp" for name in (f"{path.name}.1", f"{path.name}.2", "a")
+    )
+    for part in (old, new, other):
+        part.write_bytes(b"part")
+    os.utime(old, (time.time() - 100,) * 2)
+    model.fit(*binary)
+    assert {*tmp_path.iterdir()} == {path, new, other}
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.persistence import _checkpoint
+
+_checkpoint._SECONDS_BETWEEN, _checkpoint._LARGEST_SHARE = 0.0, float("inf")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(400, 6))
+y = X[:, 0] * X[:, 1] > 0
+
+def fit(folder):
+    model = FoRDEClassifier(
+        4, hidden_layer_sizes=(64, 64), max_epochs=15, early_stopping=False, random_state=0,
+        checkpoint_dir=folder,
+    )
+    return model.fit(X, y)
+
+def weights(model):
+    return np.concatenate([w.numpy().ravel() for w in model.fitted_.members.state_dict().values()])
+"""
+
+KILLS = (
+    SCRIPT
+    + """
+import os, random, signal, time
+
+folder, n_kills, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+began = time.monotonic()
+expected = weights(fit(None))
+seconds = time.monotonic() - began
+draw = random.Random(0)
+
+def die_at(function, nth):
+    original, count = getattr(os, function), [0]
+    def call(*arguments):
+        count[0] += 1
+        if count[0] == nth:
+            if function == "fsync":
+                os.truncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+    setattr(os, function, call)
+
+n_killed = n_in_a_write = 0
+for i in range(n_kills):
+    own = f"{folder}/{i if mode == 'apart' else 0}"
+    child = os.fork()
+    if not child:
+        try:
+            if i % 4 == 3:  # In the middle of a write, before it counts.
+                die_at(draw.choice(["fsync", "replace"]) if i else "fsync", 1 + i % 3)
+            fit(own)
+        finally:
+            os._exit(0)
+    draw.random()
+    if i % 4 != 3:
+        time.sleep(draw.random() * seconds * (1 if mode == "apart" else 0.3))
+        os.kill(child, signal.SIGKILL)
+    n_killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    # A checkpoint is readable after each kill.
+    for name in os.listdir(own) if os.path.isdir(own) else ():
+        if name.endswith(".safetensors"):
+            _checkpoint.Checkpoint(f"{own}/{name}", "test")
+        n_in_a_write += name.endswith(".tmp")
+    if mode == "apart":
+        assert np.array_equal(weights(fit(own)), expected), i
+assert np.array_equal(weights(fit(f"{folder}/0")), expected)
+print(n_killed, n_in_a_write)
+"""
+)
+
+
+def run(code, *arguments, **settings):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=600, **settings
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="This system does not fork.")
+@pytest.mark.parametrize(
+    ("n_kills", "mode"),
+    [
+        (5, "in a row"),
+        pytest.param(20, "apart", marks=pytest.mark.slow),
+        pytest.param(20, "in a row", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_process_loses_no_more_than_an_epoch(tmp_path, n_kills, mode):
+    n_killed, _ = run(KILLS, tmp_path, n_kills, mode).stdout.split()
+    assert int(n_killed) >= 0.7 * n_kills  # The others had come to their end before.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="This system has no such limit.")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    code = (
+        SCRIPT
+        + """
+import os, resource, warnings
+
+model = fit(None)
+size = sum(w.nbytes for w in model.fitted_.members.state_dict().values())
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+try:
+    fit(sys.argv[1])
+except OSError as error:
+    assert "File too large" in str(error) and "checkpoint_dir" in str(error), error
+else:
+    raise AssertionError
+assert os.listdir(sys.argv[1]) == []
+# The moments of the optimizer make the second one larger than the first.
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * size, limits[1]))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert np.array_equal(weights(fit(sys.argv[1])), weights(model))
+assert len(caught) == 1 and "File too large" in str(caught[0].message), caught
+(name,) = os.listdir(sys.argv[1])
+before = open(f"{sys.argv[1]}/{name}", "rb").read()
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+assert _checkpoint.Checkpoint(f"{sys.argv[1]}/{name}", "test")._state["training"]["history"] == []
+assert np.array_equal(weights(fit(sys.argv[1])), weights(model))
+"""
+    )
+    run(code, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="This system has no SIGTERM.")
+@pytest.mark.parametrize("is_handled", [False, True])
+def test_a_process_that_is_told_to_end_leaves_its_checkpoint(tmp_path, is_handled):
+    handler = "lambda *_: sys.exit(7)" if is_handled else "signal.SIG_DFL"
+    code = (
+        SCRIPT
+        + f"""
+import os, signal, threading, time
+
+def wait_and_end():
+    while not os.path.isdir(sys.argv[1]) or not os.listdir(sys.argv[1]):
+        time.sleep(0.001)
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, {handler})
+threading.Thread(target=wait_and_end, daemon=True).start()
+while True:
+    fit(sys.argv[1])
+    for name in os.listdir(sys.argv[1]):
+        os.unlink(f"{{sys.argv[1]}}/{{name}}")
+"""
+    )
+    folder = tmp_path / "states"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run(code, folder)
+    assert error.value.returncode == (7 if is_handled else -signal.SIGTERM)
+    names = [path.name for path in Path(folder).iterdir()]
+    if is_handled:
+        assert not [name for name in names if name.endswith(".tmp")]
+    check = SCRIPT + "assert (weights(fit(sys.argv[1])) == weights(fit(None))).all()"
+    run(check, folder)
