@@ -779,7 +779,9 @@ def main():
     from importlib.metadata import version
 
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
-    report = f"seed {options.seed}, {options.n} cases; {versions}\n{table_of(outcomes)}\n"
+    table = "\n".join(line.rstrip() for line in table_of(outcomes).splitlines())
+    title = "damaged and forged files: what load and prediction make of them"
+    report = f"{title}\nseed {options.seed}, {options.n} cases; {versions}\n\n{table}\n"
     print(report)
     if options.output:
         options.output.write_text(report)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import make_pipeline
@@ -372,3 +374,48 @@ def test_skops_shows_all_that_it_would_make(models, tmp_path, name):
                 else:
                     assert entry.endswith(".npy")
                     np.load(file, allow_pickle=False)
+
+
+# ---- files of `save`
+
+
+def test_a_file_is_hardly_larger_than_weights_and_levels(tmp_path):
+    """Of a default network; what is counted besides is settings, losses of epochs and names."""
+    X = as_pandas_categories(with_dates(plain_columns())).drop(columns=["constant", "empty"])
+    X["level"] = pd.Series([f"a level named {i % 40}" for i in range(len(X))])
+    model = FoRDEClassifier(max_epochs=10, random_state=0, encoder=TabularEncoder(min_frequency=2))
+    model.fit(X, X["size"] > 0).save(tmp_path / "model")
+    members, encoder = pytest.importorskip("benchmarks.saving").needed_bytes(model)
+    size = (tmp_path / "model").stat().st_size
+    assert members + encoder < size < 1.1 * (members + encoder)
+
+
+def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_file(models, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("This system does not fork.")
+    model, expected = models["classifier"]
+    model.save(tmp_path / "model")
+    (tmp_path / "X").write_bytes(pickle.dumps((table(), expected["predict_proba"])))
+    code = """
+import os, pickle, random, signal, time
+import torch
+from sklearn_fordes import load
+
+torch.set_num_threads(1)
+X, expected = pickle.load(open("X", "rb"))
+models = load("model"), load("model").set_params(n_members=1)
+rng, seen = random.Random(0), set()
+for _ in range(30):
+    child = os.fork()
+    while not child:
+        for model in models:
+            model.save("model")
+    time.sleep(rng.uniform(0.005, 0.03))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    model = load("model")
+    seen.add(model.n_members)
+    assert (model.predict_proba(X) == expected).all()
+assert seen == {1, 3}, seen
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)
