@@ -34,17 +34,17 @@ TABLES = {
     "wide": (1000, 200, 0, 0),
     "levels": (20_000, 10, 10, 50),
 }
-# In a process that has loaded nothing before.
+# In a process that has imported the package, and loaded nothing before.
 LOADING = """
 import json, sys, time
 import torch
-import sklearn_fordes
+from sklearn_fordes import FoRDEClassifier, load
 path, n_threads, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(n_threads)
 seconds = []
 for _ in range(repeats + 1):
     start = time.perf_counter()
-    sklearn_fordes.load(path)
+    load(path)
     seconds.append(time.perf_counter() - start)
 print(json.dumps(seconds))
 """
