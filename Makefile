@@ -49,6 +49,7 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.quantiles
 	.venv/bin/python -m benchmarks.wide_tables
 	.venv/bin/python -m benchmarks.support
+	.venv/bin/python -m benchmarks.saving
 
 # Hours, and libraries of gigabytes. Goes on where it stopped.
 bench-peers: .venv/peers.stamp

@@ -1,5 +1,6 @@
 """What the benchmarks share: runs that go on where they stopped, and scores."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +255,20 @@ def test_the_sets_with_rows_of_which_training_says_nothing():
     assert [*support.SETS][:11] == [*FIRST_REPORTING_SETS]
     assert {*[*support.SETS][11:]} <= {*REPORTING_SETS}
     assert len(support.SETS) == 21
+
+
+def test_the_benchmark_of_saving_reports_times_and_sizes(tmp_path, monkeypatch):
+    pytest.importorskip("skops")
+    from benchmarks import saving
+
+    monkeypatch.setattr("sys.argv", ["saving", "--repeats", "1", "--threads", "1", "--tables", "1"])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--output", str(tmp_path / "saving.txt")])
+    saving.main()
+    lines = (tmp_path / "saving.txt").read_text().splitlines()
+    assert lines[0] == "default classifiers, medians of 1 interleaved calls"
+    (sizes,) = (line.split() for line in lines if line.startswith("small "))
+    assert 1 < float(sizes[4]) < 1.1
+    assert 2.9 < float(sizes[5]) < 3.1
+    for name in ("save, load", "pickle", "joblib", "joblib, mapped", "skops", "1 threads"):
+        (line,) = (line for line in lines if line.startswith(f"{name}  "))
+        assert all(float(number) > 0 for number in line.removeprefix(name).split())

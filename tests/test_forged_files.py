@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import pickle
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import safetensors.numpy
 
 from contracts import SIZES
 from frames import as_pandas, plain_columns, with_dates
+from fuzz_files import run_cases
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
 from sklearn_fordes.networks import MLP, _mlp
 from sklearn_fordes.preprocessing import TabularEncoder
@@ -87,6 +90,7 @@ METADATA = {
     "a class": ({"class": "os.system"}, "of a 'os.system', but expected one of"),
     "no JSON": ({"versions": "{"}, "JSONDecodeError"),
     "deep": ({"versions": "[" * 100_000}, "RecursionError"),
+    "a list": ({"versions": "[1, 2]"}, "its JSON is no object"),
     "no constant of JSON": ({"versions": '{"numpy": NaN}'}, "NaN is no number of JSON"),
     "digits": ({"versions": '{"a": ' + "9" * 5000 + "}"}, "4300"),
 }
@@ -322,6 +326,89 @@ def test_a_damaged_file_raises_a_value_error(saved, path):
         path.write_bytes(content_of_file)
         with pytest.raises(ValueError, match="which can't be loaded"):
             load(path)
+
+
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path):
+    message = r"Got '.*', which can't be loaded \(it is no regular file\)"
+    if os.path.exists("/dev/zero"):
+        with pytest.raises(ValueError, match=message):
+            load("/dev/zero")
+    if hasattr(os, "mkfifo"):  # Nobody writes to it: opening it in the ordinary way would wait.
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "pipe")
+    with pytest.raises(OSError, match=os.path.basename(tmp_path)):
+        load(tmp_path)
+
+
+def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(path):
+    with open(path, "wb") as file:
+        file.truncate(1 << 43)  # It has a hole, and takes no room.
+    with pytest.raises(ValueError, match=r"a file whose contents take .* MB, but expected at most"):
+        load(path)
+
+
+JSON = {
+    "nested": "[" * 300 + "]" * 300,
+    "flat": "[]",
+    "objects": '{"":[]}',
+}
+
+
+@pytest.mark.parametrize("item", JSON.values(), ids=JSON)
+def test_settings_of_too_many_parts_are_refused_before_they_are_made(saved, path, item):
+    tensors, metadata = content(saved / "classifier")
+    metadata["state"]["more"] = "HERE"
+    n_items = (1 << 21) // (item.count("[") + 8 * item.count("{")) + 1
+    text = json.dumps(metadata["state"]).replace('"HERE"', f"[{','.join([item] * n_items)}]")
+    forge(path, tensors, {**metadata, "versions": text})
+    with pytest.raises(ValueError, match=r"its JSON has \d+ parts, and not at most 2097152"):
+        load(path)
+
+
+def test_a_header_that_is_too_long_is_refused(saved, path):
+    tensors, metadata = content(saved / "classifier")
+    forge(path, tensors, {**metadata, "more": "x" * (1 << 25)})
+    with pytest.raises(ValueError, match=r"its header takes \d+ bytes, and not at most 33554432"):
+        load(path)
+
+
+def test_settings_that_no_file_can_give_back_are_not_saved(X, path):
+    model = FoRDEClassifier(**SIZES, random_state=0).fit(X, X["size"] > 0)
+    for many in ("x" * (1 << 25), [0] * (1 << 21)):
+        with pytest.raises(ValueError, match=r"settings take \d+ bytes .* too many levels"):
+            model.set_params(verbose=False, optimizer__betas=many).save(path)
+        assert not path.exists()
+
+
+def test_a_key_that_is_there_twice_is_refused(saved, path):
+    tensors, metadata = content(saved / "classifier")
+    pairs = entry(metadata["state"], "then")["dict"]
+    pairs.append(pairs[0])
+    forge(path, tensors, metadata)
+    with pytest.raises(ValueError, match="a key is there twice"):
+        load(path)
+    forge(path, tensors, {**metadata, "versions": '{"torch": "1", "torch": "2"}'})
+    with pytest.raises(ValueError, match="its JSON has a key twice"):
+        load(path)
+
+
+def test_a_long_reason_is_cut(saved, path):
+    tensors, metadata = content(saved / "classifier")
+    forge(path, {**tensors, **{f"more {i}": np.ones(1) for i in range(1000)}}, metadata)
+    with pytest.raises(ValueError, match="it has tensors that belong to nothing") as caught:
+        load(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_random_damage_does_no_harm():
+    """A share of the cases of `fuzz_files`, in a process of its own that it watches."""
+    outcomes = [*run_cases(seed=0, n_cases=68)]
+    assert [case for case in outcomes if case[2].startswith("FAILED")] == []
+    assert len(outcomes) == 68
+    found = Counter(outcome for _, _, outcome in outcomes)
+    assert found["refused"] >= 50
+    assert found["predicts otherwise"] >= 1  # Where numbers of a tensor were forged too.
 
 
 def paths_of(node, *above):

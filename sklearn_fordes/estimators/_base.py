@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import sklearn_fordes
 from sklearn_fordes import inference, networks, training
+from sklearn_fordes._maps import without_maps
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
@@ -490,7 +491,12 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                 ),
                 stacklevel=2,
             )
-        super().__setstate__(state)
+        # All but the moments is small, and used to index tensors.
+        parts = {
+            name: without_maps(part, copied=name != "_training_state_")
+            for name, part in state.items()
+        }
+        super().__setstate__(parts)
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
                 self.fitted_.members.to(inference.available_device(self.device))

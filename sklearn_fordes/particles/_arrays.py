@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # numpy has no bfloat16: its bits are kept as integers, in a field of this name.
@@ -44,13 +46,27 @@ def to_tensors(tree: Any) -> Any:
     Returns
     -------
     object
-        The same structure. Other leaves are kept.
+        The same structure. Other leaves are kept. Tensors have memory of their own, but those of
+        arrays that are mapped from a file are mapped from it too: what is written to them is
+        theirs, and never reaches the file.
     """
     if isinstance(tree, np.ndarray):
         is_bfloat16 = tree.dtype == _BFLOAT16
-        values = torch.from_numpy(np.array(tree["bfloat16"] if is_bfloat16 else tree))
+        own = _own_values(tree)
+        values = torch.from_numpy(own["bfloat16"] if is_bfloat16 else own)
         return values.view(torch.bfloat16) if is_bfloat16 else values
     return _mapped(to_tensors, tree)
+
+
+def _own_values(array: NDArray[Any]) -> NDArray[Any]:
+    """Return what can be written to without another one noticing."""
+    if isinstance(array, np.memmap) and array.filename and isinstance(array.base, mmap.mmap):
+        # Torch takes no memory that is read-only. The system copies a page of this one when
+        # something is written to it.
+        order: Any = "C" if array.flags.c_contiguous else "F"
+        if array.flags.forc and array.flags.aligned:
+            return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape, order)
+    return np.array(array)
 
 
 def _mapped(function: Any, tree: Any) -> Any:

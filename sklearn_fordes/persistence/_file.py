@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -16,11 +17,17 @@ import sklearn
 import torch
 from numpy.typing import NDArray
 
+from sklearn_fordes.particles import expect_memory
 from sklearn_fordes.persistence._values import pack, unpack
 
 FORMAT, FORMAT_VERSION = "sklearn_fordes", 1
-_LARGEST_HEADER = 100_000_000
+# Bytes of the header, and brackets, braces and commas in it. Of its JSON objects of Python are made
+# that are many times as large: these limits keep them below a gigabyte, whatever the header says.
+_LARGEST_HEADER, _MOST_PARTS = 1 << 25, 1 << 21
+# An object of JSON, or a tensor, counts as so many parts.
+_PARTS_OF_AN_OBJECT = 8
 _NO_DIGEST = "0" * 64
+_LONGEST_REASON = 1000
 
 
 def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], version: str) -> None:
@@ -55,11 +62,12 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], ver
     }
     raw = safetensors.numpy.save(arrays, metadata)
     header, tensors = _split(raw)
-    if len(header) > _LARGEST_HEADER:
+    n_parts = _count_parts(header[8:].decode())
+    if len(header) > _LARGEST_HEADER or n_parts > _MOST_PARTS:
         raise ValueError(
-            f"Got an estimator whose settings take {len(header)} bytes, but expected up to "
-            f"{_LARGEST_HEADER}, which the format allows: it has too many levels of categories, or "
-            "too many epochs."
+            f"Got an estimator whose settings take {len(header)} bytes in {n_parts} parts, but "
+            f"expected up to {_LARGEST_HEADER} in {_MOST_PARTS}, which load reads: it has too many "
+            "levels of categories, or too many epochs."
         )
     digest = _digest(header, tensors)
     write_atomically(path, _with_digest(header, _NO_DIGEST, digest), tensors)
@@ -85,12 +93,14 @@ def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     OSError
         If the file can't be read.
     """
-    with open(path, "rb") as file:
-        raw = file.read()
+    raw = _content(path)
     with refusing(path):
-        arrays = safetensors.numpy.load(raw)
         header, tensors = _split(raw)
-        metadata = json.loads(header[8:]).get("__metadata__", {})
+        if len(header) > _LARGEST_HEADER:
+            raise ValueError(
+                f"its header takes {len(header)} bytes, and not at most {_LARGEST_HEADER}"
+            )
+        metadata = _json(header[8:].decode()).get("__metadata__", {})
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r} and not {FORMAT!r}")
         versions = _json(metadata["versions"])
@@ -102,11 +112,30 @@ def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
         given = metadata["sha256"]
         if _digest(_with_digest(header, given, _NO_DIGEST), tensors) != given:
             raise ValueError("its checksum is not that of its content: it was changed or damaged")
-        packed = _json(metadata["state"])
-        state = {name: unpack(value, arrays) for name, value in packed.items()}
+        arrays = safetensors.numpy.load(raw)
+        del raw, header, tensors
+        packed = _json(metadata.pop("state"))
+        state = {name: unpack(packed.pop(name), arrays) for name in list(packed)}
         if arrays:
             raise ValueError(f"it has tensors that belong to nothing: {sorted(arrays)}")
         return metadata["class"], state
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, also a pipe to which nobody writes."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """Return all of a file that has an end and fits into the memory."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        with refusing(path):
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is no regular file")
+            # The content, tensors of it, and their copies in the members.
+            expect_memory("a file whose contents", 3 * status.st_size, torch.device("cpu"))
+        return file.read(status.st_size)
 
 
 def library_versions() -> dict[str, str]:
@@ -122,6 +151,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
         raise ValueError(
             f"Got {os.fspath(path)!r}, which can't be loaded ({reason}), but expected an intact "
             "file that save wrote, and its own module if it needs one."
@@ -129,7 +159,26 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _json(text: str) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(text, parse_constant=_no_constant)
+    if (n_parts := _count_parts(text)) > _MOST_PARTS:
+        raise ValueError(f"its JSON has {n_parts} parts, and not at most {_MOST_PARTS}")
+    made: dict[str, Any] = json.loads(
+        text, parse_constant=_no_constant, object_pairs_hook=_without_repeated_keys
+    )
+    if not isinstance(made, dict):
+        raise ValueError("its JSON is no object")
+    return made
+
+
+def _count_parts(text: str) -> int:
+    """Return at least the number of values in a text of JSON: marks inside strings count too."""
+    n_lists, n_commas, n_objects = map(text.count, "[,{")
+    return n_lists + n_commas + _PARTS_OF_AN_OBJECT * n_objects
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("its JSON has a key twice")
     return made
 
 

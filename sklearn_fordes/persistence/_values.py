@@ -137,7 +137,10 @@ def unpack(node: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     if tag == "array":
         return _unpack_array(parts, arrays)
     if tag == "dict":
-        return {unpack(key, arrays): unpack(value, arrays) for key, value in parts}
+        made = {unpack(key, arrays): unpack(value, arrays) for key, value in parts}
+        if len(made) < len(parts):
+            raise ValueError("a key is there twice")
+        return made
     return _MAKERS[tag](unpack(parts, arrays))
 
 
@@ -165,7 +168,7 @@ def _is_storable(dtype: np.dtype[Any]) -> bool:
 
 
 def _pack_array(array: NDArray[Any], name: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    if type(array) is not np.ndarray:
+    if type(array) not in (np.ndarray, np.memmap):
         raise _refusal(array, name)
     if array.dtype == object:
         return {"objects": [list(array.shape), pack(array.ravel().tolist(), name, arrays)]}

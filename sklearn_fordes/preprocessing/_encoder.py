@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_fordes._maps import without_maps
 from sklearn_fordes.preprocessing import _support
 from sklearn_fordes.preprocessing._columns import CATEGORY, EMPTY, Column, read_columns
 from sklearn_fordes.preprocessing._kinds import find_kinds, warn_of_losses
@@ -375,6 +376,9 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(without_maps(state, copied=True))  # They are small.
 
     def _check_parameters(self) -> None:
         for name in ("min_frequency", "max_levels"):

@@ -1,0 +1,125 @@
+"""Threads that predict, save and fit at once get what they would get alone."""
+
+import copy
+import io
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+
+from contracts import SIZES
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(80, 4))
+Y = {FoRDEClassifier: X[:, 0] > 0, FoRDERegressor: 50 + 10 * X[:, 0]}
+KINDS = [FoRDEClassifier, FoRDERegressor]
+
+
+def outputs(model, rows):
+    if isinstance(model, FoRDEClassifier):
+        return model.predict_proba(rows)
+    return np.stack(model.predict(rows, return_std=True), axis=1)
+
+
+def fitted(kind, seed):
+    return kind(**SIZES, random_state=seed).fit(X, Y[kind])
+
+
+def again_and_again(function, until):
+    """Call a function in a thread until an event is set, and return the future."""
+
+    def run():
+        n_calls = 0
+        while not until.is_set() or n_calls == 0:
+            function(n_calls)
+            n_calls += 1
+        return n_calls
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(run)
+    pool.shutdown(wait=False)
+    return future
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_calls", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_eight_threads_predict_while_others_fit_as_one_alone(kind, n_calls):
+    model, refitted = fitted(kind, 0), fitted(kind, 1)
+    parts = [X[start : start + 4] for start in range(0, 64, 8)]
+    alone = [outputs(model, rows) for rows in parts]
+    models = [outputs(fitted(kind, seed), X) for seed in range(3)]
+    over = threading.Event()
+
+    def fit_another(index):
+        np.testing.assert_array_equal(outputs(fitted(kind, index % 3), X), models[index % 3])
+
+    def refit(index):
+        refitted.set_params(random_state=index % 3).fit(X, Y[kind])
+        np.testing.assert_array_equal(outputs(refitted, X), models[index % 3])
+
+    def predict(part):
+        return [outputs(model, parts[part]) for _ in range(n_calls)]
+
+    others = [again_and_again(fit_another, over), again_and_again(refit, over)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(predict, range(8)))
+    finally:
+        over.set()
+    assert all(other.result(timeout=60) >= 1 for other in others)
+    for found, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, (n_calls, *expected.shape)))
+
+
+def through_joblib(model, path):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+def through_a_file(model, path):
+    model.save(path)
+    return load(path)
+
+
+WAYS = {
+    "pickle": lambda model, path: pickle.loads(pickle.dumps(model)),
+    "deepcopy": lambda model, path: copy.deepcopy(model),
+    "joblib": through_joblib,
+    "save": through_a_file,
+}
+
+
+@pytest.mark.parametrize("change", ["fit", "partial_fit"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_during_a_fit_is_the_old_or_the_new_model(kind, way, change, tmp_path):
+    model = fitted(kind, 0)
+    first = copy.deepcopy(model)
+    known, over, kept = [outputs(model, X)], threading.Event(), []
+
+    def train(index):
+        if change == "fit":
+            model.set_params(random_state=index % 3).fit(X, Y[kind])
+        else:
+            model.partial_fit(X, Y[kind])
+
+    training = again_and_again(train, over)
+    try:
+        kept = [WAYS[way](model, tmp_path / "model") for _ in range(30)]
+    finally:
+        over.set()
+    n_calls = training.result(timeout=60)
+    for index in range(n_calls):  # What the other thread did, one after another.
+        if change == "fit":
+            known = known if index >= 3 else [*known, outputs(fitted(kind, index), X)]
+        else:
+            known.append(outputs(first.partial_fit(X, Y[kind]), X))
+    known = {values.tobytes() for values in known}
+    assert {outputs(one, X).tobytes() for one in kept} <= known
+    assert all(len(one.history_) == one.n_iter_ for one in kept)
