@@ -443,3 +443,14 @@ def test_a_setting_of_anything_raises_a_value_error_or_does_no_harm(saved, path,
         except ValueError:
             n_refused += 1
     assert 50 < n_refused < 100
+
+
+def test_a_file_names_no_folder_to_write_in(saved, path, X):
+    tensors, metadata = content(saved / "classifier")
+    for part in ("parameters", "then"):
+        replace(metadata["state"], part, "checkpoint_dir", by=str(path.parent / "away"))
+    forge(path, tensors, metadata)
+    model = load(path)
+    assert model.checkpoint_dir is None
+    model.set_params(max_epochs=1).fit(X, X["size"] > 0)
+    assert not (path.parent / "away").exists()

@@ -286,7 +286,9 @@ def _with_parameters(kind: Any, parameters: dict[str, Any], module: Any) -> Any:
     saved = parameters["module"]
     if not isinstance(saved, persistence.UsersModule | None):
         raise ValueError(f"its module is {saved!r}")
-    return kind(**{**_OF_OLDER_FILES, **parameters, "module": None if saved is None else module})
+    # A file must not name a folder that a later fit writes in.
+    not_from_file = {"module": None if saved is None else module, "checkpoint_dir": None}
+    return kind(**{**_OF_OLDER_FILES, **parameters, **not_from_file})
 
 
 def _check(are_right: dict[str, Any]) -> None:
