@@ -46,6 +46,7 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.out_of_distribution
 	.venv/bin/python -m benchmarks.training_loop
 	.venv/bin/python -m benchmarks.import_time
+	.venv/bin/python -m benchmarks.one_row
 	.venv/bin/python -m benchmarks.quantiles
 	.venv/bin/python -m benchmarks.wide_tables
 	.venv/bin/python -m benchmarks.support

@@ -42,7 +42,15 @@ def describe_environment() -> str:
 def interleaved_medians(
     alternatives: dict[Any, Callable[[], object]], repeats: int
 ) -> dict[Any, float]:
-    """Return the median seconds of each alternative.
+    """Return the median seconds of each alternative, which take turns."""
+    seconds = interleaved_seconds(alternatives, repeats)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def interleaved_seconds(
+    alternatives: dict[Any, Callable[[], object]], repeats: int
+) -> dict[Any, list[float]]:
+    """Return the seconds of each call of each alternative.
 
     They take turns, so that what else the machine does falls on all of them; a first round warms
     up and is not counted.
@@ -54,7 +62,7 @@ def interleaved_medians(
             run()
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+    return seconds
 
 
 def run_missing(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import narwhals as nw
-from sklearn.utils import gen_batches
 
 
 def row_parts(table: Any, n_rows: int) -> Iterator[tuple[slice, Any]]:
@@ -19,6 +18,11 @@ def row_parts(table: Any, n_rows: int) -> Iterator[tuple[slice, Any]]:
     n_rows : int
         Largest number of rows of a part.
     """
+    n_in_all = table.shape[0]
+    if n_in_all <= n_rows:
+        yield slice(0, n_in_all), table
+        return
     frame = nw.from_native(table, eager_only=True, pass_through=True)
-    for part in gen_batches(frame.shape[0], n_rows):
+    for start in range(0, n_in_all, n_rows):
+        part = slice(start, min(start + n_rows, n_in_all))
         yield part, nw.to_native(frame[part], pass_through=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from benchmarks import regression_tables, support
+from benchmarks import one_row, regression_tables, support
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.datasets import (
     DEVELOPMENT_SETS,
@@ -87,6 +87,33 @@ def test_the_kernel_is_timed_at_the_rows_of_each_repulsion():
     shares = kernel_share(Shape((4,), n_members=3, batch_size=8, n_features=2), repeats=1)
     assert shares.keys() == {"every row", "a quarter"}
     assert all(0 < share < 5 for share in shares.values())
+
+
+def test_one_row_is_timed_of_an_array_and_of_a_mixed_frame():
+    table = one_row.measure(200, repeats=3, max_epochs=1)
+    assert {"FoRDEClassifier", "FoRDERegressor", "HistGradientBoosting", "random forest"} <= set(
+        table.index
+    )
+    assert [*table.columns] == [
+        (k, n) for k in ("array", "mixed frame") for n in ("median", "95 %")
+    ]
+    timed = table.drop(index="HistGradientBoosting, no text").to_numpy()
+    assert ((timed > 0) & (timed < 1e5)).all()
+    assert table.loc["HistGradientBoosting, no text"].isna().tolist() == [True, True, False, False]
+
+
+def test_the_frame_of_one_row_has_columns_of_every_kind():
+    X = np.random.default_rng(0).normal(size=(100, one_row.N_COLUMNS))
+    frame = one_row.mixed_frame(X, 0)
+    assert frame.shape == X.shape
+    assert sorted(frame.dtypes.map(lambda dtype: dtype.kind).value_counts()) == [1, 1, 6, 12]
+    assert (frame.isna().sum() > 0).sum() == 6
+    assert (one_row.with_categories(frame).dtypes == "category").sum() == 6
+    seen = []
+    predict = one_row.each_row_in_turn(seen.append, frame, 2)
+    for _ in range(3):
+        predict()
+    assert [[*rows.index] for rows in seen] == [[0], [1], [0]]
 
 
 SYSTEMS = {name: system for systems in BLOCKS.values() for name, system in systems.items()}

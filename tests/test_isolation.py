@@ -16,6 +16,8 @@ from torch import nn
 
 from contracts import EstimatorContract, ForClassifier, ForRegressor
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.inference import _fitted
+from sklearn_fordes.networks.fast import MLPEnsemble
 
 
 def module_with_dropout(n_features, n_outputs):
@@ -140,6 +142,46 @@ class Contract(EstimatorContract):
         for prediction in seen:
             np.testing.assert_array_equal(prediction, before)
         assert np.array_equal(self.predict(model, X), before) == fails
+
+    def test_few_rows_are_predicted_in_the_calling_thread_alone(self, make, data, monkeypatch):
+        X, y = data
+        model = make().fit(X, y)
+        of_a_row = model.fitted_.members.activations_of_a_row
+        expected = {n: self.predict(model, X[:n]) for n in (1, 20, 32, 33)}
+        monkeypatch.setattr(_fitted, "_MOST_OF_ONE_THREAD", 32 * of_a_row)
+        seen, forward = [], MLPEnsemble.forward
+
+        def noted(self, rows, **settings):
+            with ThreadPoolExecutor(1) as pool:  # Others keep theirs, new ones among them.
+                elsewhere = pool.submit(torch.get_num_threads).result()
+            seen.append((len(rows), torch.get_num_threads(), elsewhere))
+            if len(rows) > 48:
+                raise RuntimeError("Too many.")
+            return forward(self, rows, **settings)
+
+        monkeypatch.setattr(MLPEnsemble, "forward", noted)
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            for n_rows, alone in expected.items():
+                found = self.predict(model, X[:n_rows])
+                np.testing.assert_allclose(found, alone, rtol=1e-6)
+                assert torch.get_num_threads() == 2
+            monkeypatch.setattr(_fitted, "_MOST_OF_ONE_THREAD", 64 * of_a_row)
+            with pytest.raises(RuntimeError, match="Too many"):
+                model.predict(X[:60])
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+        assert seen == [(16, 1, 2), (32, 1, 2), (32, 1, 2), (48, 2, 2), (64, 1, 2)]
+
+    def test_without_a_library_of_threads_to_tell_predictions_are_the_same(
+        self, make, data, monkeypatch
+    ):
+        model = make().fit(*data)
+        expected = self.predict(model, data[0][:5])
+        monkeypatch.setattr(_fitted, "_setters_of_threads", lambda: (None, None))
+        np.testing.assert_array_equal(self.predict(model, data[0][:5]), expected)
 
 
 class TestClassifier(ForClassifier, Contract): ...

@@ -1,4 +1,6 @@
-"""Wide tables, and networks that no machine can hold."""
+"""Wide tables, networks that no machine can hold, and memory that runs out in prediction."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.estimators import _parameters
+from sklearn_fordes.inference import Chunks
 from sklearn_fordes.networks import MLP, PeriodicEmbedding
-from sklearn_fordes.particles import _memory
+from sklearn_fordes.networks.fast import MLPEnsemble
+from sklearn_fordes.particles import Ensemble, _memory
 
 SETTINGS = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(40, 4))
@@ -175,3 +179,131 @@ def test_the_memory_of_a_machine(monkeypatch, tmp_path):
         ValueError, match=r"Got two take 8 MB, .* 0 MB of memory of the device cuda:1"
     ):
         _memory.expect_memory("two", 8_000_000, torch.device("cuda:1"))
+
+
+# ---- memory that runs out in prediction
+
+ROWS = np.tile(X, (7, 1))[:256]
+ROWS[::4, 1] = np.nan  # These have a part of their uncertainty from a gap.
+# Products of narrower layers depend on the number of rows.
+WIDE = {**SETTINGS, "hidden_layer_sizes": (128, 128)}
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+    MemoryError(),
+]
+
+
+@pytest.fixture
+def holds(monkeypatch):
+    """Let members evaluate so many rows at once and no more, and note how many they do."""
+
+    def limit(n_rows, error, engine=MLPEnsemble):
+        seen = []
+        # One evaluates alone, the other one for input gradients.
+        for name in ("forward", "evaluate"):
+            method = getattr(engine, name)
+
+            def scarce(self, X, *arguments, method=method, **named):
+                if len(X) > n_rows:
+                    raise error
+                seen.append(len(X))
+                return method(self, X, *arguments, **named)
+
+            monkeypatch.setattr(engine, name, scarce)
+        return seen
+
+    return limit
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_chunks_are_halved_when_memory_runs_out(kind, error, holds):
+    model = kind(**WIDE).fit(X, y)
+    uses = [model.predict, lambda rows: np.stack(model.predict_uncertainty(rows)), model.ood_score]
+    expected = [use(ROWS) for use in uses]
+    seen = holds(50, error)
+    for use, whole in zip(uses, expected, strict=True):
+        seen.clear()
+        with pytest.warns(UserWarning, match="on the device cpu for 256 rows at once") as caught:
+            found = use(ROWS)
+        (warning,) = caught
+        # 256, 128 and 64 are too many.
+        assert "takes 32 at once. The parameter iterator_valid__batch_size" in str(warning.message)
+        assert warning.filename == __file__
+        assert set(seen) <= {16, 32}
+        assert len(seen) >= 8
+        np.testing.assert_array_equal(found, whole)
+    assert model.fitted_.rows_per_chunk > 256
+
+
+def test_chunks_of_gradients_are_halved_too(holds):
+    model = FoRDEClassifier(**WIDE, iterator_valid__batch_size=400).fit(X, y)
+    expected = model.input_gradients(ROWS)
+    seen = holds(50, OUT_OF_MEMORY[0])
+    with pytest.warns(UserWarning, match="for 100 rows at once, .* takes 48 at once") as caught:
+        found = model.input_gradients(ROWS)
+    assert len(caught) == 1
+    assert seen == [48] * 5 + [16]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("n_at_once", [16, 400])
+def test_the_smallest_chunk_raises_the_error(n_at_once, holds):
+    model = FoRDEClassifier(**WIDE, iterator_valid__batch_size=n_at_once).fit(X, y)
+    seen = holds(15, OUT_OF_MEMORY[0])
+    for use in (model.predict, model.predict_uncertainty, model.ood_score):
+        with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+            use(ROWS)
+    assert not seen
+
+
+def test_other_errors_are_raised_at_once(holds):
+    model = FoRDEClassifier(**WIDE).fit(X, y)
+    holds(50, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        model.predict(ROWS)
+    with pytest.raises(ValueError, match=r"can't be differentiated twice \(something else\)"):
+        model.input_gradients(ROWS)
+
+
+def test_modules_of_the_user_are_evaluated_in_halves_too(holds):
+    model = FoRDERegressor(**SETTINGS, module=Own).fit(X, y)
+    rows = np.nan_to_num(ROWS)
+    expected = model.predict(rows)
+    seen = holds(1, MemoryError(), Ensemble)
+    with pytest.warns(UserWarning, match="for 256 rows at once, .* takes 1 at once"):
+        np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-6)
+    assert seen == [1] * 256
+
+
+def test_calls_in_threads_have_chunks_of_their_own(holds):
+    model = FoRDEClassifier(**WIDE).fit(X, y)
+    expected = model.predict_proba(ROWS)
+    holds(50, OUT_OF_MEMORY[0])
+    with pytest.warns(UserWarning, match="takes 32 at once"), ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: model.predict_proba(ROWS), range(8)))
+    for found in together:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_kept_memory_of_the_device_that_ran_out_is_released(monkeypatch):
+    released = []
+    for name in ("cuda", "xpu", "mps"):
+        monkeypatch.setattr(
+            getattr(torch, name), "empty_cache", lambda name=name: released.append(name)
+        )
+    for name in ("cuda:0", "mps", "cpu", "meta"):
+        chunks, tried = Chunks(8, 1), []
+
+        def call(part, tried=tried):
+            tried.append(part.stop - part.start)
+            if tried[-1] > 3:
+                raise OUT_OF_MEMORY[0]
+            return part
+
+        with pytest.warns(UserWarning, match=f"on the device {name} for 8 rows"):
+            parts = list(chunks.results(9, torch.device(name), call))
+        assert tried == [8, 4, 2, 2, 2, 2, 1]
+        assert [part.start for part in parts] == [0, 2, 4, 6, 8]
+    assert released == ["cuda", "cuda", "mps", "mps"]

@@ -19,10 +19,12 @@ from frames import (
     NUMBERS,
     as_array_of_objects,
     as_pandas,
+    as_pandas_categories,
     as_polars,
     plain_columns,
 )
-from sklearn_fordes.preprocessing import TabularEncoder, as_table
+from sklearn_fordes._rows import row_parts
+from sklearn_fordes.preprocessing import TabularEncoder, _columns, as_table
 
 
 @parametrize_with_checks([TabularEncoder()])
@@ -39,6 +41,80 @@ def test_every_kind_of_frame_is_encoded_alike(make):
     np.testing.assert_array_equal(encoded, expected.transform(as_pandas(other)))
     np.testing.assert_array_equal(encoder.transform_checked(as_table(make(other))), encoded)
     assert encoder.is_categorical_.tolist() == [name in CATEGORIES for name in other]
+
+
+def columns_of_many_types():
+    n_rows = 60
+    plain = as_pandas(plain_columns(n_rows))
+    dates = pd.Series(pd.date_range("2020-01-01", periods=n_rows, freq="31h"))
+    codes = pd.Series(np.arange(n_rows) % 5)
+    return plain.assign(
+        whole=np.arange(n_rows, dtype=np.uint8),
+        half=np.linspace(0, 1, n_rows, dtype=np.float16),
+        single=np.where(codes == 0, np.nan, np.linspace(0, 1, n_rows)).astype(np.float32),
+        date=dates.where(codes > 0),
+        zoned=dates.dt.tz_localize("Europe/Oslo"),
+        took=dates - dates[0],
+        month=dates.dt.to_period("M"),
+        numbered=codes.where(codes > 0).astype("category"),
+        ordered=pd.Categorical(list("abc") * 20, ["c", "b", "a", "d"], ordered=True),
+        text=pd.Series(list("xyz") * 20).astype("string"),
+        objects=plain["city"].astype(object),
+        text_of_numbers=codes.astype(str),
+        decimals=[Decimal(i) / 8 for i in range(n_rows)],
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Columns .* hold text that is read as numbers")
+@pytest.mark.parametrize("without", [[], ["month", "half"]])
+def test_columns_of_pandas_are_read_as_those_of_any_frame(without, monkeypatch):
+    train = columns_of_many_types().drop(columns=without)
+    frames = [train, train[::-1], train[7:8], train.assign(code=3, city="Rome")]
+    encoder = TabularEncoder().fit(train)
+    found = [encoder.transform(frame) for frame in frames]
+    monkeypatch.setattr(_columns, "_is_read_directly", lambda dtype: False)
+    through_wrappers = TabularEncoder().fit(train)
+    assert encoder.kinds_.tolist() == through_wrappers.kinds_.tolist()
+    for frame, encoded in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(through_wrappers.transform(frame), encoded)
+
+
+def test_a_row_of_pandas_is_read_without_wrappers(monkeypatch):
+    train = as_pandas_categories(plain_columns()).assign(when=pd.Timestamp("2020-01-01"))
+    encoder = TabularEncoder().fit(train)
+    expected = encoder.transform(train)[5:6]
+    table = as_table(train[5:6])
+    monkeypatch.setattr(_columns.nw, "from_native", None)
+    np.testing.assert_array_equal(encoder.transform_checked(table), expected)
+
+
+@pytest.mark.parametrize("n_rows", [3, 4])
+def test_a_table_that_fits_is_not_cut(n_rows):
+    for table in (np.arange(6).reshape(3, 2), as_pandas(plain_columns(3))):
+        ((part, rows),) = row_parts(table, n_rows)
+        assert rows is table
+        assert part == slice(0, 3)
+        parts = list(row_parts(table, 2))
+        assert [part for part, _ in parts] == [slice(0, 2), slice(2, 3)]
+        assert [len(rows) for _, rows in parts] == [2, 1]
+
+
+@pytest.mark.parametrize("make", [np.array, pd.DataFrame, pl.DataFrame])
+def test_the_first_column_with_an_infinite_number_is_named(make):
+    train = np.random.default_rng(0).normal(size=(20, 3))
+    encoder = TabularEncoder().fit(make(train))
+    train[3, 1] = train[0, 2] = -np.inf
+    table = make(train)
+    name = table.columns[1] if hasattr(table, "columns") else 1
+    with pytest.raises(ValueError, match=f"Got infinity in column {name!r}, but expected finite"):
+        encoder.transform(table)
+
+
+def test_columns_of_one_name_are_refused():
+    encoder = TabularEncoder().fit(as_pandas(plain_columns()))
+    table = as_pandas(plain_columns()).rename(columns={"again": "size"})
+    with pytest.raises(ValueError, match=r"(?i)unique|duplicate"):
+        encoder.transform_checked(table)
 
 
 def test_numbers_by_hand():

@@ -33,6 +33,7 @@ from sklearn_fordes.estimators._validation import (
     CALLBACK_ATTRIBUTES,
     CallbackSupportMixin,
     TrainingData,
+    has_known_columns,
     input_tags_of,
     named_as_before,
     naming_argument,
@@ -365,7 +366,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             X = as_table(X, accept_sparse=self._is_sparse_taken_)
         else:
             X = as_rows(X, n_axes=None)
-        validate_data(self, X, y, reset=is_first, skip_check_array=True)
+        if is_first or y is None or not has_known_columns(self, X):
+            # It says what is wrong, or what is new.
+            validate_data(self, X, y, reset=is_first, skip_check_array=True)
         if not self._is_table_ or isinstance(self.encoder, str):
             return X
         return named_as_before(X, getattr(self, "feature_names_in_", None))
@@ -388,7 +391,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         """Return the estimator as it is now, whatever a fit in another thread does to it."""
         now = object.__new__(type(self))
         now.__dict__ = self.__dict__
-        check_is_fitted(now, "fitted_")
+        if "fitted_" not in vars(now):
+            check_is_fitted(now, "fitted_")
         return now
 
     def _predicted(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
@@ -396,21 +400,28 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         now = self._as_fitted()
         return now._computed(now._checked(X), method, *arguments, axis=axis)
 
-    def _computed(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+    def _computed(
+        self,
+        X: Any,
+        method: str,
+        *arguments: Any,
+        axis: int = 0,
+        chunks: inference.Chunks | None = None,
+    ) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs for checked rows."""
         compute = getattr(self.fitted_.likelihood, method)
         n_rows = X.shape[0]
         verbose = self.verbose
         progress = Progress("prediction", n_rows, "row", only_if_slow=True) if verbose else None
-        chunks = []
+        found = []
         # Chunk by chunk, so that outputs of all rows are never held.
-        for outputs in self.fitted_.outputs(X):
-            chunks.append(compute(outputs, *arguments))
+        for outputs in self.fitted_.outputs(X, chunks):
+            found.append(compute(outputs, *arguments))
             if progress:
                 progress.advance(outputs.shape[1])
         if progress:
             progress.close(f"{n_rows} rows")
-        return np.concatenate(chunks, axis=axis)
+        return np.concatenate(found, axis=axis)
 
     @property
     def net_(self) -> Any:

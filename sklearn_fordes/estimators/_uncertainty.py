@@ -29,7 +29,14 @@ class UncertaintyMixin:
         """Return a checked table."""
 
     @abstractmethod
-    def _computed(self, X: Any, method: str, *arguments: Any, axis: int = 0) -> NDArray[Any]:
+    def _computed(
+        self,
+        X: Any,
+        method: str,
+        *arguments: Any,
+        axis: int = 0,
+        chunks: inference.Chunks | None = None,
+    ) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs for checked rows."""
 
     def predict_uncertainty(self, X: Any) -> Uncertainty:
@@ -63,13 +70,14 @@ class UncertaintyMixin:
         """
         now = self._as_fitted()
         X = now._checked(X)
-        parts = Uncertainty(*now._computed(X, "decompose", axis=1))
+        chunks = now.fitted_.chunks()
+        parts = Uncertainty(*now._computed(X, "decompose", axis=1, chunks=chunks))
         if isinstance(now.fitted_.encoder, TabularEncoder) and len(now.fitted_.encoder.samples_):
-            parts = now._with_support(parts, X)
+            parts = now._with_support(parts, X, chunks)
         unit = getattr(now, "target_scale_", 1.0) ** 2
         return Uncertainty(*(unit * part for part in parts))
 
-    def _with_support(self, parts: Uncertainty, X: Any) -> Uncertainty:
+    def _with_support(self, parts: Uncertainty, X: Any, chunks: inference.Chunks) -> Uncertainty:
         if_known, largest = parts.aleatoric.copy(), np.zeros(len(parts.aleatoric))
         encoder = self.fitted_.encoder
         for part, rows, support in encoder.support_parts(X):
@@ -82,7 +90,7 @@ class UncertaintyMixin:
                 unknown = nw.to_native(table[places], pass_through=True)
                 # A cell that is hardly unknown must not count as much as the gap beside it.
                 share = degree[places] / largest[part][places, None]
-                known = self.fitted_.aleatoric_if_known(unknown, share)
+                known = self.fitted_.aleatoric_if_known(unknown, share, chunks)
                 if_known[part.start + places] = known
         return parts.with_support(if_known, largest)
 

@@ -174,6 +174,26 @@ def _own_input_tags(encoder: Any) -> InputTags:
     return get_tags(encoder).input_tags if hasattr(encoder, "__sklearn_tags__") else InputTags()
 
 
+def has_known_columns(estimator: Any, X: Any) -> bool:
+    """Return whether a table surely has the columns of the training table, in their order.
+
+    scikit-learn's `validate_data` then finds nothing, and takes some time for it.
+
+    Parameters
+    ----------
+    estimator : BaseFoRDE
+        It has seen the training table.
+    X : data frame, ndarray or sparse array of shape (n_samples, n_features, ...)
+    """
+    names = getattr(estimator, "feature_names_in_", None)
+    if isinstance(X, np.ndarray):
+        return names is None and bool(X.shape[1] == estimator.n_features_in_)
+    if names is None or not isinstance(X, pd.DataFrame):
+        return False
+    known: bool = X.columns.tolist() == names.tolist()
+    return known
+
+
 def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
     """Return a checked table that has column names if, and only if, the training table had some.
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.utils import gen_batches
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sklearn_fordes._rows import row_parts
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
@@ -29,8 +31,79 @@ from sklearn_fordes.particles import (
 # Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
 # are sparse before they are encoded may be wide.
 _ROWS_ENCODED_AT_ONCE, _NUMBERS_ENCODED_AT_ONCE = 65_536, 1 << 27
+# Of so few activations in the widest layer no second thread is worth its start, and on a busy
+# machine the first one would wait for it: tens of milliseconds where the work takes one.
+_MOST_OF_ONE_THREAD = 1 << 17
+# What torch says if a machine has no memory left; it has a type of its own for devices alone.
+_NO_MEMORY = "DefaultCPUAllocator"
 # The process in which torch has computed with several threads, if any has.
 _process_of_threads: int | None = None
+
+T = TypeVar("T")
+
+
+class Chunks:
+    """How many rows are evaluated at once in one call: fewer once memory has run out.
+
+    Parameters
+    ----------
+    n_rows : int
+        At most, to begin with.
+    least : int
+        Chunks that memory makes smaller are multiples of it, so that the outputs of an ensemble
+        with such a `row_multiple` do not change.
+    """
+
+    def __init__(self, n_rows: int, least: int) -> None:
+        self.n_rows = n_rows
+        self._least = least
+        self._is_told = False
+
+    def results(self, n_rows: int, device: torch.device, call: Callable[[slice], T]) -> Iterator[T]:
+        """Yield what a function returns for successive slices of rows.
+
+        Parameters
+        ----------
+        n_rows : int
+            Of all slices.
+        device : torch.device
+            Where memory may run out.
+        call : callable
+
+        Raises
+        ------
+        MemoryError or RuntimeError
+            If memory runs out for a chunk that can't be smaller.
+
+        Warns
+        -----
+        UserWarning
+            The first time that chunks are smaller.
+        """
+        start = tried = 0
+        while start < n_rows:
+            stop = min(start + self.n_rows, n_rows)
+            try:
+                result = call(slice(start, stop))
+            except (MemoryError, RuntimeError) as error:
+                n_tried = stop - start
+                if n_tried <= self._least or not _is_out_of_memory(error):
+                    raise
+                tried = tried or n_tried
+                self.n_rows = max(1, n_tried // (2 * self._least)) * self._least
+            else:
+                if tried and not self._is_told:
+                    self._is_told = True
+                    warn(
+                        f"Memory ran out on the device {device} for {tried} rows at once, and the "
+                        f"rest of this call takes {self.n_rows} at once. The parameter "
+                        "iterator_valid__batch_size says how many rows prediction takes at most."
+                    )
+                yield result
+                start = stop
+                continue
+            # The error is forgotten here, and with it the tensors that its frames held.
+            _release_memory(device)
 
 
 @dataclass(frozen=True)
@@ -129,13 +202,19 @@ class FittedEnsemble:
             )
         return inputs
 
-    def outputs(self, X: Any) -> Iterator[Tensor]:
+    def chunks(self) -> Chunks:
+        """Return how many rows the members evaluate at once, for one call."""
+        return Chunks(self.rows_per_chunk, self.members.row_multiple)
+
+    def outputs(self, X: Any, chunks: Chunks | None = None) -> Iterator[Tensor]:
         """Yield the members' outputs for successive chunks of rows.
 
         Parameters
         ----------
         X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
+        chunks : Chunks, optional
+            Those of a call that evaluates members elsewhere, too. Default: new ones.
 
         Yields
         ------
@@ -147,10 +226,13 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
+        chunks = chunks or self.chunks()
         for _, inputs in self._encoded_parts(X):
-            yield from self._outputs_of(inputs)
+            yield from self._outputs_of(inputs, chunks)
 
-    def aleatoric_if_known(self, X: Any, unknown: NDArray[np.float64]) -> NDArray[np.float64]:
+    def aleatoric_if_known(
+        self, X: Any, unknown: NDArray[np.float64], chunks: Chunks | None = None
+    ) -> NDArray[np.float64]:
         """Return what the members' own uncertainty would be if some cells were known.
 
         Parameters
@@ -159,6 +241,8 @@ class FittedEnsemble:
             Checked. The encoder is a `TabularEncoder`, or has its ``column_map_`` and ``samples_``.
         unknown : ndarray of shape (n_rows, n_features)
             In which share of the samples each cell is replaced, in [0, 1].
+        chunks : Chunks, optional
+            As in `outputs`.
 
         Returns
         -------
@@ -166,6 +250,7 @@ class FittedEnsemble:
             Mean, over the encoder's samples of each column, of the aleatoric uncertainty with these
             in place of the unknown cells.
         """
+        chunks = chunks or self.chunks()
         samples = self.as_inputs(self.encoder.samples_)
         levels = (np.arange(len(samples)) + 0.5) / len(samples)
         means = [np.empty(0)]
@@ -174,8 +259,8 @@ class FittedEnsemble:
             for sample, level in zip(samples, levels, strict=True):
                 is_replaced = (unknown[part] > level)[:, self.encoder.column_map_]
                 filled = torch.where(torch.tensor(is_replaced, device=self.device), sample, inputs)
-                chunks = map(self.likelihood.decompose, self._outputs_of(filled))
-                total += np.concatenate([chunk.aleatoric for chunk in chunks])
+                found = map(self.likelihood.decompose, self._outputs_of(filled, chunks))
+                total += np.concatenate([parts.aleatoric for parts in found])
             means.append(total / len(samples))
         return np.concatenate(means)
 
@@ -185,13 +270,20 @@ class FittedEnsemble:
         for part, rows in row_parts(X, min(_ROWS_ENCODED_AT_ONCE, at_most)):
             yield part, self.encode(rows)
 
-    def _outputs_of(self, inputs: Tensor) -> Iterator[Tensor]:
+    def _outputs_of(self, inputs: Tensor, chunks: Chunks) -> Iterator[Tensor]:
         """Yield the members' outputs for successive chunks of encoded rows, on the CPU."""
-        # A thread may run other code of its own between two chunks.
-        for rows in inputs.split(self.rows_per_chunk):
+
+        def evaluate(part: slice) -> Tensor:
+            rows = inputs[part]
+            # A thread may run other code of its own between two chunks.
             with ordinary_state(grad=False):
                 whole = _filled_up(rows, self.members.row_multiple)
-                outputs = self.members(whole)[:, : len(rows)].cpu()
+                is_small = len(whole) * self.members.activations_of_a_row <= _MOST_OF_ONE_THREAD
+                with _this_thread_alone() if is_small else nullcontext():
+                    outputs: Tensor = self.members(whole)
+                return outputs[:, : len(rows)].cpu()
+
+        for outputs in chunks.results(len(inputs), inputs.device, evaluate):
             if not outputs.sum(dtype=torch.float64).isfinite():
                 raise ValueError(
                     "Got X for which the network's output is not finite, but expected the "
@@ -254,22 +346,27 @@ class FittedEnsemble:
 
     def _gradients(self, inputs: Tensor, y: Tensor) -> Iterator[Tensor]:
         """Yield input gradients (M, n_rows, n_inputs) of successive chunks, on the CPU."""
-        # The derivatives of every layer are kept, where outputs need one layer at a time.
-        for rows in gen_batches(len(inputs), max(1, self.rows_per_chunk // 4)):
+
+        def evaluate(rows: slice) -> Tensor:
             part = inputs[rows]
             try:
                 with ordinary_state(grad=True):
                     evaluation: Any = SPACES["input_gradient"].evaluate(
                         self.members, part, y[rows], len(part), self.likelihood
                     )
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if _is_out_of_memory(error):
+                    raise
                 raise ValueError(
                     f"Got a module whose output can't be differentiated twice ({error}), but "
                     "expected one that can."
                 ) from error
-            yield evaluation.representation.cpu()
+            found: Tensor = evaluation.representation.cpu()
+            return found
+
+        # The derivatives of every layer are kept, where outputs need one layer at a time.
+        chunks = Chunks(max(1, self.rows_per_chunk // 4), self.members.row_multiple)
+        yield from chunks.results(len(inputs), inputs.device, evaluate)
 
     def select(self, members: list[int]) -> FittedEnsemble:
         """Return an ensemble of some of the members, with copies of their weights."""
@@ -280,6 +377,19 @@ def _filled_up(rows: Tensor, multiple: int) -> Tensor:
     """Repeat the last row until there are a multiple of so many."""
     missing = -len(rows) % multiple
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device or the machine has no memory left."""
+    is_of_type = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_of_type or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
+
+
+def _release_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a device's memory for later, in blocks of other sizes."""
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache is not None:  # The CPU has none.
+        empty_cache()
 
 
 @contextmanager
@@ -301,6 +411,40 @@ def ordinary_state(*, grad: bool) -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
     ):
         yield
+
+
+@cache
+def _setters_of_threads() -> tuple[Any, Any]:
+    """Return what sets the number of threads of the calling thread: of OpenMP's, and of MKL's.
+
+    `torch.set_num_threads` sets that of threads to come, too. Each is None where torch is built
+    without it, or where a library does not show the functions of those that it needs.
+    """
+    library = ctypes.PyDLL(torch._C.__file__)
+    names = ("omp_set_num_threads", "MKL_Set_Num_Threads_Local")
+    openmp, mkl = (getattr(library, name, None) for name in names)
+    return openmp, mkl
+
+
+@contextmanager
+def _this_thread_alone() -> Iterator[None]:
+    """Compute without other threads inside the block, where the libraries of torch's can be told.
+
+    Other threads of the process keep theirs.
+    """
+    n_threads = torch.get_num_threads()  # Torch sets the number at its first use.
+    set_openmp, set_mkl = _setters_of_threads()
+    if n_threads == 1 or set_openmp is None:
+        yield
+        return
+    of_mkl = set_mkl(1) if set_mkl is not None else 0
+    try:
+        set_openmp(1)
+        yield
+    finally:
+        set_openmp(n_threads)
+        if set_mkl is not None:
+            set_mkl(of_mkl)
 
 
 @contextmanager

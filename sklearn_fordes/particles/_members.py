@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
 from threading import local
 from typing import Any
@@ -256,6 +257,11 @@ class Ensemble(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the parameters, which inputs must have."""
         return next(self.stacked.parameters()).dtype
+
+    @cached_property
+    def activations_of_a_row(self) -> float:
+        """Numbers of a row in the widest layer, over all members; infinity if nothing tells it."""
+        return math.inf  # Weights do not tell how large the maps of a convolution are.
 
     def rows_at_a_time(self) -> int:
         """Return the number of rows whose widest layer has `ACTIVATIONS_AT_ONCE` in all members.

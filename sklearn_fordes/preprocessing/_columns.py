@@ -8,6 +8,7 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sklearn_fordes.preprocessing._values import (
@@ -35,6 +36,10 @@ _READERS: dict[str, tuple[Callable[[Any], float], str]] = {
     DURATION: (seconds_of, "durations"),
 }
 
+# Types of columns of pandas that are arrays of numbers, and those whose values Python reads.
+_PLAIN = frozenset(np.dtype(code) for code in "?bhilqBHILQfd")
+_LISTED = (pd.CategoricalDtype, pd.StringDtype, pd.DatetimeTZDtype)
+
 
 def read_columns(table: Any) -> list[Column]:
     """Return the columns of a table, named by the frame or by their position in the array.
@@ -46,7 +51,22 @@ def read_columns(table: Any) -> list[Column]:
     """
     if isinstance(table, np.ndarray):
         return [Column(position, values) for position, values in enumerate(table.T)]
+    # Without a wrapper for each column, which takes longer than a few rows themselves. Columns of
+    # one name are refused below.
+    if isinstance(table, pd.DataFrame) and table.columns.is_unique:
+        dtypes = table.dtypes.tolist()
+        if all(map(_is_read_directly, dtypes)):
+            columns = zip(dtypes, table.items(), strict=True)
+            return [
+                Column(name, values.to_numpy() if dtype in _PLAIN else values)
+                for dtype, (name, values) in columns
+            ]
     return [Column(values.name, values) for values in nw.from_native(table).iter_columns()]
+
+
+def _is_read_directly(dtype: Any) -> bool:
+    is_listed = dtype.kind in "OmM" if isinstance(dtype, np.dtype) else isinstance(dtype, _LISTED)
+    return is_listed or dtype in _PLAIN
 
 
 class Column:
@@ -58,7 +78,8 @@ class Column:
     Parameters
     ----------
     name : str or int
-    values : narwhals series or ndarray of shape (n_samples,)
+    values : narwhals series, pandas series or ndarray of shape (n_samples,)
+        A series of pandas holds no numbers, if its type is to be believed.
     """
 
     def __init__(self, name: Any, values: Any) -> None:
@@ -66,6 +87,9 @@ class Column:
         self._values = values
         if isinstance(values, np.ndarray):
             self._has_numeric_type, self._has_category_type = values.dtype.kind in "biuf", False
+        elif isinstance(values, pd.Series):
+            self._has_numeric_type = False
+            self._has_category_type = isinstance(values.dtype, pd.CategoricalDtype)
         else:
             dtype = values.dtype
             self._has_numeric_type = dtype.is_numeric() or dtype == nw.Boolean
@@ -95,13 +119,15 @@ class Column:
         """Whether some values are text, of numbers perhaps."""
         return not self._has_numeric_type and any(kind_of(v) == TEXT for v in self._present)
 
-    def floats(self, kind: str) -> NDArray[np.float64]:
+    def floats(self, kind: str, *, is_checked: bool = True) -> NDArray[np.float64]:
         """Return numbers, seconds since 1970 (UTC) or seconds, NaN where missing.
 
         Parameters
         ----------
         kind : str
             What the column held in training.
+        is_checked : bool, default=True
+            Whether infinite numbers are looked for, if the column's type allows some.
 
         Returns
         -------
@@ -116,7 +142,7 @@ class Column:
             distinct, codes = self._distinct
             return np.array([self._read(value, kind) for value in distinct])[codes]
         numbers = self._floats_of_type()
-        if np.isinf(numbers).any():
+        if is_checked and np.isinf(numbers).any():
             raise ValueError(
                 f"Got infinity in column {self.name!r}, but expected finite numbers or gaps."
             )

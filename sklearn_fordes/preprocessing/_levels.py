@@ -68,6 +68,9 @@ class Levels(NamedTuple):
         columns = np.take(of_labels, codes)
         rows = np.zeros((len(codes), len(self.share)), dtype=np.float32)
         has_column = columns >= 0
+        if has_column.all():
+            rows[np.arange(len(rows)), columns] = 1
+            return rows
         rows[has_column, columns[has_column]] = 1
         rows[~has_column] = self.share
         return rows

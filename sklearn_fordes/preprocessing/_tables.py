@@ -31,6 +31,8 @@ def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
     ValueError
         If X does not have two axes, or has no rows or no columns.
     """
+    if type(X) is np.ndarray:
+        return as_rows(X)
     X = nw.to_native(X, pass_through=True)
     if nw.dependencies.is_into_dataframe(X):
         if 0 in X.shape:

@@ -1,6 +1,6 @@
 """Stacked MLPs with the whole training step written out, and the choice of an engine by type."""
 
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 
 import torch
@@ -18,6 +18,9 @@ from sklearn_fordes.particles import (
     OutputFunction,
     autograd_derivatives,
 )
+
+# They have no parameters, and no state that threads would share.
+_ACTIVATIONS = {activation: activation() for activation in DERIVATIVES}
 
 
 def stack_members(
@@ -42,7 +45,8 @@ def stack_members(
 
     Examples
     --------
-    >>> from functools import partial
+    >>> from collections.abc import Callable
+    from functools import cache, cached_property, partial
     >>> from sklearn_fordes.networks import MLP
     >>> type(stack_members(partial(MLP, 3, 2), n_members=5)).__name__
     'MLPEnsemble'
@@ -76,7 +80,7 @@ class MLPEnsemble(Ensemble):
             h = torch.baddbmm(first.bias.unsqueeze(1), rows, of_columns.mT)
             h = torch.baddbmm(h, embedding.components(X), of_components.mT)
         for layer in rest:
-            h = layer.activation()(h)
+            h = _ACTIVATIONS[layer.activation](h)
             if layer.mask is not None:
                 h = h * layer.mask(h)
             h = layer.affine(h)
@@ -109,14 +113,19 @@ class MLPEnsemble(Ensemble):
 
         return Evaluation(passes.outputs, gradients, pullback)
 
-    def rows_at_a_time(self) -> int:
-        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
+    @cached_property
+    def activations_of_a_row(self) -> float:
+        """Numbers of a row in the widest layer, over all members."""
         layers, embedding = self._layers()
         widths = [max(layer.weight.shape[1:]) for layer in layers]
         if embedding is not None:
             widths.append(embedding.frequency[0].numel())
-        at_once = ACTIVATIONS_AT_ONCE[layers[0].weight.device.type]
-        return max(1, at_once // (self.n_members * max(widths)))
+        return self.n_members * max(widths)
+
+    def rows_at_a_time(self) -> int:
+        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
+        device = next(self.stacked.parameters()).device
+        return max(1, int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row))
 
     def _layers(self) -> tuple[list[Layer], Embedding | None]:
         layers: list[Layer] = []
