@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from abc import ABCMeta, abstractmethod
-from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import InputTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-import sklearn_fordes
 from sklearn_fordes import inference, networks, training
-from sklearn_fordes._maps import without_maps
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
@@ -466,7 +462,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             for index in range(now.fitted_.members.n_members)
         ]
 
-    # ---- scikit-learn and pickle
+    # ---- scikit-learn
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -481,33 +477,3 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         if not self._uses_encoder():
             return InputTags()
         return input_tags_of(TabularEncoder() if isinstance(self.encoder, str) else self.encoder)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Replace the net, whose own pickle hides another, by arrays and numbers."""
-        state = dict(super().__getstate__())
-        if "_net_" in state:
-            net_state = training.TrainingState.of(state.pop("_net_"))
-            state["_training_state_"] = net_state._replace(members={}).to_dict()
-        return {**state, "_sklearn_fordes_version": sklearn_fordes.__version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        written_by = state.pop("_sklearn_fordes_version", "unknown")
-        if written_by != sklearn_fordes.__version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__,
-                    current_sklearn_version=f"{sklearn_fordes.__version__} of sklearn_fordes",
-                    original_sklearn_version=f"{written_by} of sklearn_fordes",
-                ),
-                stacklevel=2,
-            )
-        # All but the moments is small, and used to index tensors.
-        parts = {
-            name: without_maps(part, copied=name != "_training_state_")
-            for name, part in state.items()
-        }
-        super().__setstate__(parts)
-        if "fitted_" in state:
-            with suppress(ValueError):  # This machine may not have the device.
-                self.fitted_.members.to(inference.available_device(self.device))

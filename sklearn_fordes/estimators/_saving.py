@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
@@ -12,10 +13,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.preprocessing import FunctionTransformer
 
 import sklearn_fordes
 from sklearn_fordes import inference, particles, persistence, training
+from sklearn_fordes._maps import without_maps
 from sklearn_fordes.estimators._parameters import Parameters
 from sklearn_fordes.preprocessing import TabularEncoder
 
@@ -45,7 +48,7 @@ _LARGEST_ROW = 1 << 24
 
 
 class Saving(Parameters):
-    """`save` and `load` of the estimators."""
+    """`save`, `load`, export and pickle of the estimators."""
 
     _then_: Self
     fitted_: inference.FittedEnsemble
@@ -180,6 +183,36 @@ class Saving(Parameters):
         """
         loaded: Self = load_one_of([cls], path, device, module)
         return loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Replace the net, whose own pickle hides another, by arrays and numbers."""
+        state = dict(super().__getstate__())
+        if "_net_" in state:
+            net_state = training.TrainingState.of(state.pop("_net_"))
+            state["_training_state_"] = net_state._replace(members={}).to_dict()
+        return {**state, "_sklearn_fordes_version": sklearn_fordes.__version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written_by = state.pop("_sklearn_fordes_version", "unknown")
+        if written_by != sklearn_fordes.__version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{sklearn_fordes.__version__} of sklearn_fordes",
+                    original_sklearn_version=f"{written_by} of sklearn_fordes",
+                ),
+                stacklevel=2,
+            )
+        # All but the moments is small, and used to index tensors.
+        parts = {
+            name: without_maps(part, copied=name != "_training_state_")
+            for name, part in state.items()
+        }
+        super().__setstate__(parts)
+        if "fitted_" in state:
+            with suppress(ValueError):  # This machine may not have the device.
+                self.fitted_.members.to(inference.available_device(self.device))
 
 
 def load_one_of(

@@ -45,8 +45,7 @@ def stack_members(
 
     Examples
     --------
-    >>> from collections.abc import Callable
-    from functools import cache, cached_property, partial
+    >>> from functools import partial
     >>> from sklearn_fordes.networks import MLP
     >>> type(stack_members(partial(MLP, 3, 2), n_members=5)).__name__
     'MLPEnsemble'
