@@ -1,11 +1,14 @@
 """Fits that are broken off and go on: in the end they are, bit by bit, those that never were."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -264,6 +267,136 @@ class TestClassifier(ForClassifier, Contract): ...
 
 
 class TestRegressor(ForRegressor, Contract): ...
+
+
+def noise(X, rng, scale=0.1):
+    return X + scale * torch.from_numpy(rng.standard_normal(X.shape)).to(X)
+
+
+def noise_of(scale):
+    return lambda X, rng: noise(X, rng, scale)
+
+
+class Noise:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def add(self, X, rng):
+        return noise(X, rng, self.scale)
+
+
+class Holds(Callback):
+    def __init__(self, value):
+        self.value = value
+
+
+def with_dropout(n_features, n_outputs, p=0.1):
+    return nn.Sequential(nn.Linear(n_features, 4), nn.Dropout(p), nn.Linear(4, n_outputs))
+
+
+def deep_module(p):
+    layer = nn.Dropout(p)
+    for _ in range(5):
+        layer = nn.Sequential(layer)
+    return nn.Sequential(nn.Linear(6, 2), layer)
+
+
+OTHER_SETTINGS = {
+    "partial": lambda x: {"augmentation": partial(noise, scale=x)},
+    "closure": lambda x: {"augmentation": noise_of(x)},
+    "method": lambda x: {"augmentation": Noise(x).add},
+    "factory": lambda x: {"module": partial(with_dropout, p=x)},
+    "code": lambda x: {"module": eval(f"lambda n_features, n_outputs: with_dropout(6, 2, {x})")},
+    "deep module": lambda x: {"module": deep_module(x)},
+    "set": lambda x: {"callbacks": [Holds({x, "a", "b"})]},
+    "bytes": lambda x: {"callbacks": [Holds(str(x).encode())]},
+    "dtype": lambda x: {"callbacks": [Holds(torch.float32 if x < 0.2 else torch.float64)]},
+    "frame": lambda x: {"callbacks": [Holds(pd.DataFrame({"x": [x]}))]},
+    "weights": lambda x: {"callbacks": [Holds(nn.Parameter(torch.tensor(x)))]},
+    "generator": lambda x: {"iterator_train__rng": np.random.default_rng(int(100 * x))},
+}
+
+
+@pytest.mark.parametrize("settings", OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+def test_settings_that_differ_in_a_part_are_of_other_fits(small, binary, tmp_path, settings):
+    for x in (0.1, 0.3):
+        small(checkpoint_dir=tmp_path, max_epochs=1, **settings(x)).fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+class Logs(Callback):
+    def __init__(self):
+        self.logger, self.stream, self.lock = logging.getLogger("logs"), sys.stdout, Lock()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.logger.info("This fills a cache of the logger.")
+
+
+def itself():
+    callback = Holds([])
+    callback.value += [callback, callback.value]
+    return callback
+
+
+EQUAL_SETTINGS = {
+    "numbers": [{"lr": 0.01}, {"lr": np.float64(0.01)}],
+    "order": [
+        {"optimizer__eps": 1e-7, "optimizer__amsgrad": True},
+        {"optimizer__amsgrad": True, "optimizer__eps": 1e-7},
+    ],
+    "logger": [{"callbacks": [Logs()]}, {"callbacks": [Logs()]}],
+    "closures": [{"augmentation": noise_of(0.1)}, {"augmentation": noise_of(0.1)}],
+    "cycles": [{"callbacks": [itself()]}, {"callbacks": [itself()]}],
+    "weights that are drawn anew": [{"module": deep_module(0.1)}, {"module": deep_module(0.1)}],
+}
+
+
+@pytest.mark.parametrize("settings", EQUAL_SETTINGS.values(), ids=EQUAL_SETTINGS)
+def test_equal_settings_are_of_one_fit(small, binary, tmp_path, settings):
+    for some in settings:
+        small(checkpoint_dir=tmp_path, max_epochs=1, **some).fit(*binary)
+        logging.getLogger("logs.later")
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_warm_fit_is_found_however_long_the_first_one_took(small, binary, tmp_path):
+    for _ in range(2):
+        model = small(warm_start=True, max_epochs=1).fit(*binary)
+        model.set_params(checkpoint_dir=tmp_path).fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_another_process_with_other_hashes_finds_its_checkpoint(tmp_path):
+    code = """
+import sys
+import numpy as np
+from skorch.callbacks import Callback
+from sklearn_fordes import FoRDERegressor
+
+class Holds(Callback):
+    def __init__(self):
+        self.names, self.test = {"a", "b", "c"}, lambda name: name in {"u", "v", "w"}
+
+X = np.random.default_rng(0).normal(size=(60, 2))
+FoRDERegressor(
+    2, max_epochs=1, random_state=0, checkpoint_dir=sys.argv[1], callbacks=[Holds()]
+).fit(X, X[:, 0])
+"""
+    for seed in "012":
+        run(code, tmp_path, env={**os.environ, "PYTHONHASHSEED": seed})
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_the_folder_is_that_of_the_beginning(small, binary, tmp_path, monkeypatch):
+    class ChangeFolder(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            monkeypatch.chdir("/")
+
+    monkeypatch.chdir(tmp_path)
+    small(checkpoint_dir="states", callbacks=[ChangeFolder()]).fit(*binary)
+    assert len([*(tmp_path / "states").iterdir()]) == 1
 
 
 def mixed_table():
