@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,8 +18,9 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EpochScoring, Freezer, LRScheduler
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import sklearn_fordes
 from contracts import EstimatorContract, ForClassifier, ForRegressor
@@ -60,6 +62,30 @@ class Counts(Callback):
                     parameter *= 0.99
 
 
+class CountsInDicts(Callback):
+    """Its dicts have values that were never set."""
+
+    def initialize(self):
+        self.counts_, self.nested_ = Counter(), {"epochs": defaultdict(int)}
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        self.counts_["epochs"] += 1
+        self.nested_["epochs"][len(net.history)] += 1
+        net.history.record("counts", (self.counts_["epochs"], len(self.nested_["epochs"])))
+
+
+class AveragesModule(Callback):
+    """Holds a module, whose state is an ordered dict."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.average_ = AveragedModel(nn.Linear(1, 1))
+
+    def on_epoch_end(self, net, **kwargs):
+        self.average_.update_parameters(nn.Linear(1, 1))
+        net.history.record("n_averaged", self.average_.n_averaged.item())
+
+
 def with_dropout_and_norm(n_features, n_outputs):
     return nn.Sequential(
         nn.Linear(n_features, 8),
@@ -99,6 +125,9 @@ SETTINGS = {
             )
         ]
     },
+    "milestones": {"callbacks": [LRScheduler("MultiStepLR", milestones=[2, 4, 6], gamma=0.5)]},
+    "freezer": {"callbacks": [Freezer("*weight*", at=3)]},
+    "dicts": {"callbacks": [CountsInDicts(), AveragesModule()]},
     "plateau": {"callbacks": [LRScheduler("ReduceLROnPlateau", patience=0)]},
     "callbacks": {"callbacks": [Counts(), ClipMemberGradients(1.0)]},
     "generator": {"random_state": np.random.RandomState(3)},
@@ -407,6 +436,33 @@ def mixed_table():
         {"size": size, "city": np.array(["Oslo", "Turku", "Bergen"])[np.arange(90) % 3]}
     )
     return X, np.where(np.nan_to_num(size) > 0, "large", "small")
+
+
+@pytest.mark.parametrize("name", ["dirname", "__dict__", "on_epoch_end"])
+def test_a_file_sets_only_what_callbacks_learn(small, binary, tmp_path, monkeypatch, name):
+    saved = ("saved", Checkpoint(monitor=None, dirname=str(tmp_path / "saved")))
+    model = small(checkpoint_dir=tmp_path / "states", callbacks=[saved, BreakOff()])
+    broken_off(model, ("batch", 3), binary, monkeypatch)
+    (path,) = (tmp_path / "states").iterdir()
+    kind, state = sklearn_fordes.persistence.read(path)
+    state["training"]["run"]["callbacks"]["saved"][name] = str(tmp_path / "elsewhere")
+    sklearn_fordes.persistence.write(path, kind, state, "0")
+    with pytest.raises(ValueError, match=f"'{name}' of callback 'saved' is not what a callback"):
+        model.fit(*binary)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_callback_makes_late_begins_anew_with_a_warning(
+    small, binary, tmp_path, monkeypatch
+):
+    class MakesLate(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            self.average_ = AveragedModel(nn.Linear(1, 1))
+
+    model = small(checkpoint_dir=tmp_path, callbacks=[("late", MakesLate()), BreakOff()])
+    broken_off(model, ("batch", 3), binary, monkeypatch)
+    with pytest.warns(UserWarning, match="'late' that does not have 'average_'"):
+        model.fit(*binary)
 
 
 def test_folds_of_a_small_table_go_on(tmp_path, monkeypatch):
