@@ -113,14 +113,49 @@ class TestClassifier(ForClassifier, Contract): ...
 class TestRegressor(ForRegressor, Contract): ...
 
 
-@pytest.mark.parametrize("policy", ["StepLR", "LambdaLR", "ReduceLROnPlateau"])
-def test_a_scheduler_goes_on_from_the_lower_rate(small, binary, policy):
-    settings = {"StepLR": {"step_size": 99}, "LambdaLR": {"lr_lambda": lambda epoch: 1.0}}
+def sequence(optimizer, last_epoch=-1):
+    parts = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0) for _ in range(2)]
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[3])
+
+
+def chain(optimizer, last_epoch=-1):
+    parts = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)]
+    return torch.optim.lr_scheduler.ChainedScheduler(parts)
+
+
+SCHEDULERS = {
+    "StepLR": {"step_size": 99},
+    "LambdaLR": {"lr_lambda": lambda epoch: 1.0},
+    "ReduceLROnPlateau": {"patience": 99},
+    "CosineAnnealingLR": {"T_max": 99, "eta_min": 1e-2},
+    "CyclicLR": {"base_lr": 1e-2, "max_lr": 1e-2, "cycle_momentum": False},
+    torch.optim.lr_scheduler.OneCycleLR: {
+        "max_lr": 1e-2,
+        "total_steps": 99,
+        "div_factor": 1,
+        "final_div_factor": 1,
+    },
+    "WarmRestartLR": {"min_lr": 1e-2, "max_lr": 1e-2},
+    sequence: {},
+    chain: {},
+}
+
+
+@pytest.mark.parametrize(("policy", "settings"), SCHEDULERS.items())
+def test_a_scheduler_goes_on_from_the_lower_rate(small, binary, policy, settings):
     record = Record()
-    scheduler = LRScheduler(policy, **settings.get(policy, {"patience": 99}))
+    scheduler = LRScheduler(policy, **settings)
     with pytest.warns(ConvergenceWarning, match="Training diverged"):
         small(callbacks=[Spoil(2, 0), scheduler, record], lr=1e-2).fit(*binary)
     assert record.rates == pytest.approx([1e-2] * 2 + [1e-3] * 5)
+
+
+def test_a_rate_that_is_a_tensor_is_lowered_once_and_stays_the_users(small, binary):
+    record, rate = Record(), torch.tensor(1e-2)
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        small(callbacks=[Spoil(2, 0), record], optimizer__lr=rate).fit(*binary)
+    assert [float(r) for r in record.rates] == pytest.approx([1e-2] * 2 + [1e-3] * 5)
+    assert float(rate) == pytest.approx(1e-2)
 
 
 def test_the_loss_of_validation_rows_is_seen(small, binary):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # The learning rate of the second try, as a share of that of the first.
 _LOWERED = 0.1
+# Names of rates in the optimizer's groups, and in torch's and skorch's schedulers.
+_RATES = {"lr", "initial_lr", "max_lr", "min_lr", "swa_lr"}
+_RATES_OF_SCHEDULERS = {"base_lrs", "max_lrs", "min_lrs", "max_lr", "min_lr", "eta_min"}
 # Members that a message names; of more it says how many they are.
 _MOST_NAMED = 5
 
@@ -60,18 +63,30 @@ class Recovery:
         net.optimizer_.zero_grad()
         net.optimizer_.state.clear()
         for group in net.optimizer_.param_groups:
-            for name in {"lr", "initial_lr"} & group.keys():
-                group[name] *= _LOWERED
+            # Not in place: a tensor may be that of several groups, and the user's own.
+            group.update({name: _lowered(group[name]) for name in _RATES & group.keys()})
         for _, callback in net.callbacks_:  # A scheduler may set the rate by what it was at first.
-            scheduler = getattr(callback, "lr_scheduler_", None)
-            if scheduler is not None and hasattr(scheduler, "base_lrs"):
-                scheduler.base_lrs = [rate * _LOWERED for rate in scheduler.base_lrs]
+            _lower_rates(getattr(callback, "lr_scheduler_", None))
         warn(
             f"Training diverged and goes on from the weights after {net.n_epochs} epochs, with a "
             f"tenth of the learning rate, {float(net.optimizer_.param_groups[0]['lr']):g}. "
             f"({error})",
             ConvergenceWarning,
         )
+
+
+def _lower_rates(scheduler: Any) -> None:
+    """Lower the rates that a scheduler, and those that it is made of, computes others from."""
+    for name in _RATES_OF_SCHEDULERS & getattr(scheduler, "__dict__", {}).keys():
+        setattr(scheduler, name, _lowered(getattr(scheduler, name)))
+    for part in getattr(scheduler, "_schedulers", ()):
+        _lower_rates(part)
+
+
+def _lowered(rates: Any) -> Any:
+    if isinstance(rates, list | tuple):
+        return [_lowered(rate) for rate in rates]
+    return None if rates is None else rates * _LOWERED
 
 
 def finite_members(tensors: list[Tensor]) -> Tensor:
