@@ -77,6 +77,16 @@ class Contract(EstimatorContract):
             assert model.n_iter_ == n_epochs
         np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))
 
+    @pytest.mark.filterwarnings("ignore:Training was ended by max_time")
+    def test_an_epoch_that_is_late_and_whole_is_kept(self, make, data, tmp_path):
+        model = make(callbacks=[Clock()], batch_size=999, early_stopping=False)
+        expected = clone(model).fit(*data)
+        model.set_params(checkpoint_dir=tmp_path, max_time=0.5)
+        for n_epochs in (1, 2, 3):
+            model.fit(*data)
+            assert model.n_iter_ == n_epochs
+        np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))
+
 
 class TestClassifier(ForClassifier, Contract): ...
 

@@ -242,7 +242,7 @@ class ParticleNet(NeuralNet):
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
         rows = getattr(iterator, "dataset", None)
         self.members_differ = getattr(rows, "augmentation", None) is not None
-        figures, losses = [], []
+        figures, losses, n_batches = [], [], len(iterator)
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
                 self.notify("on_batch_begin", batch=batch, training=True)
@@ -251,7 +251,8 @@ class ParticleNet(NeuralNet):
                 losses.append(step["member_losses"])
                 self.history.record_batch("train_batch_size", len(batch[1]))
                 self.notify("on_batch_end", batch=batch, training=True, **step)
-                self.is_cut = time.monotonic() > self.deadline
+                # After its last batch the epoch is whole, however late it is.
+                self.is_cut = len(figures) < n_batches and time.monotonic() > self.deadline
                 if self.is_cut:
                     break
         # The only host–device synchronisation of an epoch.
