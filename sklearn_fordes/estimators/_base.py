@@ -206,10 +206,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
         lost if training fails. In a fit that goes on the optimizer starts anew.
         """
-        state, lengthscale = None, self.lengthscale
+        state, lengthscale, n_before = None, self.lengthscale, 0
         if "fitted_" in vars(self):
             encoder, device = self.fitted_.encoder, self.fitted_.device
             shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
+            n_before = len(state.history)
             state = state._replace(optimizer={}) if is_a_fit else state
             then = self._then_
             if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
@@ -253,13 +254,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             ended_by = training.train(net, rows)
         self._set_learnt(fitted, net)
         if rows.valid is not None:
-            self._warn_if_nothing_was_learnt(rows)
+            # Epochs of an earlier fit or of partial_fit may have had no validation rows.
+            self._warn_if_nothing_was_learnt(rows, self.history_[n_before:])
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended_by
 
-    def _warn_if_nothing_was_learnt(self, rows: Any) -> None:
+    def _warn_if_nothing_was_learnt(self, rows: Any, epochs: list[dict[str, Any]]) -> None:
         """Compare the best validation loss with that of a constant prediction."""
         weight = rows.sample_weight
         if weight is not None and weight.ndim == 2:
@@ -267,7 +269,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         constant = self.fitted_.likelihood.constant_loss(
             rows.y, weight, rows.valid.y, rows.valid.sample_weight
         )
-        best = min(epoch["valid_loss"] for epoch in self.history_)
+        best = min(epoch["valid_loss"] for epoch in epochs)
         if best >= constant:
             warn(
                 f"The best validation loss, {best:.4g}, is no better than that of predicting the "
