@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from datetime import date
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -595,6 +596,35 @@ def test_a_write_that_fails_later_keeps_the_one_before(small, binary, tmp_path, 
     monkeypatch.undo()
     FillDisk.is_full = False
     assert_same_fit(state_of(clone(model).fit(*binary)), expected)
+
+
+def test_what_a_file_cannot_hold_does_not_end_a_fit(small, binary, tmp_path):
+    class Notes(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history.record("on", date(2020, 1, 2))
+
+    model = small(checkpoint_dir=tmp_path, callbacks=[Notes()])
+    with pytest.warns(UserWarning, match="checkpoint after 1 epochs: the one before is kept"):
+        model.fit(*binary)
+    assert model.n_iter_ == 6
+
+
+@pytest.mark.parametrize("text", [b"", b"abc", b"-5", b"99999999999", b"\xff"])
+def test_a_seed_that_is_none_is_refused(small, binary, tmp_path, text):
+    (tmp_path / "seed").write_bytes(text)
+    with pytest.raises(ValueError, match=r"in '.*seed', but expected the seed"):
+        small(checkpoint_dir=tmp_path, random_state=None).fit(*binary)
+
+
+@pytest.mark.parametrize("kind", ["MT19937", "PCG64DXSM", "Philox", "SFC64"])
+def test_batches_of_another_generator_go_on(small, binary, tmp_path, monkeypatch, kind):
+    def new(**settings):
+        rng = np.random.Generator(getattr(np.random, kind)(0))
+        return small(iterator_train__rng=rng, callbacks=[BreakOff()], **settings)
+
+    expected = state_of(new().fit(*binary))
+    broken_off(new(checkpoint_dir=tmp_path), ("batch", 3), binary, monkeypatch)
+    assert_same_fit(state_of(new(checkpoint_dir=tmp_path).fit(*binary)), expected)
 
 
 def test_parts_of_a_killed_process_are_removed_when_they_are_old(small, binary, tmp_path):

@@ -123,8 +123,9 @@ class Checkpoint:
     def _try_to_write(self, net: ParticleNet, *, is_finished: bool) -> None:
         try:
             self._write(net, is_finished=is_finished)
-        except OSError as error:
-            # Training is worth more than its checkpoint.
+        except (OSError, ValueError) as error:
+            # Training is worth more than its checkpoint. A callback may have noted in the history
+            # what a file can't hold.
             if not self._has_warned:
                 warn(
                     f"Got {error} for the checkpoint after {net.n_epochs} epochs: the one before "
@@ -190,10 +191,23 @@ def seed_in(folder: str) -> int:
     Returns
     -------
     int
+
+    Raises
+    ------
+    ValueError
+        If its file holds something else.
+    OSError
+        If the file can't be read or written.
     """
     path = os.path.join(folder, "seed")
-    with suppress(FileNotFoundError), open(path) as file:
-        return int(file.read(20))
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        text = file.read(20)
+        if not (text.strip().isdigit() and int(text) < 2**32):
+            raise ValueError(
+                f"Got {text!r} in {path!r}, but expected the seed of the fits in this folder, a "
+                "whole number below 2**32: delete the file, and the next fit draws a seed."
+            )
+        return int(text)
     seed = int(np.random.randint(2**31 - 1))
     mine = f"{path}-{os.getpid()}-{seed}"
     write_atomically(mine, str(seed).encode())

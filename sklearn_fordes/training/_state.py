@@ -90,7 +90,9 @@ class TrainingState(NamedTuple):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """Return the state that `to_dict` described."""
-        return cls(**to_tensors(state))
+        # The words of a generator are those of numpy.
+        others = {name: value for name, value in state.items() if name != "batches"}
+        return cls(batches=state["batches"], **to_tensors(others))
 
     def known_lengthscale(self, default: Any) -> Any:
         """Return the lengthscale that the first training inputs gave, or a default."""
