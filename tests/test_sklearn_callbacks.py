@@ -51,6 +51,20 @@ def epochs(n):
     return [(hook, "epoch", i) for i in range(n) for hook in ("begin", "end")]
 
 
+def test_a_fit_that_a_checkpoint_knows_keeps_no_rows(small, binary, tmp_path):
+    X, y = binary
+    small(checkpoint_dir=tmp_path).fit(X, y)
+    recorder, rows = Recorder(), X.copy()
+    model = small(checkpoint_dir=tmp_path).set_callbacks(recorder).fit(rows, y)
+    assert ("begin", "epoch", 0) not in recorder.events
+    reference = weakref.ref(rows)
+    recorder.given.clear()
+    del rows
+    gc.collect()
+    assert reference() is None
+    assert model.n_iter_ == 6
+
+
 def test_a_fit_has_a_task_for_each_epoch(small, binary):
     X, y = binary
     recorder, weight = Recorder(), np.ones(len(y))

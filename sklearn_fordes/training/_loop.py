@@ -6,6 +6,7 @@ import ctypes
 
 import torch
 
+from sklearn_fordes.training._callbacks import EpochTasks
 from sklearn_fordes.training._data import DeviceDataset
 from sklearn_fordes.training._net import ParticleNet
 from sklearn_fordes.training._recovery import finite_members
@@ -47,6 +48,9 @@ def train(net: ParticleNet, rows: DeviceDataset) -> str | None:
     if checkpoint is not None and checkpoint.is_finished:
         checkpoint.resume(net)
         net.on_train_end(net)
+        for _, callback in net.callbacks_:  # The others have not begun.
+            if isinstance(callback, EpochTasks):
+                callback.on_train_end(net)
         return None
     keep_freed_memory()
     net.check_module(rows.X)
