@@ -466,6 +466,21 @@ def test_what_a_callback_makes_late_begins_anew_with_a_warning(
         model.fit(*binary)
 
 
+def test_a_scheduler_that_no_file_can_hold_is_named(small, binary, tmp_path):
+    class Factor:
+        def __init__(self):
+            self.seen = {0}
+
+        def __call__(self, epoch):
+            return 0.9 ** len(self.seen)
+
+    scheduler = ("scheduler", LRScheduler("LambdaLR", lr_lambda=Factor()))
+    model = small(checkpoint_dir=tmp_path, callbacks=[scheduler])
+    with pytest.warns(UserWarning, match=r"state of scheduler.lr_scheduler_ that no") as caught:
+        model.fit(*binary)
+    assert len(caught) == 1
+
+
 def test_folds_of_a_small_table_go_on(tmp_path, monkeypatch):
     X, y = mixed_table()
     model = FoRDEClassifier(

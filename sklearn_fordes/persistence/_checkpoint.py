@@ -58,6 +58,7 @@ class Checkpoint:
         self._state: dict[str, Any] | None = None
         self._next = 0.0  # When the next one is due.
         self._has_warned = False
+        self._lost: set[str] = set()
         self._remove_parts()
         with suppress(FileNotFoundError):
             kind, self._state = read(path)
@@ -133,12 +134,23 @@ class Checkpoint:
                 )
             self._has_warned = True
 
+    def _warn_of_lost(self, name: str) -> None:
+        if name not in self._lost:
+            warn(
+                f"Got a state of {name} that no file can hold, but expected one of numbers, "
+                "strings, arrays, lists and dicts: it begins anew if this fit is broken off, which "
+                "may change its result."
+            )
+        self._lost.add(name)
+
     def _write(self, net: ParticleNet, *, is_finished: bool) -> None:
         began = time.monotonic()
         training = TrainingState.of(net, within_run=not is_finished).to_dict()
-        for attributes in (training.get("run") or {"callbacks": {}})["callbacks"].values():
+        for callback, attributes in (training.get("run") or {"callbacks": {}})["callbacks"].items():
             for name in [name for name, value in attributes.items() if not can_pack(value)]:
-                del attributes[name]
+                value = attributes.pop(name)
+                if isinstance(value, dict) and value.keys() == {"state_dict"}:
+                    self._warn_of_lost(f"{callback}.{name}")
         try:
             write(
                 self.path, _KIND, {"is_finished": is_finished, "training": training}, self.version
