@@ -544,6 +544,19 @@ def test_an_interrupted_fit_is_kept_and_goes_on(small, binary, tmp_path):
     assert_same_fit(state_of(model.fit(*binary)), state_of(expected.fit(*binary)))
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_interrupt_in_the_first_write_is_one(
+    small, binary, tmp_path, monkeypatch, early_stopping
+):
+    def press(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    with pytest.raises(KeyboardInterrupt):
+        small(checkpoint_dir=tmp_path, early_stopping=early_stopping).fit(*binary)
+    assert [*tmp_path.iterdir()] == []
+
+
 # ---- writing
 
 
