@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, Checkpoint, EpochScoring, Freezer, LRScheduler
@@ -27,6 +27,7 @@ import sklearn_fordes
 from contracts import EstimatorContract, ForClassifier, ForRegressor
 from sklearn_fordes import FoRDEClassifier, Repulsion
 from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.preprocessing import TabularEncoder
 from sklearn_fordes.training import ClipMemberGradients
 
 
@@ -356,6 +357,27 @@ def test_settings_that_differ_in_a_part_are_of_other_fits(small, binary, tmp_pat
     assert len([*tmp_path.iterdir()]) == 2
 
 
+class Wrapped(TransformerMixin, BaseEstimator):
+    """Encodes as a TabularEncoder, but does not say of which columns the encoded ones are."""
+
+    def fit(self, X, y=None):
+        self.encoder_ = TabularEncoder().fit(X, y)
+        return self
+
+    def transform(self, X):
+        return self.encoder_.transform(X)
+
+
+def test_an_encoder_whose_columns_are_corrupted_is_another(small, binary, tmp_path):
+    model = small(module=with_dropout, max_epochs=2)
+    for encoder in (TabularEncoder(), Wrapped()):
+        expected = state_of(clone(model).set_params(encoder=encoder).fit(*binary))
+        model.set_params(encoder=encoder, checkpoint_dir=tmp_path).fit(*binary)
+        assert_same_fit(state_of(model), expected)
+        model.set_params(checkpoint_dir=None)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 class Logs(Callback):
     def __init__(self):
         self.logger, self.stream, self.lock = logging.getLogger("logs"), sys.stdout, Lock()
@@ -675,6 +697,7 @@ import torch
 torch.set_num_threads(1)
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.preprocessing import TabularEncoder
 
 _checkpoint._SECONDS_BETWEEN, _checkpoint._LARGEST_SHARE = 0.0, float("inf")
 rng = np.random.default_rng(0)

@@ -238,7 +238,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
             checkpoint = None
             if is_a_fit:
-                checkpoint = checkpoint_of(self, rows, members.state_dict(), seeds, state)
+                checkpoint = checkpoint_of(self, encoder, rows, members.state_dict(), seeds, state)
             net = self._new_net(
                 fitted,
                 inputs,

@@ -40,6 +40,7 @@ def random_state_of(estimator: Any) -> Any:
 
 def checkpoint_of(
     estimator: Any,
+    encoder: Any,
     rows: training.DeviceDataset,
     members: Mapping[str, Any],
     seeds: list[int],
@@ -50,6 +51,8 @@ def checkpoint_of(
     Parameters
     ----------
     estimator : BaseFoRDE
+    encoder : transformer
+        Fitted.
     rows : DeviceDataset
         On which it will be trained.
     members : dict of Tensor
@@ -77,6 +80,9 @@ def checkpoint_of(
             "kind": type(estimator).__qualname__,
             "parameters": parameters,
             "rows": rows.tensors(),
+            # An encoder says by which columns of the table encoded ones are corrupted and compared.
+            "column_map": getattr(encoder, "column_map_", None),
+            "augmentation": _Describer(has_weights=True).describe(rows.augmentation),
             "members": dict(members),
             "seeds": seeds,
             "state": None if state is None else _of_all_processes(state).to_dict(),
