@@ -1,27 +1,33 @@
 """Fits that are broken off and go on: in the end they are, bit by bit, those that never were."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
+from datetime import date
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EpochScoring, Freezer, LRScheduler
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import sklearn_fordes
 from contracts import EstimatorContract, ForClassifier, ForRegressor
 from sklearn_fordes import FoRDEClassifier, Repulsion
 from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.preprocessing import TabularEncoder
 from sklearn_fordes.training import ClipMemberGradients
 
 
@@ -56,6 +62,30 @@ class Counts(Callback):
             with torch.no_grad():
                 for parameter in net.module_.parameters():
                     parameter *= 0.99
+
+
+class CountsInDicts(Callback):
+    """Its dicts have values that were never set."""
+
+    def initialize(self):
+        self.counts_, self.nested_ = Counter(), {"epochs": defaultdict(int)}
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        self.counts_["epochs"] += 1
+        self.nested_["epochs"][len(net.history)] += 1
+        net.history.record("counts", (self.counts_["epochs"], len(self.nested_["epochs"])))
+
+
+class AveragesModule(Callback):
+    """Holds a module, whose state is an ordered dict."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.average_ = AveragedModel(nn.Linear(1, 1))
+
+    def on_epoch_end(self, net, **kwargs):
+        self.average_.update_parameters(nn.Linear(1, 1))
+        net.history.record("n_averaged", self.average_.n_averaged.item())
 
 
 def with_dropout_and_norm(n_features, n_outputs):
@@ -97,6 +127,9 @@ SETTINGS = {
             )
         ]
     },
+    "milestones": {"callbacks": [LRScheduler("MultiStepLR", milestones=[2, 4, 6], gamma=0.5)]},
+    "freezer": {"callbacks": [Freezer("*weight*", at=3)]},
+    "dicts": {"callbacks": [CountsInDicts(), AveragesModule()]},
     "plateau": {"callbacks": [LRScheduler("ReduceLROnPlateau", patience=0)]},
     "callbacks": {"callbacks": [Counts(), ClipMemberGradients(1.0)]},
     "generator": {"random_state": np.random.RandomState(3)},
@@ -267,33 +300,151 @@ class TestClassifier(ForClassifier, Contract): ...
 class TestRegressor(ForRegressor, Contract): ...
 
 
-def scaled(X, rng, factor=0.5):
-    return factor * X
+def noise(X, rng, scale=0.1):
+    return X + scale * torch.from_numpy(rng.standard_normal(X.shape)).to(X)
 
 
-def scales(factor):
-    return lambda X, rng: factor * X
+def noise_of(scale):
+    return lambda X, rng: noise(X, rng, scale)
 
 
-class Scales:
-    def __init__(self, factor):
-        self.factor = factor
+class Noise:
+    __slots__ = ("scale",)
 
-    def of(self, X, rng):
-        return self.factor * X
+    def __init__(self, scale):
+        self.scale = scale
 
-    def __call__(self, X, rng):
-        return self.factor * X
+    def add(self, X, rng):
+        return noise(X, rng, self.scale)
 
 
-class Slotted:
-    __slots__ = ("factor",)
+class Holds(Callback):
+    def __init__(self, value):
+        self.value = value
 
-    def __init__(self, factor):
-        self.factor = factor
 
-    def __call__(self, X, rng):
-        return self.factor * X
+def with_dropout(n_features, n_outputs, p=0.1):
+    return nn.Sequential(nn.Linear(n_features, 4), nn.Dropout(p), nn.Linear(4, n_outputs))
+
+
+def deep_module(p):
+    layer = nn.Dropout(p)
+    for _ in range(5):
+        layer = nn.Sequential(layer)
+    return nn.Sequential(nn.Linear(6, 2), layer)
+
+
+OTHER_SETTINGS = {
+    "partial": lambda x: {"augmentation": partial(noise, scale=x)},
+    "closure": lambda x: {"augmentation": noise_of(x)},
+    "method": lambda x: {"augmentation": Noise(x).add},
+    "factory": lambda x: {"module": partial(with_dropout, p=x)},
+    "code": lambda x: {"module": eval(f"lambda n_features, n_outputs: with_dropout(6, 2, {x})")},
+    "deep module": lambda x: {"module": deep_module(x)},
+    "set": lambda x: {"callbacks": [Holds({x, "a", "b"})]},
+    "bytes": lambda x: {"callbacks": [Holds(str(x).encode())]},
+    "dtype": lambda x: {"callbacks": [Holds(torch.float32 if x < 0.2 else torch.float64)]},
+    "frame": lambda x: {"callbacks": [Holds(pd.DataFrame({"x": [x]}))]},
+    "weights": lambda x: {"callbacks": [Holds(nn.Parameter(torch.tensor(x)))]},
+    "generator": lambda x: {"iterator_train__rng": np.random.default_rng(int(100 * x))},
+    "scheduler": lambda x: {"callbacks": [LRScheduler("StepLR", step_size=1 + (x > 0.2))]},
+    "function of a scheduler": lambda x: {
+        "callbacks": [LRScheduler("LambdaLR", lr_lambda=lambda epoch: x / (1 + epoch))]
+    },
+    "name of a callback": lambda x: {"callbacks": [(f"name {x}", Holds(1))]},
+    "number of callbacks": lambda x: {"callbacks": [Holds(1)] * int(10 * x)},
+}
+
+
+@pytest.mark.parametrize("settings", OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+def test_settings_that_differ_in_a_part_are_of_other_fits(small, binary, tmp_path, settings):
+    for x in (0.1, 0.3):
+        small(checkpoint_dir=tmp_path, max_epochs=1, **settings(x)).fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+class Wrapped(TransformerMixin, BaseEstimator):
+    """Encodes as a TabularEncoder, but does not say of which columns the encoded ones are."""
+
+    def fit(self, X, y=None):
+        self.encoder_ = TabularEncoder().fit(X, y)
+        return self
+
+    def transform(self, X):
+        return self.encoder_.transform(X)
+
+
+def test_an_encoder_whose_columns_are_corrupted_is_another(small, binary, tmp_path):
+    model = small(module=with_dropout, max_epochs=2)
+    for encoder in (TabularEncoder(), Wrapped()):
+        expected = state_of(clone(model).set_params(encoder=encoder).fit(*binary))
+        model.set_params(encoder=encoder, checkpoint_dir=tmp_path).fit(*binary)
+        assert_same_fit(state_of(model), expected)
+        model.set_params(checkpoint_dir=None)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+class Logs(Callback):
+    def __init__(self):
+        self.logger, self.stream, self.lock = logging.getLogger("logs"), sys.stdout, Lock()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.logger.info("This fills a cache of the logger.")
+
+
+def itself():
+    callback = Holds([])
+    callback.value += [callback, callback.value]
+    return callback
+
+
+EQUAL_SETTINGS = {
+    "numbers": [{"lr": 0.01}, {"lr": np.float64(0.01)}],
+    "order": [
+        {"optimizer__eps": 1e-7, "optimizer__amsgrad": True},
+        {"optimizer__amsgrad": True, "optimizer__eps": 1e-7},
+    ],
+    "logger": [{"callbacks": [Logs()]}, {"callbacks": [Logs()]}],
+    "closures": [{"augmentation": noise_of(0.1)}, {"augmentation": noise_of(0.1)}],
+    "cycles": [{"callbacks": [itself()]}, {"callbacks": [itself()]}],
+    "weights that are drawn anew": [{"module": deep_module(0.1)}, {"module": deep_module(0.1)}],
+}
+
+
+@pytest.mark.parametrize("settings", EQUAL_SETTINGS.values(), ids=EQUAL_SETTINGS)
+def test_equal_settings_are_of_one_fit(small, binary, tmp_path, settings):
+    for some in settings:
+        small(checkpoint_dir=tmp_path, max_epochs=1, **some).fit(*binary)
+        logging.getLogger("logs.later")
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_warm_fit_is_found_however_long_the_first_one_took(small, binary, tmp_path):
+    for _ in range(2):
+        model = small(warm_start=True, max_epochs=1).fit(*binary)
+        model.set_params(checkpoint_dir=tmp_path).fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_another_process_with_other_hashes_finds_its_checkpoint(tmp_path):
+    code = """
+import sys
+import numpy as np
+from skorch.callbacks import Callback
+from sklearn_fordes import FoRDERegressor
+
+class Holds(Callback):
+    def __init__(self):
+        self.names, self.test = {"a", "b", "c"}, lambda name: name in {"u", "v", "w"}
+
+X = np.random.default_rng(0).normal(size=(60, 2))
+FoRDERegressor(
+    2, max_epochs=1, random_state=0, checkpoint_dir=sys.argv[1], callbacks=[Holds()]
+).fit(X, X[:, 0])
+"""
+    for seed in "012":
+        run(code, tmp_path, env={**os.environ, "PYTHONHASHSEED": seed})
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 class WithNotes(Callback):
@@ -305,59 +456,6 @@ class WithNotes(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         self.notes.append(net.history[-1, "train_loss"])
-
-
-DIFFERENT = {
-    "partial": lambda n: {"augmentation": partial(scaled, factor=n)},
-    "closure": lambda n: {"augmentation": scales(n)},
-    "code": lambda n: {"augmentation": [lambda X, rng: 0.5 * X, lambda X, rng: 0.6 * X][n - 1]},
-    "method": lambda n: {"augmentation": Scales(n).of},
-    "object": lambda n: {"augmentation": Scales(n)},
-    "slots": lambda n: {"augmentation": Slotted(n)},
-    "generator": lambda n: {"iterator_train__rng": np.random.default_rng(n)},
-    "scheduler": lambda n: {"callbacks": [LRScheduler("StepLR", step_size=n)]},
-    "function of a scheduler": lambda n: {
-        "callbacks": [LRScheduler("LambdaLR", lr_lambda=lambda epoch: n / (1 + epoch))]
-    },
-    "callback": lambda n: {"callbacks": [WithNotes(n)]},
-    "names of callbacks": lambda n: {"callbacks": [(f"name {n}", WithNotes())]},
-    "callbacks": lambda n: {"callbacks": [WithNotes()] * n},
-    "module": lambda n: {"module": nn.Sequential(nn.Linear(6, 4), nn.ELU(n), nn.Linear(4, 2))},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_fits_that_differ_in_an_object_have_two_files(small, binary, tmp_path, name):
-    made = DIFFERENT[name]
-    for _ in range(2):  # Objects made anew are the same.
-        for n in (1, 2):
-            small(checkpoint_dir=tmp_path, max_epochs=1, **made(n)).fit(*binary)
-    assert len([*tmp_path.iterdir()]) == 2
-
-
-def test_a_file_is_found_in_another_process(tmp_path):
-    code = (
-        SCRIPT
-        + """
-from functools import partial
-from skorch.callbacks import LRScheduler
-from torch import nn
-
-def scaled(X, rng, factor):
-    return factor * X
-
-names = {"a", "b", "c", "d"}
-callbacks = [LRScheduler("LambdaLR", lr_lambda=lambda epoch: len(names) / (4 + epoch))]
-module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
-FoRDEClassifier(
-    2, module=module, callbacks=callbacks, augmentation=partial(scaled, factor=0.9), max_epochs=1,
-    random_state=0, checkpoint_dir=sys.argv[1],
-).fit(X, y)
-"""
-    )
-    for seed in ("1", "2"):
-        run(code, tmp_path, env={**os.environ, "PYTHONHASHSEED": seed})
-    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_notes_of_a_callback_do_not_change_a_fit(small, binary, tmp_path):
@@ -391,21 +489,14 @@ def test_callbacks_are_told_of_a_run_that_had_ended(small, binary, tmp_path, cap
     )
 
 
-def test_a_history_that_no_file_can_hold_is_no_end_of_training(small, binary, tmp_path):
-    class Note(Callback):
+def test_the_folder_is_that_of_the_beginning(small, binary, tmp_path, monkeypatch):
+    class ChangeFolder(Callback):
         def on_epoch_end(self, net, **kwargs):
-            net.history.record("at", pd.Timestamp("2024-01-01").to_pydatetime())
+            monkeypatch.chdir("/")
 
-    model = small(checkpoint_dir=tmp_path, callbacks=[Note()])
-    with pytest.warns(UserWarning, match=r"can't be written \(Got training.history\[0\].at"):
-        model.fit(*binary)
-    assert model.n_iter_ == 6
-
-
-def test_a_seed_that_is_none_is_refused(small, binary, tmp_path):
-    (tmp_path / "seed").write_text("")
-    with pytest.raises(ValueError, match=r"seed' with '', but expected a whole number"):
-        small(checkpoint_dir=tmp_path, random_state=None).fit(*binary)
+    monkeypatch.chdir(tmp_path)
+    small(checkpoint_dir="states", callbacks=[ChangeFolder()]).fit(*binary)
+    assert len([*(tmp_path / "states").iterdir()]) == 1
 
 
 def mixed_table():
@@ -416,6 +507,48 @@ def mixed_table():
         {"size": size, "city": np.array(["Oslo", "Turku", "Bergen"])[np.arange(90) % 3]}
     )
     return X, np.where(np.nan_to_num(size) > 0, "large", "small")
+
+
+@pytest.mark.parametrize("name", ["dirname", "__dict__", "on_epoch_end"])
+def test_a_file_sets_only_what_callbacks_learn(small, binary, tmp_path, monkeypatch, name):
+    saved = ("saved", Checkpoint(monitor=None, dirname=str(tmp_path / "saved")))
+    model = small(checkpoint_dir=tmp_path / "states", callbacks=[saved, BreakOff()])
+    broken_off(model, ("batch", 3), binary, monkeypatch)
+    (path,) = (tmp_path / "states").iterdir()
+    kind, state = sklearn_fordes.persistence.read(path)
+    state["training"]["run"]["callbacks"]["saved"][name] = str(tmp_path / "elsewhere")
+    sklearn_fordes.persistence.write(path, kind, state, "0")
+    with pytest.raises(ValueError, match=f"'{name}' of callback 'saved' is not what a callback"):
+        model.fit(*binary)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_callback_makes_late_begins_anew_with_a_warning(
+    small, binary, tmp_path, monkeypatch
+):
+    class MakesLate(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            self.average_ = AveragedModel(nn.Linear(1, 1))
+
+    model = small(checkpoint_dir=tmp_path, callbacks=[("late", MakesLate()), BreakOff()])
+    broken_off(model, ("batch", 3), binary, monkeypatch)
+    with pytest.warns(UserWarning, match="'late' that does not have 'average_'"):
+        model.fit(*binary)
+
+
+def test_a_scheduler_that_no_file_can_hold_is_named(small, binary, tmp_path):
+    class Factor:
+        def __init__(self):
+            self.seen = {0}
+
+        def __call__(self, epoch):
+            return 0.9 ** len(self.seen)
+
+    scheduler = ("scheduler", LRScheduler("LambdaLR", lr_lambda=Factor()))
+    model = small(checkpoint_dir=tmp_path, callbacks=[scheduler])
+    with pytest.warns(UserWarning, match=r"state of scheduler.lr_scheduler_ that no") as caught:
+        model.fit(*binary)
+    assert len(caught) == 1
 
 
 def test_folds_of_a_small_table_go_on(tmp_path, monkeypatch):
@@ -479,6 +612,19 @@ def test_an_interrupted_fit_is_kept_and_goes_on(small, binary, tmp_path):
         model.fit(*binary)
     CtrlC.is_pressed = False
     assert_same_fit(state_of(model.fit(*binary)), state_of(expected.fit(*binary)))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_interrupt_in_the_first_write_is_one(
+    small, binary, tmp_path, monkeypatch, early_stopping
+):
+    def press(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", press)
+    with pytest.raises(KeyboardInterrupt):
+        small(checkpoint_dir=tmp_path, early_stopping=early_stopping).fit(*binary)
+    assert [*tmp_path.iterdir()] == []
 
 
 # ---- writing
@@ -550,6 +696,35 @@ def test_a_write_that_fails_later_keeps_the_one_before(small, binary, tmp_path, 
     assert_same_fit(state_of(clone(model).fit(*binary)), expected)
 
 
+def test_what_a_file_cannot_hold_does_not_end_a_fit(small, binary, tmp_path):
+    class Notes(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history.record("on", date(2020, 1, 2))
+
+    model = small(checkpoint_dir=tmp_path, callbacks=[Notes()])
+    with pytest.warns(UserWarning, match=r"checkpoint after 1 epochs .*the one before is kept"):
+        model.fit(*binary)
+    assert model.n_iter_ == 6
+
+
+@pytest.mark.parametrize("text", [b"", b"abc", b"-5", b"99999999999", b"\xff"])
+def test_a_seed_that_is_none_is_refused(small, binary, tmp_path, text):
+    (tmp_path / "seed").write_bytes(text)
+    with pytest.raises(ValueError, match=r"in '.*seed', but expected the seed"):
+        small(checkpoint_dir=tmp_path, random_state=None).fit(*binary)
+
+
+@pytest.mark.parametrize("kind", ["MT19937", "PCG64DXSM", "Philox", "SFC64"])
+def test_batches_of_another_generator_go_on(small, binary, tmp_path, monkeypatch, kind):
+    def new(**settings):
+        rng = np.random.Generator(getattr(np.random, kind)(0))
+        return small(iterator_train__rng=rng, callbacks=[BreakOff()], **settings)
+
+    expected = state_of(new().fit(*binary))
+    broken_off(new(checkpoint_dir=tmp_path), ("batch", 3), binary, monkeypatch)
+    assert_same_fit(state_of(new(checkpoint_dir=tmp_path).fit(*binary)), expected)
+
+
 def test_parts_of_a_killed_process_are_removed_when_they_are_old(small, binary, tmp_path):
     model = small(checkpoint_dir=tmp_path).fit(*binary)
     (path,) = tmp_path.iterdir()
@@ -570,6 +745,7 @@ import torch
 torch.set_num_threads(1)
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.preprocessing import TabularEncoder
 
 _checkpoint._SECONDS_BETWEEN, _checkpoint._LARGEST_SHARE = 0.0, float("inf")
 rng = np.random.default_rng(0)

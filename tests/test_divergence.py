@@ -117,7 +117,18 @@ class TestClassifier(ForClassifier, Contract): ...
 class TestRegressor(ForRegressor, Contract): ...
 
 
+def sequence(optimizer, last_epoch=-1):
+    parts = [lr_scheduler.StepLR(optimizer, 2), lr_scheduler.LambdaLR(optimizer, lambda _: 0.5)]
+    return lr_scheduler.SequentialLR(optimizer, parts, milestones=[3])
+
+
+def chain(optimizer, last_epoch=-1):
+    return lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(optimizer, 2)])
+
+
 SCHEDULERS = {
+    sequence: {},
+    chain: {},
     "StepLR": {"step_size": 2},
     "LambdaLR": {"lr_lambda": lambda epoch: 1 / (1 + epoch)},
     "ReduceLROnPlateau": {"patience": 0},
@@ -130,7 +141,8 @@ SCHEDULERS = {
 @pytest.mark.parametrize("policy", SCHEDULERS)
 def test_a_tenth_of_the_rate_is_one_under_any_scheduler(small, binary, policy):
     def rates(*callbacks):
-        scheduler = LRScheduler(getattr(lr_scheduler, policy, policy), **SCHEDULERS[policy])
+        known = getattr(lr_scheduler, str(policy), policy)
+        scheduler = LRScheduler(known, **SCHEDULERS[policy])
         record = Record()
         small(callbacks=[scheduler, record, *callbacks], early_stopping=False).fit(*binary)
         return record.rates
@@ -142,6 +154,14 @@ def test_a_tenth_of_the_rate_is_one_under_any_scheduler(small, binary, policy):
     if policy != "ReduceLROnPlateau":  # It depends on the losses.
         np.testing.assert_allclose(found[2:], 0.1 * np.array(expected[1:]))
     assert max(found[2:]) <= 0.1 * max(expected) + 1e-12
+
+
+def test_a_rate_that_is_a_tensor_is_lowered_once_and_stays_the_users(small, binary):
+    record, rate = Record(), torch.tensor(1e-2)
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        small(callbacks=[Spoil(2, 0), record], optimizer__lr=rate).fit(*binary)
+    assert [float(r) for r in record.rates] == pytest.approx([1e-2] * 2 + [1e-3] * 5)
+    assert float(rate) == pytest.approx(1e-2)
 
 
 def test_the_loss_of_validation_rows_is_seen(small, binary):

@@ -34,7 +34,8 @@ class Contract(EstimatorContract):
     @pytest.mark.parametrize(
         ("max_time", "n_epochs", "n_batches"),
         [
-            (9, 3, 9),  # All epochs.
+            (np.inf, 3, 9),  # All epochs.
+            (9, 3, 9),
             (3, 1, 3),
             (8.9, 2, 6),  # The third one would end too late.
             (6, 2, 6),
@@ -75,6 +76,16 @@ class Contract(EstimatorContract):
         expected = clone(model).fit(*data)
         model.set_params(checkpoint_dir=tmp_path, max_time=10)
         for n_epochs in (2, 4, 6, 7, 7):
+            model.fit(*data)
+            assert model.n_iter_ == n_epochs
+        np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))
+
+    @pytest.mark.filterwarnings("ignore:Training was ended by max_time")
+    def test_an_epoch_that_is_late_and_whole_is_kept(self, make, data, tmp_path):
+        model = make(callbacks=[Clock()], batch_size=999, early_stopping=False)
+        expected = clone(model).fit(*data)
+        model.set_params(checkpoint_dir=tmp_path, max_time=0.5)
+        for n_epochs in (1, 2, 3):
             model.fit(*data)
             assert model.n_iter_ == n_epochs
         np.testing.assert_array_equal(self.predict(model, data[0]), self.predict(expected, data[0]))

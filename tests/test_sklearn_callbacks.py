@@ -51,6 +51,28 @@ def epochs(n):
     return [(hook, "epoch", i) for i in range(n) for hook in ("begin", "end")]
 
 
+def test_a_fit_that_a_checkpoint_knows_keeps_no_rows(small, binary, tmp_path):
+    X, y = binary
+    small(checkpoint_dir=tmp_path).set_callbacks(Recorder()).fit(X, y)
+    recorder, rows = Recorder(), X.copy()
+    model = small(checkpoint_dir=tmp_path).set_callbacks(recorder).fit(rows, y)
+    assert ("begin", "epoch", 0) not in recorder.events
+    reference = weakref.ref(rows)
+    recorder.given.clear()
+    del rows
+    gc.collect()
+    assert reference() is None
+    assert model.n_iter_ == 6
+
+
+def test_a_fit_with_callbacks_has_its_own_checkpoint(small, binary, tmp_path):
+    for _ in range(2):
+        small(checkpoint_dir=tmp_path, max_epochs=2).fit(*binary)
+        model = small(checkpoint_dir=tmp_path, max_epochs=2).set_callbacks(Recorder())
+        model.fit(*binary)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_a_fit_has_a_task_for_each_epoch(small, binary):
     X, y = binary
     recorder, weight = Recorder(), np.ones(len(y))

@@ -52,6 +52,11 @@ class Contract(EstimatorContract):
             np.testing.assert_array_equal(self.predict(twice, X), expected)
             assert len([*tmp_path.iterdir()]) == 2
 
+    def test_a_fit_with_early_stopping_follows_epochs_without(self, make, data):
+        model = make(warm_start=True, max_epochs=2).fit(*data).partial_fit(*data).fit(*data)
+        assert model.n_iter_ == 5
+        assert ["valid_loss" in epoch for epoch in model.history_] == [1, 1, 0, 1, 1]
+
     def test_importances_are_those_of_the_last_rows(self, make, data):
         X, y = data
         model = make(warm_start=True).fit(X, y)

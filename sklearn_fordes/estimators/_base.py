@@ -206,10 +206,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
         lost if training fails. In a fit that goes on the optimizer starts anew.
         """
-        state, lengthscale = None, self.lengthscale
+        state, lengthscale, n_before = None, self.lengthscale, 0
         if "fitted_" in vars(self):
             encoder, device = self.fitted_.encoder, self.fitted_.device
             shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
+            n_before = len(state.history)
             state = state._replace(optimizer={}) if is_a_fit else state
             then = self._then_
             if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
@@ -237,7 +238,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
             checkpoint = None
             if is_a_fit:
-                checkpoint = checkpoint_of(self, rows, members.state_dict(), seeds, state)
+                checkpoint = checkpoint_of(self, encoder, rows, members.state_dict(), seeds, state)
             net = self._new_net(
                 fitted,
                 inputs,
@@ -251,7 +252,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
         self._set_learnt(fitted, net)
         if rows.valid is not None:
-            self._warn_if_nothing_was_learnt(rows, len(state.history) if state else 0)
+            self._warn_if_nothing_was_learnt(rows, n_before)
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)

@@ -79,7 +79,7 @@ PARAMETER_CONSTRAINTS = {
     "class_weight": [StrOptions({"balanced"}), dict, None],
     "callbacks": [list, tuple, None],
     "warm_start": ["boolean"],
-    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+    "max_time": [Interval(Real, 0, None, closed="right"), None],
     "checkpoint_dir": [str, os.PathLike, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,13 +14,12 @@ import numpy as np
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.persistence._checks import check_training_state
 from sklearn_fordes.persistence._file import (
-    library_versions,
     read,
     refusing,
     write,
     write_atomically,
 )
-from sklearn_fordes.persistence._values import can_pack, pack
+from sklearn_fordes.persistence._values import can_pack
 from sklearn_fordes.training import ParticleNet, TrainingState
 
 _KIND = "Checkpoint"
@@ -64,6 +61,7 @@ class Checkpoint:
         self._state: dict[str, Any] | None = None
         self._next = 0.0  # When the next one is due.
         self._has_warned = False
+        self._lost: set[str] = set()
         self._remove_parts()
         with suppress(FileNotFoundError):
             kind, self._state = read(path)
@@ -126,8 +124,8 @@ class Checkpoint:
         try:
             self._write(net, is_finished=is_finished)
         except (OSError, ValueError) as error:
-            # Training is worth more than its checkpoint. A value of a callback, in the history say,
-            # may be one that no file can hold.
+            # Training is worth more than its checkpoint. A callback may have noted in the history
+            # what a file can't hold.
             if not self._has_warned:
                 warn(
                     f"The checkpoint after {net.n_epochs} epochs can't be written ({error}): the "
@@ -135,12 +133,23 @@ class Checkpoint:
                 )
             self._has_warned = True
 
+    def _warn_of_lost(self, name: str) -> None:
+        if name not in self._lost:
+            warn(
+                f"Got a state of {name} that no file can hold, but expected one of numbers, "
+                "strings, arrays, lists and dicts: it begins anew if this fit is broken off, which "
+                "may change its result."
+            )
+        self._lost.add(name)
+
     def _write(self, net: ParticleNet, *, is_finished: bool) -> None:
         began = time.monotonic()
         training = TrainingState.of(net, within_run=True).to_dict()
-        for attributes in training["run"]["callbacks"].values():
+        for callback, attributes in training["run"]["callbacks"].items():
             for name in [name for name, value in attributes.items() if not can_pack(value)]:
-                del attributes[name]
+                value = attributes.pop(name)
+                if isinstance(value, dict) and value.keys() == {"state_dict"}:
+                    self._warn_of_lost(f"{callback}.{name}")
         try:
             write(
                 self.path, _KIND, {"is_finished": is_finished, "training": training}, self.version
@@ -160,29 +169,6 @@ def naming_checkpoint_dir() -> Iterator[None]:
         raise OSError(error.errno, reason, error.filename) from error
 
 
-def digest(values: Mapping[str, Any]) -> str:
-    """Return a checksum of values that a file can hold, and of the libraries' versions.
-
-    It is equal for equal values of one type.
-
-    Parameters
-    ----------
-    values : dict
-
-    Returns
-    -------
-    str
-        Of 32 hexadecimal digits.
-    """
-    arrays: dict[str, Any] = {}
-    text = json.dumps({name: pack(value, name, arrays) for name, value in values.items()})
-    total = hashlib.sha256(json.dumps([text, library_versions()]).encode())
-    for name, array in sorted(arrays.items()):
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()[:32]
-
-
 def seed_in(folder: str) -> int:
     """Return the seed of the fits in a folder that have none of their own: drawn by the first one.
 
@@ -193,12 +179,22 @@ def seed_in(folder: str) -> int:
     Returns
     -------
     int
+
+    Raises
+    ------
+    ValueError
+        If its file holds something else.
+    OSError
+        If the file can't be read or written.
     """
     path = os.path.join(folder, "seed")
-    with suppress(FileNotFoundError), open(path) as file:
+    with suppress(FileNotFoundError), open(path, "rb") as file:
         text = file.read(20)
-        if not text.isdecimal():
-            raise ValueError(f"Got {path!r} with {text!r}, but expected a whole number.")
+        if not (text.strip().isdigit() and int(text) < 2**32):
+            raise ValueError(
+                f"Got {text!r} in {path!r}, but expected the seed of the fits in this folder, a "
+                "whole number below 2**32: delete the file, and the next fit draws a seed."
+            )
         return int(text)
     seed = int(np.random.randint(2**31 - 1))
     mine = f"{path}-{os.getpid()}-{seed}.tmp"

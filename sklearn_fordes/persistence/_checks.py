@@ -24,6 +24,9 @@ _LEAST_COUNTED = 1 << 10
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 _FACTORIES |= {torch.arange, torch.randperm, torch.linspace}
 
+# Of numpy, which may draw the batches.
+_GENERATORS = {"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
+
 
 class _LimitedSize(TorchFunctionMode):
     """Refuses to make tensors of more numbers in all than a limit."""
@@ -90,7 +93,10 @@ def check_training_state(state: dict[str, Any], ensemble: Ensemble) -> None:
     Exception
         If a part is of another type or shape.
     """
-    np.random.PCG64().state = state["batches"]
+    name = state["batches"]["bit_generator"]
+    if name not in _GENERATORS:
+        raise ValueError(f"no generator of batches is a {name!r}")
+    getattr(np.random, name)().state = state["batches"]
     counters = [state[name] for name in ("n_steps", "batch_size", "seed")]
     is_right = {
         "members": not state["members"],

@@ -61,7 +61,8 @@ class BestEpoch(EarlyStopping):
             super().on_epoch_end(net, **kwargs)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        super().on_train_end(net, **kwargs)
+        if net.history:  # Training may be interrupted before its first epoch.
+            super().on_train_end(net, **kwargs)
         self.best_model_weights_ = None  # The copy is as large as the model.
 
 

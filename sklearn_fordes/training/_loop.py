@@ -72,7 +72,10 @@ def train(
             outputs = net.infer({"X": X}).transpose(0, 1)
             net.expect_finite(finite_members([outputs]), "output for training rows")
     if checkpoint is not None and not (is_known or reason):
-        checkpoint.finish(net)
+        try:
+            checkpoint.finish(net)
+        except KeyboardInterrupt:
+            reason = "interrupted"  # What was learnt is worth more than the last file.
     return reason
 
 

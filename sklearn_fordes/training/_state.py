@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from skorch.history import History
 
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.particles import Lengthscale, to_arrays, to_tensors
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._net import ParticleNet
@@ -40,7 +41,8 @@ class TrainingState(NamedTuple):
         Rotation and precision of the lengthscale, if there is a repulsion.
     run : dict, optional
         What goes on within a run of training only, between two epochs: the average of the weights,
-        the factor of its learning rates, and attributes of callbacks.
+        the factor of its learning rates, names of weights that are not trained, and attributes of
+        callbacks.
     """
 
     members: dict[str, Any]
@@ -88,7 +90,9 @@ class TrainingState(NamedTuple):
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
         """Return the state that `to_dict` described."""
-        return cls(**to_tensors(state))
+        # The words of a generator are those of numpy.
+        others = {name: value for name, value in state.items() if name != "batches"}
+        return cls(batches=state["batches"], **to_tensors(others))
 
     def known_lengthscale(self, default: Any) -> Any:
         """Return the lengthscale that the first training inputs gave, or a default."""
@@ -111,8 +115,8 @@ class TrainingState(NamedTuple):
         except RuntimeError as error:
             raise ValueError(
                 "Got n_members, module, module__…, hidden_layer_sizes or noise that make another "
-                "network than the one that was fitted, but expected the same. Call fit to begin "
-                "anew."
+                "network than the one that was fitted, but expected the same. Call fit without "
+                "warm_start to begin anew."
             ) from error
         net.n_steps, net.relative_loss, net.seed = self.n_steps, self.relative_loss, self.seed
         net.iterator_train__rng.bit_generator.state = self.batches
@@ -169,35 +173,69 @@ def _run_state(net: ParticleNet) -> dict[str, Any]:
         name: {
             key: _state_of(value)
             for key, value in vars(callback).items()
-            if key.endswith("_") and key not in _WITHIN_AN_EPOCH
+            if _is_learnt(key) and key not in _WITHIN_AN_EPOCH
         }
         for name, callback in net.callbacks_
     }
     return {
         "average": net.average and net.average.state,
         "rate_factor": net.rate_factor,
+        "frozen": [n for n, p in net.module_.named_parameters() if not p.requires_grad],
         "callbacks": callbacks,
     }
 
 
+def _is_learnt(key: Any) -> bool:
+    # A file must not set what a callback does, or where it writes.
+    return isinstance(key, str) and key.endswith("_") and not key.startswith("__")
+
+
 def _state_of(value: Any) -> Any:
     if hasattr(value, "state_dict") and not isinstance(value, type):
-        return {"state_dict": value.state_dict()}
-    return dict(value) if isinstance(value, dict) else value
+        return {"state_dict": _plain(value.state_dict())}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value whose dicts are no counters or other subclasses, which a file can't hold."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if type(value) is list else value
+
+
+def _of_types(value: Any, current: Any) -> Any:
+    """Return a value whose dicts are of the types of those that another value has there."""
+    if not (isinstance(value, dict) and isinstance(current, dict)):
+        return value
+    made = copy.copy(current)  # A default dict keeps its factory.
+    made.clear()
+    made.update({key: _of_types(part, current.get(key)) for key, part in value.items()})
+    return made
 
 
 def _load_run(net: ParticleNet, run: dict[str, Any]) -> None:
     """Let a run, whose callbacks have begun, go on from the state of another."""
     net.rate_factor = run["rate_factor"]
+    for name, parameter in net.module_.named_parameters():
+        parameter.requires_grad_(name not in run["frozen"])
     if run["average"] is not None:
         net.average = WeightAverage(net.module_.parameters(), net.ema_decay)
         net.average.set_state(*run["average"])
     for name, callback in net.callbacks_:
         for key, value in run["callbacks"].get(name, {}).items():
-            if isinstance(value, dict) and value.keys() == {"state_dict"}:
-                getattr(callback, key).load_state_dict(value["state_dict"])
+            if not _is_learnt(key):
+                raise ValueError(f"{key!r} of callback {name!r} is not what a callback learns")
+            current = getattr(callback, key, None)
+            if not (isinstance(value, dict) and value.keys() == {"state_dict"}):
+                setattr(callback, key, _of_types(value, current))
+            elif current is not None:
+                state = value["state_dict"]
+                current.load_state_dict(_of_types(state, current.state_dict()))
             else:
-                setattr(callback, key, value)
+                warn(
+                    f"Got a callback {name!r} that does not have {key!r} when training begins, but "
+                    "expected it: its state is in the checkpoint, and begins anew."
+                )
 
 
 def _names(net: ParticleNet) -> dict[Any, str]:
