@@ -13,11 +13,9 @@ def test_each_promise_names_tests_that_exist():
     missing = []
     for line in promises:
         *_, tests, _ = line.split("|")
-        names = re.findall(r"`(tests/\w+\.py)::(?:(\w+)::)?(\w+|…)`", tests)
+        names = re.findall(r"`(tests/\w+\.py)::(?:(\w+)::)?(\w+)`", tests)
         assert names, f"No test in the last column of {line!r}."
         for path, group, name in names:
-            if name == "…":
-                continue
             text = (ROOT / path).read_text(encoding="utf-8")
             is_there = re.search(rf"^ *def {name}\(", text, re.MULTILINE)
             if not (is_there and re.search(rf"^class {group}\b" if group else "", text, re.M)):
