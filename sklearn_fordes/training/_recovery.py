@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sklearn_fordes._warnings import warn
-
-if TYPE_CHECKING:
-    from sklearn_fordes.training._net import ParticleNet
 
 # The learning rates of the second try, as a share of what they would be.
 _LOWERED = 0.1
@@ -35,17 +32,17 @@ class Recovery:
         As it is now, before an epoch.
     """
 
-    def __init__(self, net: ParticleNet) -> None:
+    def __init__(self, net: Any) -> None:
         self._weights = {name: value.clone() for name, value in net.module_.state_dict().items()}
         self._relative_loss = net.relative_loss
 
-    def keep(self, net: ParticleNet) -> None:
+    def keep(self, net: Any) -> None:
         """Keep the weights of a net after a good epoch, in the memory of those before."""
         for name, value in net.module_.state_dict().items():
             self._weights[name].copy_(value)
         self._relative_loss = net.relative_loss
 
-    def go_back(self, net: ParticleNet, error: DivergenceError) -> None:
+    def go_back(self, net: Any, error: DivergenceError) -> None:
         """Give a net the weights of the last good epoch and a lower learning rate, with a warning.
 
         Raises
