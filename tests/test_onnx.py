@@ -299,6 +299,24 @@ def test_regressor_predicts_the_same(noise, n_members, tmp_path):
     expect_same(model, [X], tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic", "quantile"])
+def test_huge_deviations_are_finite(noise, tmp_path):
+    A = array()[0]
+    model = FoRDERegressor(**A_QUICK_FIT, noise=noise).fit(A, A[:, 0])
+    with torch.no_grad():
+        for name, parameter in model.fitted_.members.named_parameters():
+            if name.endswith("bias") or "raw_variance" in name:
+                parameter.add_(1e4)
+    model.to_onnx(tmp_path / "model.onnx", quantiles=[0.1, 0.9])
+    session = session_of(tmp_path / "model.onnx")
+    found = run(session, feeds_of(session, A))
+    mean, std = model.predict(A, return_std=True)
+    np.testing.assert_allclose(found["std"], std, rtol=1e-5)
+    np.testing.assert_allclose(found["mean"], mean, rtol=0, atol=1e-5 * std.max())
+    quantiles = model.predict_quantiles(A, [0.1, 0.9])
+    np.testing.assert_allclose(found["quantiles"], quantiles, rtol=0, atol=1e-5 * std.max())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_of_the_default_network_is_written_by_hand(activation, tmp_path):
     from sklearn_fordes.persistence.onnx._members import ACTIVATIONS as BY_HAND
