@@ -348,6 +348,13 @@ def test_labels_of_each_kind(labels, tmp_path):
     assert metadata_of(session)["classes"] == list(labels)
 
 
+def test_a_column_named_as_the_input_of_arrays_keeps_its_place(tmp_path):
+    X = pd.DataFrame({"X": array()[0][:, 0], "label": ["a", "b"] * (N // 2), "last": range(N)})
+    model = FoRDEClassifier(**A_QUICK_FIT).fit(X, np.arange(N) % 2)
+    session = expect_same(model, [X], tmp_path / "model.onnx")
+    assert [one.name for one in session.get_inputs()] == ["X", "label_", "last"]
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 2, 50])
 def test_any_number_of_rows(n_rows, tmp_path):
     X, other = mixed()

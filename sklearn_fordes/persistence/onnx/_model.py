@@ -67,7 +67,7 @@ def model_of(
     _expect_levels(quantiles, likelihood)
     labels = None if classes is None else _plain_labels(classes)
     inputs = _input_names(names)
-    graph = Graph([*OUTPUTS, *inputs, "X"])
+    graph = Graph([*OUTPUTS, *dict.fromkeys([*inputs, "X"])])
     dtype = np.dtype(np.float64 if members.dtype == torch.float64 else np.float32)
     rows = encode(
         graph, fitted.encoder, inputs, is_named=is_named, shape=fitted.input_shape, dtype=dtype
