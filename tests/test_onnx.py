@@ -338,7 +338,10 @@ def test_any_number_of_layers_without_an_encoder(layers, tmp_path):
 
 @pytest.mark.parametrize(
     "labels",
-    [["a", "ü"], np.array(["a", "b"], dtype=object), [False, True], [-1, 5], [0.0, 2.0]],
+    [
+        *(["a", "ü"], np.array(["a", "b"], dtype=object), [False, True], [-1, 5], [0.0, 2.0]),
+        np.array([-1, 5], dtype=">i4"),
+    ],
     ids=str,
 )
 def test_labels_of_each_kind(labels, tmp_path):
@@ -353,6 +356,13 @@ def test_a_column_named_as_the_input_of_arrays_keeps_its_place(tmp_path):
     model = FoRDEClassifier(**A_QUICK_FIT).fit(X, np.arange(N) % 2)
     session = expect_same(model, [X], tmp_path / "model.onnx")
     assert [one.name for one in session.get_inputs()] == ["X", "label_", "last"]
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize <= 8, reason="It is a double here.")
+def test_labels_of_long_doubles_are_refused(tmp_path):
+    model = FoRDEClassifier(**A_QUICK_FIT).fit(array()[0], np.arange(N).astype(np.longdouble) % 2)
+    with pytest.raises(ValueError, match=r"Got labels of the type .*, but expected whole numbers"):
+        model.to_onnx(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 2, 50])

@@ -125,13 +125,19 @@ def _plain_labels(classes: NDArray[Any]) -> NDArray[Any]:
         If they are other objects.
     """
     labels = np.array(classes.tolist()) if classes.dtype.kind in "OUT" else classes
+    labels = labels.astype(labels.dtype.newbyteorder("="))  # Files of other machines may swap it.
     are_equal = labels.shape == classes.shape and labels.tolist() == classes.tolist()
-    if not (are_equal and labels.dtype.kind in "biufU"):
+    if not (are_equal and labels.dtype.kind in "biufU" and _has_graph(labels.dtype)):
         raise ValueError(
             f"Got labels of the type {type(classes.tolist()[0]).__name__}, but expected whole "
             "numbers, floats, truth values or strings, which a graph of ONNX can hold."
         )
     return labels
+
+
+def _has_graph(dtype: Any) -> bool:
+    """Return whether a graph has a type of numbers: it has none of more than eight bytes."""
+    return bool(dtype.kind == "U" or dtype.itemsize <= 8)
 
 
 def _input_names(names: list[str]) -> list[str]:
