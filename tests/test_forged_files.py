@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import stat
 from collections import Counter
 
 import numpy as np
@@ -339,6 +340,26 @@ def test_what_is_no_file_is_refused_before_it_is_read(tmp_path):
             load(tmp_path / "pipe")
     with pytest.raises(OSError, match=os.path.basename(tmp_path)):
         load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="A pipe is needed.")
+@pytest.mark.parametrize("method", ["save", "to_onnx"])
+def test_nothing_but_a_regular_file_is_replaced(method, saved, tmp_path):
+    model = load(saved / "classifier")
+    if method == "to_onnx":
+        pytest.importorskip("onnx")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name, error in (
+        ("pipe", FileExistsError),
+        ("link", FileExistsError),
+        ("folder", IsADirectoryError),
+    ):
+        with pytest.raises(error, match="expected the name of a regular file"):
+            getattr(model, method)(tmp_path / name)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    assert {one.name for one in tmp_path.iterdir()} == {"pipe", "folder", "link"}
 
 
 def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(path):

@@ -299,6 +299,24 @@ def test_regressor_predicts_the_same(noise, n_members, tmp_path):
     expect_same(model, [X], tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic", "quantile"])
+def test_huge_deviations_are_finite(noise, tmp_path):
+    A = array()[0]
+    model = FoRDERegressor(**A_QUICK_FIT, noise=noise).fit(A, A[:, 0])
+    with torch.no_grad():
+        for name, parameter in model.fitted_.members.named_parameters():
+            if name.endswith("bias") or "raw_variance" in name:
+                parameter.add_(1e4)
+    model.to_onnx(tmp_path / "model.onnx", quantiles=[0.1, 0.9])
+    session = session_of(tmp_path / "model.onnx")
+    found = run(session, feeds_of(session, A))
+    mean, std = model.predict(A, return_std=True)
+    np.testing.assert_allclose(found["std"], std, rtol=1e-5)
+    np.testing.assert_allclose(found["mean"], mean, rtol=0, atol=1e-5 * std.max())
+    quantiles = model.predict_quantiles(A, [0.1, 0.9])
+    np.testing.assert_allclose(found["quantiles"], quantiles, rtol=0, atol=1e-5 * std.max())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_of_the_default_network_is_written_by_hand(activation, tmp_path):
     from sklearn_fordes.persistence.onnx._members import ACTIVATIONS as BY_HAND
@@ -320,7 +338,10 @@ def test_any_number_of_layers_without_an_encoder(layers, tmp_path):
 
 @pytest.mark.parametrize(
     "labels",
-    [["a", "ü"], np.array(["a", "b"], dtype=object), [False, True], [-1, 5], [0.0, 2.0]],
+    [
+        *(["a", "ü"], np.array(["a", "b"], dtype=object), [False, True], [-1, 5], [0.0, 2.0]),
+        np.array([-1, 5], dtype=">i4"),
+    ],
     ids=str,
 )
 def test_labels_of_each_kind(labels, tmp_path):
@@ -328,6 +349,20 @@ def test_labels_of_each_kind(labels, tmp_path):
     model = FoRDEClassifier(**A_QUICK_FIT).fit(A, np.take(labels, np.arange(N) % 2))
     session = expect_same(model, [A], tmp_path / "model.onnx")
     assert metadata_of(session)["classes"] == list(labels)
+
+
+def test_a_column_named_as_the_input_of_arrays_keeps_its_place(tmp_path):
+    X = pd.DataFrame({"X": array()[0][:, 0], "label": ["a", "b"] * (N // 2), "last": range(N)})
+    model = FoRDEClassifier(**A_QUICK_FIT).fit(X, np.arange(N) % 2)
+    session = expect_same(model, [X], tmp_path / "model.onnx")
+    assert [one.name for one in session.get_inputs()] == ["X", "label_", "last"]
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize <= 8, reason="It is a double here.")
+def test_labels_of_long_doubles_are_refused(tmp_path):
+    model = FoRDEClassifier(**A_QUICK_FIT).fit(array()[0], np.arange(N).astype(np.longdouble) % 2)
+    with pytest.raises(ValueError, match=r"Got labels of the type .*, but expected whole numbers"):
+        model.to_onnx(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 2, 50])

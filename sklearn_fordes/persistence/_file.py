@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -209,6 +210,10 @@ def _digest(header: bytes, tensors: memoryview) -> str:
 
 def write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
     target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):  # A rename would replace a device.
+        kind = IsADirectoryError if os.path.isdir(target) else FileExistsError
+        reason = "Got a folder, a pipe or a device, but expected the name of a regular file"
+        raise kind(errno.EISDIR if kind is IsADirectoryError else errno.EEXIST, reason, target)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     try:

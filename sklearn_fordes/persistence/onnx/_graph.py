@@ -193,6 +193,11 @@ class Value:
     def equals(self, other: Any) -> Value:
         return self.call("Equal", other)
 
+    def softplus(self) -> Value:
+        """Return log(1 + exp(x)), which overflows in onnxruntime for large numbers as they are."""
+        of_size: Value = (0.0 - self.call("Abs")).call("Softplus")
+        return self.call("Max", 0.0) + of_size
+
     def clip(self, low: Any, high: Any) -> Value:
         """Return numbers between two bounds, each a number or an array that is broadcast."""
         return self.call("Max", low).call("Min", high)

@@ -67,7 +67,7 @@ def model_of(
     _expect_levels(quantiles, likelihood)
     labels = None if classes is None else _plain_labels(classes)
     inputs = _input_names(names)
-    graph = Graph([*OUTPUTS, *inputs, "X"])
+    graph = Graph([*OUTPUTS, *dict.fromkeys([*inputs, "X"])])
     dtype = np.dtype(np.float64 if members.dtype == torch.float64 else np.float32)
     rows = encode(
         graph, fitted.encoder, inputs, is_named=is_named, shape=fitted.input_shape, dtype=dtype
@@ -125,13 +125,19 @@ def _plain_labels(classes: NDArray[Any]) -> NDArray[Any]:
         If they are other objects.
     """
     labels = np.array(classes.tolist()) if classes.dtype.kind in "OUT" else classes
+    labels = labels.astype(labels.dtype.newbyteorder("="))  # Files of other machines may swap it.
     are_equal = labels.shape == classes.shape and labels.tolist() == classes.tolist()
-    if not (are_equal and labels.dtype.kind in "biufU"):
+    if not (are_equal and labels.dtype.kind in "biufU" and _has_graph(labels.dtype)):
         raise ValueError(
             f"Got labels of the type {type(classes.tolist()[0]).__name__}, but expected whole "
             "numbers, floats, truth values or strings, which a graph of ONNX can hold."
         )
     return labels
+
+
+def _has_graph(dtype: Any) -> bool:
+    """Return whether a graph has a type of numbers: it has none of more than eight bytes."""
+    return bool(dtype.kind == "U" or dtype.itemsize <= 8)
 
 
 def _input_names(names: list[str]) -> list[str]:

@@ -84,7 +84,7 @@ class _Gaussians:
     def __init__(self, graph: Graph, outputs: Value, likelihood: GaussianLikelihood) -> None:
         self._graph = graph
         self._mean, raw = outputs.take([0], axis=2), outputs.take([1], axis=2)
-        self._variance = raw.call("Softplus") + likelihood.smallest_variance
+        self._variance = raw.softplus() + likelihood.smallest_variance
         self._deviation = self._variance.call("Sqrt")
 
     def moments(self) -> tuple[Value, Value]:
@@ -141,7 +141,7 @@ class _Quantiles:
         to_knots[n_above:, :n_above] = -steps[:, ::-1]
         self._levels = np.concatenate([[0.0], levels, [1.0]])
         to_all = to_knots @ self._ends(levels)
-        self._values = distances_of_rows.call("Softplus") @ to_all + median
+        self._values = distances_of_rows.softplus() @ to_all + median
         last = len(levels) + 1
         self._low = self._values.take(np.arange(last), axis=2)
         self._high = self._values.take(np.arange(1, last + 1), axis=2)
