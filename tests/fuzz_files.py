@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import queue
+import re
 import subprocess
 import sys
 import tarfile
@@ -603,7 +604,9 @@ class Watch:
     def __call__(self, event, arguments):
         if self.state == "off" or event not in WATCHED:
             return
-        happened = event, str(arguments[0])[:200] if arguments else ""
+        # A library that is looked into again has another handle, and another address.
+        what = re.sub("handle [0-9a-f]+|0x[0-9a-f]+", "", str(arguments[0])) if arguments else ""
+        happened = event, what[:200]
         if self.state == "learning":
             self.known.add(happened)
         elif happened not in self.known:

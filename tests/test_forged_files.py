@@ -389,14 +389,14 @@ def test_settings_of_too_many_parts_are_refused_before_they_are_made(saved, path
 
 def test_a_header_that_is_too_long_is_refused(saved, path):
     tensors, metadata = content(saved / "classifier")
-    forge(path, tensors, {**metadata, "more": "x" * (1 << 25)})
-    with pytest.raises(ValueError, match=r"its header takes \d+ bytes, and not at most 33554432"):
+    forge(path, tensors, {**metadata, "more": "x" * (1 << 26)})
+    with pytest.raises(ValueError, match=r"its header takes \d+ bytes, and not at most 67108864"):
         load(path)
 
 
 def test_settings_that_no_file_can_give_back_are_not_saved(X, path):
     model = FoRDEClassifier(**SIZES, random_state=0).fit(X, X["size"] > 0)
-    for many in ("x" * (1 << 25), [0] * (1 << 21)):
+    for many in ("x" * (1 << 26), [0] * (1 << 21)):
         with pytest.raises(ValueError, match=r"settings take \d+ bytes .* too many levels"):
             model.set_params(verbose=False, optimizer__betas=many).save(path)
         assert not path.exists()

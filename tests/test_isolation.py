@@ -16,7 +16,7 @@ from torch import nn
 
 from contracts import EstimatorContract, ForClassifier, ForRegressor
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.inference import _fitted
+from sklearn_fordes.inference import _fitted, _surroundings
 from sklearn_fordes.networks.fast import MLPEnsemble
 
 
@@ -180,7 +180,7 @@ class Contract(EstimatorContract):
     ):
         model = make().fit(*data)
         expected = self.predict(model, data[0][:5])
-        monkeypatch.setattr(_fitted, "_setters_of_threads", lambda: (None, None))
+        monkeypatch.setattr(_surroundings, "_setters_of_threads", lambda: (None, None))
         np.testing.assert_array_equal(self.predict(model, data[0][:5]), expected)
 
 

@@ -554,3 +554,21 @@ def test_knots_of_ranks_that_do_not_fit_are_refused(name, wrong):
     encoder = TabularEncoder().fit(np.random.default_rng(0).normal(size=(50, 3)))
     with pytest.raises(ValueError, match=f"an encoder whose .*{name}"):
         encoder_from({**encoder_state(encoder), name: wrong})
+
+
+def test_text_of_json_is_one_value(path):
+    X = pd.DataFrame({"document": ['{"a": [1, 2, {"b": ' + ",[{" * 2000 + '"}]}'] * 3 + ["x"] * 57})
+    X["document"] += np.array([str(i % 4) for i in range(60)])
+    model = FoRDEClassifier(**SIZES, random_state=0).fit(X, np.arange(60) % 2)
+    model.save(path)
+    assert_same(load(path), model, X)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="This system has no such modes.")
+def test_a_new_file_is_read_by_those_who_read_the_old_one(path):
+    model = FoRDEClassifier(**SIZES).fit(np.arange(60)[:, None], np.arange(60) % 2)
+    model.save(path)
+    path.chmod(0o600)
+    model.save(os.fsencode(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    load(os.fsencode(path))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sklearn_fordes._rows import row_parts
-from sklearn_fordes._warnings import warn
+from sklearn_fordes.inference._chunks import Chunks, is_out_of_memory
+from sklearn_fordes.inference._surroundings import (
+    expect_threads_that_work,
+    ordinary_state,
+    this_thread_alone,
+)
 from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
@@ -34,76 +35,6 @@ _ROWS_ENCODED_AT_ONCE, _NUMBERS_ENCODED_AT_ONCE = 65_536, 1 << 27
 # Of so few activations in the widest layer no second thread is worth its start, and on a busy
 # machine the first one would wait for it: tens of milliseconds where the work takes one.
 _MOST_OF_ONE_THREAD = 1 << 17
-# What torch says if a machine has no memory left; it has a type of its own for devices alone.
-_NO_MEMORY = "DefaultCPUAllocator"
-# The process in which torch has computed with several threads, if any has.
-_process_of_threads: int | None = None
-
-T = TypeVar("T")
-
-
-class Chunks:
-    """How many rows are evaluated at once in one call: fewer once memory has run out.
-
-    Parameters
-    ----------
-    n_rows : int
-        At most, to begin with.
-    least : int
-        Chunks that memory makes smaller are multiples of it, so that the outputs of an ensemble
-        with such a `row_multiple` do not change.
-    """
-
-    def __init__(self, n_rows: int, least: int) -> None:
-        self.n_rows = n_rows
-        self._least = least
-        self._is_told = False
-
-    def results(self, n_rows: int, device: torch.device, call: Callable[[slice], T]) -> Iterator[T]:
-        """Yield what a function returns for successive slices of rows.
-
-        Parameters
-        ----------
-        n_rows : int
-            Of all slices.
-        device : torch.device
-            Where memory may run out.
-        call : callable
-
-        Raises
-        ------
-        MemoryError or RuntimeError
-            If memory runs out for a chunk that can't be smaller.
-
-        Warns
-        -----
-        UserWarning
-            The first time that chunks are smaller.
-        """
-        start = tried = 0
-        while start < n_rows:
-            stop = min(start + self.n_rows, n_rows)
-            try:
-                result = call(slice(start, stop))
-            except (MemoryError, RuntimeError) as error:
-                n_tried = stop - start
-                if n_tried <= self._least or not _is_out_of_memory(error):
-                    raise
-                tried = tried or n_tried
-                self.n_rows = max(1, n_tried // (2 * self._least)) * self._least
-            else:
-                if tried and not self._is_told:
-                    self._is_told = True
-                    warn(
-                        f"Memory ran out on the device {device} for {tried} rows at once, and the "
-                        f"rest of this call takes {self.n_rows} at once. The parameter "
-                        "iterator_valid__batch_size says how many rows prediction takes at most."
-                    )
-                yield result
-                start = stop
-                continue
-            # The error is forgotten here, and with it the tensors that its frames held.
-            _release_memory(device)
 
 
 @dataclass(frozen=True)
@@ -178,7 +109,7 @@ class FittedEnsemble:
             If a value is no number, missing or too large for the network's precision, or sparse
             rows are too large for this machine as dense ones.
         """
-        _expect_threads_that_work()
+        expect_threads_that_work()
         dtype = self.members.dtype
         if issparse(encoded):
             n_bytes = math.prod(encoded.shape) * encoded.dtype.itemsize
@@ -279,7 +210,7 @@ class FittedEnsemble:
             with ordinary_state(grad=False):
                 whole = _filled_up(rows, self.members.row_multiple)
                 is_small = len(whole) * self.members.activations_of_a_row <= _MOST_OF_ONE_THREAD
-                with _this_thread_alone() if is_small else nullcontext():
+                with this_thread_alone() if is_small else nullcontext():
                     outputs: Tensor = self.members(whole)
                 return outputs[:, : len(rows)].cpu()
 
@@ -355,7 +286,7 @@ class FittedEnsemble:
                         self.members, part, y[rows], len(part), self.likelihood
                     )
             except RuntimeError as error:
-                if _is_out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 raise ValueError(
                     f"Got a module whose output can't be differentiated twice ({error}), but "
@@ -377,128 +308,3 @@ def _filled_up(rows: Tensor, multiple: int) -> Tensor:
     """Repeat the last row until there are a multiple of so many."""
     missing = -len(rows) % multiple
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device or the machine has no memory left."""
-    is_of_type = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_of_type or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
-
-
-def _release_memory(device: torch.device) -> None:
-    """Give back what torch keeps of a device's memory for later, in blocks of other sizes."""
-    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if empty_cache is not None:  # The CPU has none.
-        empty_cache()
-
-
-@contextmanager
-def ordinary_state(*, grad: bool) -> Iterator[None]:
-    """Compute as if the caller had not changed how torch computes in this thread.
-
-    Inside the block inference mode and autocast are off, and gradients are as asked for.
-
-    Parameters
-    ----------
-    grad : bool
-        Whether autograd follows.
-    """
-    _expect_threads_that_work()
-    with (
-        torch.inference_mode(False),
-        torch.set_grad_enabled(grad),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield
-
-
-@cache
-def _setters_of_threads() -> tuple[Any, Any]:
-    """Return what sets the number of threads of the calling thread: of OpenMP's, and of MKL's.
-
-    `torch.set_num_threads` sets that of threads to come, too. Each is None where torch is built
-    without it, or where a library does not show the functions of those that it needs.
-    """
-    library = ctypes.PyDLL(torch._C.__file__)
-    names = ("omp_set_num_threads", "MKL_Set_Num_Threads_Local")
-    openmp, mkl = (getattr(library, name, None) for name in names)
-    return openmp, mkl
-
-
-@contextmanager
-def _this_thread_alone() -> Iterator[None]:
-    """Compute without other threads inside the block, where the libraries of torch's can be told.
-
-    Other threads of the process keep theirs.
-    """
-    n_threads = torch.get_num_threads()  # Torch sets the number at its first use.
-    set_openmp, set_mkl = _setters_of_threads()
-    if n_threads == 1 or set_openmp is None:
-        yield
-        return
-    of_mkl = set_mkl(1) if set_mkl is not None else 0
-    try:
-        set_openmp(1)
-        yield
-    finally:
-        set_openmp(n_threads)
-        if set_mkl is not None:
-            set_mkl(of_mkl)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Start no threads of torch inside the block, so that forks of this process can use threads.
-
-    Other threads of the process keep theirs. Products of matrices are not limited: a user may
-    have given their library a number of threads of its own.
-    """
-    torch.get_num_threads()  # Torch sets the number at its first use, which would end the limit.
-    with threadpool_limits(1, user_api="openmp"):
-        yield
-
-
-def _expect_threads_that_work() -> None:
-    """Refuse to wait for threads that a fork did not copy.
-
-    Raises
-    ------
-    RuntimeError
-        If this process was forked from one whose threads have computed. Their pool is gone, and
-        OpenMP would wait for it for ever.
-    """
-    global _process_of_threads
-    if torch.get_num_threads() == 1:
-        return
-    if _process_of_threads not in (None, os.getpid()):
-        raise RuntimeError(
-            "Got a process forked after its parent had computed with several threads, in which "
-            "torch would hang. Start processes by 'spawn' or 'forkserver', or call "
-            "torch.set_num_threads(1) in the child first."
-        )
-    _process_of_threads = os.getpid()
-
-
-def available_device(device: str | torch.device) -> torch.device:
-    """Return the device named, or for "auto" CUDA, XPU or MPS if there is one, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        If torch knows no such device, or this machine has none.
-    """
-    if device == "auto":
-        offered = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
-        found = (name for name, backend in offered.items() if backend.is_available())
-        device = next(found, "cpu")
-    try:
-        known = torch.device(device)
-        torch.zeros(1, device=known).item()
-    # Torch imports the modules of some devices when they are first used, and may lack them.
-    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"Got device={device!r}, which this machine does not offer to torch, but expected "
-            "'auto', 'cpu', 'cuda', 'cuda:<index>' or another device of torch."
-        ) from error
-    return known

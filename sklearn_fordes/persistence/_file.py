@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,13 +23,15 @@ from sklearn_fordes.particles import expect_memory
 from sklearn_fordes.persistence._values import pack, unpack
 
 FORMAT, FORMAT_VERSION = "sklearn_fordes", 1
-# Bytes of the header, and brackets, braces and commas in it. Of its JSON objects of Python are made
-# that are many times as large: these limits keep them below a gigabyte, whatever the header says.
-_LARGEST_HEADER, _MOST_PARTS = 1 << 25, 1 << 21
+# Bytes of the header, and values of its JSON. Of these objects of Python are made that are many
+# times as large: the limits keep them below a gigabyte, whatever the header says.
+_LARGEST_HEADER, _MOST_PARTS = 1 << 26, 1 << 21
 # An object of JSON, or a tensor, counts as so many parts.
 _PARTS_OF_AN_OBJECT = 8
 _NO_DIGEST = "0" * 64
 _LONGEST_REASON = 1000
+# A text of JSON, which ends with the whole at the latest: so this takes a time that is linear.
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 
 
 def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], version: str) -> None:
@@ -63,7 +66,7 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, Any], ver
     }
     raw = safetensors.numpy.save(arrays, metadata)
     header, tensors = _split(raw)
-    n_parts = _count_parts(header[8:].decode())
+    n_parts = max(map(_count_parts, (header[8:].decode(), metadata["state"])))
     if len(header) > _LARGEST_HEADER or n_parts > _MOST_PARTS:
         raise ValueError(
             f"Got an estimator whose settings take {len(header)} bytes in {n_parts} parts, but "
@@ -171,8 +174,8 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _count_parts(text: str) -> int:
-    """Return at least the number of values in a text of JSON: marks inside strings count too."""
-    n_lists, n_commas, n_objects = map(text.count, "[,{")
+    """Return at least the number of values in a text of JSON."""
+    n_lists, n_commas, n_objects = map(_TEXT.sub("", text).count, "[,{")
     return n_lists + n_commas + _PARTS_OF_AN_OBJECT * n_objects
 
 
@@ -209,7 +212,7 @@ def _digest(header: bytes, tensors: memoryview) -> str:
 
 
 def write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
-    target = os.path.realpath(path)
+    target = os.path.realpath(os.fsdecode(path))
     if os.path.exists(target) and not os.path.isfile(target):  # A rename would replace a device.
         kind = IsADirectoryError if os.path.isdir(target) else FileExistsError
         reason = "Got a folder, a pipe or a device, but expected the name of a regular file"
@@ -222,6 +225,10 @@ def write_atomically(path: str | os.PathLike[str], *parts: bytes | memoryview) -
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            os.chmod(
+                temporary, stat.S_IMODE(os.stat(target).st_mode)
+            )  # Who may read it, still may.
         os.replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
