@@ -1,11 +1,16 @@
 import sys
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_classification
 
 from sklearn_fordes import FoRDEClassifier
+
+# A busy machine makes any example slow.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session", autouse=True)
