@@ -75,11 +75,14 @@ def this_thread_alone() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Start no threads of torch inside the block, so that forks of this process can use threads.
 
-    Other threads of the process keep theirs. Products of matrices are not limited: a user may
-    have given their library a number of threads of its own.
+    Other threads of the process keep theirs.
     """
+    if _setters_of_threads()[0] is not None:
+        with this_thread_alone():
+            yield
+        return
     torch.get_num_threads()  # Torch sets the number at its first use, which would end the limit.
-    with threadpool_limits(1, user_api="openmp"):
+    with threadpool_limits(1, user_api="openmp"):  # It looks through all libraries of the process.
         yield
 
 
