@@ -114,15 +114,18 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         Raises
         ------
         ValueError
-            If a parameter or an input is not as expected, or training diverges. The estimator is
-            then as it was before the call.
+            If a parameter or an input is not as expected, or training diverges twice. The estimator
+            is then as it was before the call.
         TypeError
             If there is an argument of another name.
 
         Warns
         -----
         ConvergenceWarning
-            If training is interrupted, or learns nothing that helps on the validation rows.
+            If training is interrupted or ended by `max_time`, goes back once since a loss was not
+            finite, or learns nothing that helps on the validation rows.
+        UserWarning
+            If a checkpoint can't be written, after the first one.
         """
         for name in unknown:
             raise TypeError(self._unexpected(name, "argument of fit", self.fit))
