@@ -118,6 +118,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             is then as it was before the call.
         TypeError
             If there is an argument of another name.
+        OSError
+            If the first checkpoint can't be written.
 
         Warns
         -----
