@@ -450,6 +450,15 @@ def metadata(rng, bases):
     return name, whole(header, tensors)
 
 
+def put_text(rng, header, state, where, text):
+    """Put a text of JSON in the place of a field of the metadata, or of a value of the state."""
+    if where == "inside":
+        place = pick(rng, [p for p in places(state) if isinstance(p[-1], int)])
+        parent(state, place)[place[-1]] = "HERE"
+        where, text = "state", json.dumps(state).replace('"HERE"', text, 1)
+    header["__metadata__"][where] = text
+
+
 @kind
 def deep_json(rng, bases):
     name, raw = base_of(rng, bases)
@@ -461,12 +470,7 @@ def deep_json(rng, bases):
     where = pick(rng, ["state", "versions", "header", "inside"])
     if where == "header":
         return name, whole(header, tensors, text=text)
-    if where == "inside":
-        place = pick(rng, [p for p in places(state) if isinstance(p[-1], int)])
-        parent(state, place)[place[-1]] = "HERE"
-        header["__metadata__"]["state"] = json.dumps(state).replace('"HERE"', text, 1)
-    else:
-        header["__metadata__"][where] = text
+    put_text(rng, header, state, where, text)
     return name, whole(header, tensors)
 
 
@@ -486,12 +490,7 @@ def huge_json(rng, bases):
         more = ",".join(entry % (i, at, at) for i in range(n_bytes // 60))
         text = json.dumps(header, separators=(",", ":"))
         return name, whole(header, tensors, text=text[:-1] + "," + more + "}")
-    if where == "inside":
-        place = pick(rng, [p for p in places(state) if isinstance(p[-1], int)])
-        parent(state, place)[place[-1]] = "HERE"
-        header["__metadata__"]["state"] = json.dumps(state).replace('"HERE"', text, 1)
-    else:
-        header["__metadata__"][where] = text
+    put_text(rng, header, state, where, text)
     return name, whole(header, tensors)
 
 

@@ -138,8 +138,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         ended_by = new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
         if ended_by is not None:
             n_epochs = new.n_iter_ - n_before
-            words = {"interrupted": "interrupted after", "late": "ended by max_time after"}
-            after = words.get(ended_by, "ended by max_time within the last one of")
+            after = {
+                "interrupted": "interrupted after",
+                "late": "ended by max_time after",
+                "cut": "ended by max_time within the last one of",
+            }[ended_by]
             warn(
                 f"Training was {after} {n_epochs} of {new.max_epochs} epochs, and the fit is kept "
                 "as it was then (with early stopping: as in the best epoch).",
