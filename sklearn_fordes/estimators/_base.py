@@ -11,17 +11,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import InputTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_fordes import inference, networks, training
+from sklearn_fordes import inference, networks, particles, training
 from sklearn_fordes._progress import Progress
-from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
 from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
+from sklearn_fordes.estimators._processes import expect_all_members, share_of
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
@@ -38,6 +37,7 @@ from sklearn_fordes.estimators._validation import (
     training_data,
     with_callbacks,
 )
+from sklearn_fordes.estimators._warnings import warn_if_nothing_was_learnt, warn_of_end
 from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
@@ -137,17 +137,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         n_before = new.n_iter_ if goes_on else 0
         ended_by = new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
         if ended_by is not None:
-            n_epochs = new.n_iter_ - n_before
-            after = {
-                "interrupted": "interrupted after",
-                "late": "ended by max_time after",
-                "cut": "ended by max_time within the last one of",
-            }[ended_by]
-            warn(
-                f"Training was {after} {n_epochs} of {new.max_epochs} epochs, and the fit is kept "
-                "as it was then (with early stopping: as in the best epoch).",
-                ConvergenceWarning,
-            )
+            warn_of_end(ended_by, new.n_iter_ - n_before, new.max_epochs)
         return self._adopt(new)
 
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -165,7 +155,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         """Fit this copy, and return why training did not come to its end, if it did not."""
         rows = self._rows(X, y, sample_weight).of_mean_weight_one()
         whole = rows.X
-        split, *seeds = seeds_of(random_state_of(self))
+        communicator = self._communicator()
+        split, *seeds = communicator.of_first(seeds_of(random_state_of(self)))
         given = None if X_val is None and y_val is None else (X_val, y_val)
         rows, valid = divided(rows, self, len(np.asarray(y)), split, given, groups)
         tasks = tasks_of(self, X, y, sample_weight)
@@ -177,6 +168,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             max_epochs=self.max_epochs,
             seeds=seeds,
             tasks=tasks,
+            communicator=communicator,
             deadline=math.inf if self.max_time is None else began + float(self.max_time),
             is_a_fit=True,
         )
@@ -187,6 +179,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
         rows = new._rows(X, y, sample_weight)
+        if self.distributed is not None:
+            raise ValueError(
+                f"Got distributed={self.distributed!r} in partial_fit, but expected None: it "
+                "trains in one process."
+            )
         seeds = (0, 0) if "fitted_" in vars(new) else seeds_of(new.random_state)[1:]
         new._train(rows, max_epochs=1, seeds=seeds)
         return self._adopt(new)
@@ -206,6 +203,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         max_epochs: int,
         seeds: Any,
         tasks: FitTasks | None = None,
+        communicator: particles.Communicator = particles.ALONE,
         deadline: float = math.inf,
         is_a_fit: bool = False,
     ) -> str | None:
@@ -246,42 +244,32 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
             checkpoint = None
             if is_a_fit:
-                checkpoint = checkpoint_of(self, encoder, rows, members.state_dict(), seeds, state)
+                initial = members.state_dict()
+                checkpoint = checkpoint_of(self, encoder, rows, initial, seeds, state, communicator)
             net = self._new_net(
-                fitted,
+                share_of(fitted, rows, communicator),
                 inputs,
                 lengthscale,
                 max_epochs=max_epochs,
                 seeds=seeds,
                 around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
+                communicator=communicator,
             )
             if state:
-                state.load_into(net)
+                state.over_members(lambda values: values[communicator.members]).load_into(net)
             ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
-        self._set_learnt(fitted, net)
+            self._set_learnt(fitted, net)
+            if communicator.n_processes > 1:
+                state = training.TrainingState.of(net).over_members(communicator.gather)
+                members.eval().load_state_dict(state.members)
+                self._keep_state(state)
         if rows.valid is not None:
-            self._warn_if_nothing_was_learnt(rows, n_before)
+            best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
+            warn_if_nothing_was_learnt(likelihood, rows, best)
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
         return ended_by
-
-    def _warn_if_nothing_was_learnt(self, rows: Any, n_before: int) -> None:
-        """Compare the best validation loss, after some epochs, with that of a constant."""
-        weight = rows.sample_weight
-        if weight is not None and weight.ndim == 2:
-            weight = weight.mean(1)
-        constant = self.fitted_.likelihood.constant_loss(
-            rows.y, weight, rows.valid.y, rows.valid.sample_weight
-        )
-        best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
-        if best >= constant:
-            warn(
-                f"The best validation loss, {best:.4g}, is no better than that of predicting the "
-                f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
-                "more epochs, another lr or more rows, and look at encoder_.report().",
-                ConvergenceWarning,
-            )
 
     def _first_encoded(self, encoder: Any, data: TrainingData, whole: Any) -> Any:
         """Fit the encoder, and return what it makes of the training rows.
@@ -346,16 +334,22 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             lengthscale=copy(self.lengthscale),
         )
 
+    def _keep_state(self, state: training.TrainingState) -> None:
+        """Keep a training state, from which a net is made if it is asked for, and not the net."""
+        del self._net_
+        state = state._replace(members={}, history=state.history[: self.n_iter_])
+        self._training_state_ = state.to_dict()
+
     def _snapshot(self, fitted: inference.FittedEnsemble, net: Any) -> dict[str, Any]:
-        """Return what this copy would have learnt if training stopped between two epochs."""
+        """Return what this copy would have learnt if training stopped between two epochs.
+
+        Its net has no moments: this one is being trained.
+        """
+        expect_all_members(net)
         then, members = self._copied(), [*range(fitted.members.n_members)]
         then._set_learnt(fitted.select(members), net)
         then.fitted_.members.eval()
-        # Its net is made anew if it is asked for, without moments: this one is being trained.
-        del then._net_
-        state = training.TrainingState.of(net)
-        state = state._replace(members={}, optimizer={}, history=state.history[: net.n_epochs])
-        then._training_state_ = state.to_dict()
+        then._keep_state(training.TrainingState.of(net)._replace(optimizer={}))
         return {name: value for name, value in vars(then).items() if name in _LEARNT}
 
     def _checked(self, X: Any, y: Any = "no_validation") -> Any:

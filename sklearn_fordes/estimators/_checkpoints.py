@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import sklearn_fordes
-from sklearn_fordes import persistence, training
+from sklearn_fordes import particles, persistence, training
 from sklearn_fordes.estimators._validation import CALLBACK_ATTRIBUTES
 
 # Parameters that are not part of the name: they change nothing of a fit, or their effect is in the
 # rows, the members and the seeds.
 _NOT_IN_THE_NAME = (
     "checkpoint_dir",
+    "distributed",
     "max_time",
     "verbose",
     "device",
@@ -42,6 +43,7 @@ def checkpoint_of(
     members: Mapping[str, Any],
     seeds: list[int],
     state: training.TrainingState | None,
+    communicator: particles.Communicator,
 ) -> persistence.Checkpoint | None:
     """Return the checkpoint of a fit, if the estimator's `checkpoint_dir` asks for one.
 
@@ -57,6 +59,8 @@ def checkpoint_of(
     seeds : list of int
     state : TrainingState or None
         What an earlier fit has left, from which this one goes on.
+    communicator : Communicator
+        Reaches processes that train together.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def checkpoint_of(
     )
     name = f"{type(estimator).__name__}-{identity}.safetensors"
     path = os.path.join(_folder_of(estimator), name)
-    return persistence.Checkpoint(path, sklearn_fordes.__version__)
+    return persistence.Checkpoint(path, sklearn_fordes.__version__, communicator)
 
 
 def _of_all_processes(state: training.TrainingState) -> training.TrainingState:

@@ -19,7 +19,7 @@ from scipy.stats import loguniform
 from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_fordes import networks, particles, training
+from sklearn_fordes import inference, networks, particles, training
 from sklearn_fordes.estimators._validation import PARAMETER_CONSTRAINTS
 from sklearn_fordes.preprocessing import TabularEncoder
 
@@ -137,6 +137,11 @@ class Parameters(BaseEstimator):
         return self
 
     # ---- from parameters to parts
+
+    def _communicator(self) -> particles.Communicator:
+        """Return what reaches the processes that `distributed` asks for."""
+        device = inference.available_device(self.device)
+        return training.communicator_for(self.distributed, int(self.n_members), device)
 
     def _uses_encoder(self) -> bool:
         # By default a module of the user's own sees the rows as they come.
@@ -265,10 +270,12 @@ class Parameters(BaseEstimator):
         max_epochs: int,
         seeds: Any,
         around: Any = ((), ()),
+        communicator: particles.Communicator = particles.ALONE,
     ) -> Any:
         """Return an initialised net for training rows, whose members are untrained.
 
-        Callbacks come between those in the two parts of `around`.
+        Callbacks come between those in the two parts of `around`. In one of several processes the
+        net has the members of this process.
         """
         lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
@@ -294,21 +301,22 @@ class Parameters(BaseEstimator):
             fitted.members,
             likelihood=fitted.likelihood,
             # Nothing repels a single one.
-            repulsion=None if fitted.members.n_members == 1 else repulsion,
+            repulsion=None if int(self.n_members) == 1 else repulsion,
             strength=float(self.repulsion_strength),
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
+            communicator=communicator,
             max_epochs=max_epochs,
             batch_size=self._batch_size(len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
-            callbacks=[*around[0], *self._new_callbacks(), *around[1]],
+            callbacks=[*around[0], *self._new_callbacks(communicator.is_first), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
         )
         return net.initialize()
 
-    def _new_callbacks(self) -> list[Any]:
+    def _new_callbacks(self, speaks: bool) -> list[Any]:
         """Return the callbacks that the parameters describe, the user's last."""
         callbacks: list[Any] = []
         if self.early_stopping:
@@ -316,7 +324,7 @@ class Parameters(BaseEstimator):
                 patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
             )
             callbacks.append(("early_stopping", stop))
-        if self.verbose:
+        if self.verbose and speaks:
             callbacks.append(("progress", training.EpochProgress()))
         return [*callbacks, *map(training.copy_callback, self.callbacks or ())]
 

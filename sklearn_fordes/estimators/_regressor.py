@@ -104,6 +104,14 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Folder in which `fit` keeps its state between epochs, and at its end: the same call, on the
         same rows, goes on where it stopped, and ends with the same weights. See
         ``docs/long_fits.md``.
+    distributed : {"members", "rows"} or None, default=None
+        What `fit` shares out among the processes of the default group of `torch.distributed`, in
+        each of which it is called with the same parameters and rows: "members" (bitwise the fit of
+        one process), or the "rows" of each batch (the same up to rounding; dropout draws masks of
+        its own in each process). Each process then has the whole fitted estimator. Processes that
+        torchrun started join a group by themselves. None takes no notice of a group, so that each
+        process has its own fit. See `sklearn_fordes.distributed.fit`, which starts processes, and
+        ``docs/scaling.md``.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out rows or folds, the batches and dropout, as in
         `FoRDEClassifier`.
@@ -201,6 +209,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         warm_start: bool = False,
         max_time: float | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
+        distributed: Literal["members", "rows"] | None = None,
         random_state: Any = None,
         verbose: int = 0,
         **kwargs: Any,

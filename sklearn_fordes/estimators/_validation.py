@@ -81,6 +81,7 @@ PARAMETER_CONSTRAINTS = {
     "warm_start": ["boolean"],
     "max_time": [Interval(Real, 0, None, closed="right"), None],
     "checkpoint_dir": [str, os.PathLike, None],
+    "distributed": [StrOptions({"members", "rows"}), None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
     "iterator_valid__batch_size": _COUNT,

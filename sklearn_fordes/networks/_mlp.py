@@ -19,6 +19,8 @@ _STEP = -0x61C8864680B583EB
 _ROUNDS = [(30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)]
 # Another odd number, so that the words of one call are not those of the next one, moved by one.
 _CALL = -0x2ECBDABC217D106B
+# A third one, for the sequences of several processes.
+_SEQUENCE = 0x369DEA0F31A53F85
 # Each word of 64 random bits gives four draws of 16 bits: a rate is a multiple of 1 / 65536.
 _DRAWS_A_WORD = 4
 _N_DRAWS = 1 << 16
@@ -246,6 +248,8 @@ class Dropout(nn.Module):
     ----------
     draws : Tensor of shape (2,)
         Key and number of calls, int64.
+    sequence : int, default=0
+        Which of several sequences of masks with this key is drawn.
 
     Examples
     --------
@@ -259,6 +263,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.p = float(p)
+        self.sequence = 0
         self.register_buffer("draws", torch.zeros(2, dtype=torch.int64, device="cpu"))
         self.reset_parameters(generator)
 
@@ -270,14 +275,14 @@ class Dropout(nn.Module):
         """Return X, in training with some entries zero and the others divided by 1 − p."""
         if not self.training:
             return X
-        return X * dropout_mask(self.draws, X, self.p)
+        return X * dropout_mask(self.draws, X, self.p, self.sequence)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
 @torch.no_grad()
-def dropout_mask(draws: Tensor, like: Tensor, p: float) -> Tensor:
+def dropout_mask(draws: Tensor, like: Tensor, p: float, sequence: int = 0) -> Tensor:
     """Make the masks of the next call, and count it.
 
     Parameters
@@ -288,6 +293,8 @@ def dropout_mask(draws: Tensor, like: Tensor, p: float) -> Tensor:
     like : Tensor of shape (...) or (M, ...)
         The masks have its shape and type.
     p : float
+    sequence : int, default=0
+        Which of several sequences of masks is drawn.
 
     Returns
     -------
@@ -298,7 +305,7 @@ def dropout_mask(draws: Tensor, like: Tensor, p: float) -> Tensor:
     size = math.prod(like.shape[draws.ndim - 1 :])
     position = torch.arange(-(-size // _DRAWS_A_WORD), device=draws.device).mul_(_STEP)
     key, n_calls = draws.chunk(2, dim=-1)
-    words = position + (key + n_calls * _CALL)
+    words = position + (key + n_calls * _CALL + sequence * _SEQUENCE)
     for shift, factor in _ROUNDS:
         # Torch's own shift repeats the sign, but these are unsigned numbers.
         words.bitwise_xor_((words >> shift).bitwise_and_((1 << (64 - shift)) - 1))

@@ -36,9 +36,9 @@ class KernelValues(NamedTuple):
 
     Parameters
     ----------
-    kernel : Tensor of shape (m, M)
+    kernel : Tensor of shape (M, M)
         ``k_ij``, the mean of κ_ijb over rows; i is the member that moves.
-    gradient : Tensor of shape (m, B, K)
+    gradient : Tensor of shape (M, B, K)
         Gradient of ``Σ_jb κ_ijb`` with respect to the representation of member i, where j and the
         bandwidth are held constant.
     """
@@ -97,19 +97,13 @@ class Kernel:
         return value, value / bandwidth
 
     @exact()
-    def compare(
-        self, representation: Tensor, everyone: Tensor | None = None, first: int = 0
-    ) -> KernelValues:
-        """Compare some members with all members at every row.
+    def compare(self, representation: Tensor) -> KernelValues:
+        """Compare all members with each other at every row.
 
         Parameters
         ----------
-        representation : Tensor of shape (m, B, K)
-            What m members are compared by at B rows: their input gradients, for example.
-        everyone : Tensor of shape (M, B, K), optional
-            The same of all members. Default: the same m members.
-        first : int, default=0
-            Index among all members of the first of the m.
+        representation : Tensor of shape (M, B, K)
+            What M members are compared by at B rows: their input gradients, for example.
 
         Returns
         -------
@@ -133,13 +127,11 @@ class Kernel:
         inside. The transforms of `torch.func` can't follow (nor do they need to: the derivative is
         here).
         """
-        everyone = representation if everyone is None else everyone
-        self._check_shapes(everyone)
+        self._check_shapes(representation)
         rotation, precision = self.lengthscale
-        own = slice(first, first + len(representation))
         scale = None if precision is None else self._scale(precision)
         # Rows come first, so that each row is one small matrix problem.
-        axes = everyone.transpose(0, 1)
+        axes = representation.transpose(0, 1)
         axes = axes.contiguous() if rotation is None else axes @ rotation
         direction, inverse_norm = on_sphere(axes, self.eps) if self.unit_sphere else (axes, None)
         point = direction if scale is None else direction * scale
@@ -149,27 +141,23 @@ class Kernel:
 
         n_rows, n_members, _ = point.shape
         chunks = point.split(max(1, _PAIRS_AT_A_TIME // n_members**2))
-        sums, grads = zip(*(self._compare_at(rows, own) for rows in chunks), strict=True)
+        sums, grads = zip(*map(self._compare_at, chunks), strict=True)
         grad = torch.cat(grads)
         if scale is not None:
             grad = grad * scale
         if inverse_norm is not None:
-            direction = direction[:, own]
             radial = torch.linalg.vecdot(direction, grad).unsqueeze(-1)
-            grad = torch.addcmul(grad, direction, radial, value=-1).mul_(inverse_norm[:, own])
+            grad = torch.addcmul(grad, direction, radial, value=-1).mul_(inverse_norm)
         if rotation is not None:
             grad = grad @ rotation.T
         return KernelValues(sum(sums[1:], sums[0]) / n_rows, grad.transpose(0, 1))
 
-    def _compare_at(self, point: Tensor, own: slice) -> tuple[Tensor, Tensor]:
-        """Return Σ_b κ_ijb (m, M) and the gradients with respect to points (B, m, K)."""
+    def _compare_at(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Σ_b κ_ijb (M, M) and the gradients with respect to points (B, M, K)."""
         sq_dist = _sq_distances(point)
-        # A bandwidth is a median over all members, so distances between all of them are needed.
-        bandwidth = self._bandwidth(sq_dist)
-        value, q = self.base_kernel(sq_dist, bandwidth)
-        value, q = value[:, own], q[:, own]
+        value, q = self.base_kernel(sq_dist, self._bandwidth(sq_dist))
         # −2 (Σ_j q s_i − Σ_j q s_j)
-        own_terms = q.sum(-1, keepdim=True) * point[:, own]
+        own_terms = q.sum(-1, keepdim=True) * point
         return value.sum(0), torch.baddbmm(own_terms, q, point, beta=-2, alpha=2)
 
     def _scale(self, precision: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ from sklearn_fordes.particles._evaluation import (
 from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
 
 MemberFactory = Callable[..., nn.Module]
+# A vector of a CPU holds as many numbers of single precision.
+_ROWS_ALIGNED = 16
 # Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
 ACTIVATIONS_AT_ONCE = defaultdict(lambda: 1 << 20, cuda=1 << 27)
 
@@ -58,6 +60,9 @@ class Ensemble(nn.Module):
     row_multiple : int, default=1
         Prediction evaluates multiples of so many rows, where this makes a row's output independent
         of how many others there are.
+    sequence : int, default=0
+        Which of several independent sequences of masks dropout draws, where processes that hold the
+        same members share rows.
     draws_globally : bool
         Whether members may draw from the global generators, because they take no `generator`.
 
@@ -84,6 +89,7 @@ class Ensemble(nn.Module):
     """
 
     row_multiple = 1
+    sequence = 0
 
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
@@ -116,6 +122,9 @@ class Ensemble(nn.Module):
         template: nn.Module = self._templates.module
         if template.training != self.training:
             template.train(self.training)
+        for part in template.modules() if self.sequence else ():
+            if hasattr(part, "sequence"):
+                vars(part)["sequence"] = self.sequence
         return template
 
     def _state(self, index: Any) -> dict[str, Any]:
@@ -196,12 +205,17 @@ class Ensemble(nn.Module):
         Evaluation
             With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
         """
+        n_given = X.shape[0 if shared else 1]
+        if not self.couples_rows:
+            X = filled_up(X, shared=shared)
         if target is None:
-            return autograd_evaluation(self, self(X, shared=shared))
+            return autograd_evaluation(self, self(X, shared=shared)[:, :n_given])
         own = X.expand(self.n_members, *X.shape) if shared else X
         # Only the rows compared need the more expensive graph of second derivatives, unless the
         # forward pass itself mixes rows.
-        n_together = own.shape[1] if self.couples_rows else n_rows
+        n_together = own.shape[1]
+        if not self.couples_rows:
+            n_together = min(n_together, n_rows + n_missing(n_rows, X.device))
         points = own[:, :n_together].detach().requires_grad_()
         # The fused kernels of attention have no second derivative. Which kernels may be used is a
         # setting of the process.
@@ -210,9 +224,10 @@ class Ensemble(nn.Module):
         targets = target(outputs[:, :n_rows])
         (gradients,) = torch.autograd.grad(targets.sum(), points, create_graph=True)
         if n_together < own.shape[1]:
-            rest = X[n_rows:] if shared else X[:, n_rows:]
+            rest = X[n_together:] if shared else X[:, n_together:]
             outputs = torch.cat([outputs, self(rest, shared=shared)], dim=1)
-        return autograd_evaluation(self, outputs, gradients[:, :n_rows].flatten(2))
+        gradients = gradients[:, :n_rows].flatten(2)
+        return autograd_evaluation(self, outputs[:, :n_given], gradients)
 
     def outputs_and_features(self, X: Tensor, *, shared: bool = True) -> tuple[Tensor, Tensor]:
         """Evaluate every member, and note the input of its last layer with a weight matrix.
@@ -233,8 +248,14 @@ class Ensemble(nn.Module):
         ValueError
             If the module has no such layer, or calls none.
         """
-        outputs, features = self._over_members(_call_noting_features, X, None if shared else 0)
-        return outputs, features
+        n_given, axis = X.shape[0 if shared else 1], None if shared else 0
+        filled = X if self.couples_rows else filled_up(X, shared=shared)
+        outputs, features = self._over_members(_call_noting_features, filled, axis)
+        if filled is not X and features.shape[1] != outputs.shape[1]:
+            # A layer that sees no rows, but cells, say, has others where rows are filled up.
+            outputs, features = self._over_members(_call_noting_features, X, axis)
+            return outputs, features
+        return outputs[:, :n_given], features[:, :n_given]
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -298,6 +319,36 @@ class Ensemble(nn.Module):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = attrgetter(name)(self.stacked)[index].clone()
         return module
+
+
+def n_missing(n_rows: int, device: torch.device) -> int:
+    """Return how many rows are missing to a multiple of `_ROWS_ALIGNED` on a CPU."""
+    return -n_rows % _ROWS_ALIGNED if device.type == "cpu" else 0
+
+
+def filled_up(X: Tensor, *, shared: bool = True) -> Tensor:
+    """Repeat the last row of a batch, so that each member's part of an array is aligned alike.
+
+    On a CPU, a matrix product rounds in another way where its arrays begin elsewhere in a vector of
+    the processor. With so many rows a member's results do not depend on how many there are before
+    it, and so not on the process that holds it, if layers have multiples of 16 units.
+
+    Parameters
+    ----------
+    X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
+    shared : bool, default=True
+
+    Returns
+    -------
+    Tensor
+        With a number of rows that is a multiple of 16 on a CPU.
+    """
+    axis = 0 if shared else 1
+    n_more = n_missing(X.shape[axis], X.device)
+    if not n_more:
+        return X
+    last = X.narrow(axis, X.shape[axis] - 1, 1)
+    return torch.cat([X, last.expand(*X.shape[:axis], n_more, *X.shape[axis + 1 :])], dim=axis)
 
 
 def autograd_evaluation(

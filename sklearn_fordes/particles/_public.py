@@ -3,7 +3,12 @@
 from torch.nn import Module
 
 from sklearn_fordes.particles._arrays import to_arrays, to_tensors
-from sklearn_fordes.particles._communication import Communicator
+from sklearn_fordes.particles._communication import (
+    ALONE,
+    Communicator,
+    LostProcessError,
+    ProcessGroups,
+)
 from sklearn_fordes.particles._evaluation import (
     Evaluation,
     Gradients,
@@ -27,6 +32,8 @@ from sklearn_fordes.particles._members import (
     accepts_generator,
     autograd_evaluation,
     derived_seed,
+    filled_up,
+    n_missing,
 )
 from sklearn_fordes.particles._memory import expect_memory
 from sklearn_fordes.particles._random import seeded_generators

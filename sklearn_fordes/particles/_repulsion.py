@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
+from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._kernel import Kernel
 from sklearn_fordes.particles._lengthscales import LENGTHSCALES, make_lengthscale
 from sklearn_fordes.particles._spaces import SPACES, FunctionOfEnsemble, Representation, Space
@@ -50,9 +51,23 @@ class BuiltRepulsion:
     relative: bool = False
     mixes_driving_force: bool = False
 
-    def n_compared(self, n_rows: int) -> int:
-        """Return the number of a batch's rows, the first ones, at which members are compared."""
-        return max(1, round(self.fraction * n_rows))
+    def n_compared(self, n_rows: int, communicator: Communicator = ALONE) -> int:
+        """Return at how many rows of a batch, its first ones, this process compares members.
+
+        Raises
+        ------
+        ValueError
+            If there is not one for each process that shares the rows.
+        """
+        n_compared = max(1, round(self.fraction * n_rows))
+        n_own = communicator.n_own_rows(n_compared)
+        if n_compared < communicator.n_row_shares:
+            raise ValueError(
+                f"Got {n_compared} of {n_rows} rows of a batch at which members are compared, for "
+                f"{communicator.n_row_shares} processes, but expected one for each: raise the "
+                "fraction of the Repulsion, or batch_size."
+            )
+        return n_own
 
 
 @dataclass(repr=False)

@@ -13,6 +13,12 @@ from sklearn_fordes.particles._members import Ensemble, autograd_evaluation
 from sklearn_fordes.particles.likelihoods import Likelihood
 
 Representation = Callable[[Ensemble, Tensor, Tensor], Tensor]
+# Averages the driving forces of members, (m, ...), over all of them.
+Mix = Callable[[Tensor], Tensor]
+
+
+def _unmixed(driving: Tensor) -> Tensor:
+    return driving
 
 
 class Space(ABC):
@@ -27,14 +33,17 @@ class Space(ABC):
         from the training inputs.
     depends_on_inputs : bool, default=True
         Whether the representation depends on the rows, so that it matters where they lie.
+    joins_rows : bool, default=False
+        Whether the rows together make one vector of each member, in which they are neighbours.
     supports_svgd : bool, default=False
-        Whether the pullback takes a third argument, mixing (M, M): member i's driving force in this
-        space is then the sum of ``mixing[i, j]`` times member j's.
+        Whether the pullback takes a third argument, a function that mixes the members' driving
+        forces in this space, (M, ...).
     """
 
     unit_sphere = False
     axes_are_inputs = False
     depends_on_inputs = True
+    joins_rows = False
     supports_svgd = False
 
     @abstractmethod
@@ -121,28 +130,21 @@ class WeightSpace(Space):
         trainable = ensemble.trainable
         flat = [parameter.detach().reshape(len(parameter), -1) for parameter in trainable]
 
-        def weights_pullback(
-            cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
-        ) -> Gradients:
+        def weights_pullback(cotangent: Tensor, force: Tensor, mix: Mix = _unmixed) -> Gradients:
             forces = force.squeeze(1).split([part.shape[1] for part in flat], dim=1)
             gradients = [f.reshape(p.shape) for f, p in zip(forces, trainable, strict=True)]
             return [
-                repelling if driving is None else repelling + _mixed(driving, mixing)
+                repelling if driving is None else repelling + mix(driving)
                 for repelling, driving in zip(gradients, pullback(cotangent), strict=True)
             ]
 
         return Evaluation(outputs, torch.cat(flat, dim=1).unsqueeze(1), weights_pullback)
 
 
-def _mixed(driving: Tensor, mixing: Tensor | None) -> Tensor:
-    """Average the driving force over members, if the update mixes it."""
-    mixed: Tensor = driving if mixing is None else torch.tensordot(mixing, driving, 1)
-    return mixed
-
-
 class FunctionSpace(Space):
     """Each member's predictions at the first rows, all of them as one vector."""
 
+    joins_rows = True
     supports_svgd = True
 
     def evaluate(
@@ -161,12 +163,10 @@ class FunctionSpace(Space):
         with torch.enable_grad():
             prediction = likelihood.prediction(compared).flatten(1).unsqueeze(1)
 
-        def function_pullback(
-            cotangent: Tensor, force: Tensor, mixing: Tensor | None = None
-        ) -> Gradients:
+        def function_pullback(cotangent: Tensor, force: Tensor, mix: Mix = _unmixed) -> Gradients:
             # In function space the driving force is the loss's gradient at the outputs.
             (at_outputs,) = torch.autograd.grad(prediction, compared, force)
-            mixed = _mixed(cotangent, mixing).clone()
+            mixed = mix(cotangent).clone()
             mixed[:, :n_rows] += at_outputs
             return pullback(mixed)
 

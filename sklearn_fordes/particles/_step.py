@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ class StepResult(NamedTuple):
     ----------
     outputs : Tensor of shape (M, B, C)
     driving_loss : Tensor of shape (M,)
-        Each member's mean loss, in nats where it is a negative log likelihood.
+        Each member's mean loss over the rows of this process, in nats where it is a negative log
+        likelihood.
     repulsion : Tensor of shape (M,)
         Strength times the potential of each member.
     """
@@ -48,6 +49,7 @@ def accumulate_gradients(
     extra_inputs: Tensor | None = None,
     communicator: Communicator = ALONE,
     shared: bool = True,
+    n_rows: int | None = None,
 ) -> StepResult:
     """Add one step's direction to the parameters' ``grad``, for any optimizer to descend.
 
@@ -75,23 +77,43 @@ def accumulate_gradients(
         batch's rows. Where a target is needed (for the gradient of the true class), the ensemble's
         own guess takes its place.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold members or rows.
+        Reaches other processes that hold members or rows. X has the rows ``communicator.rows`` of
+        the batch, and the ensemble the members ``communicator.members``.
     shared : bool, default=True
         Whether the members share the rows of X. If not, X holds a version of each row for each
         member. The repulsion compares members at the first rows, which should be the same for all.
+    n_rows : int, optional
+        Number of rows of the batch in all processes. Default: those of X.
 
     Returns
     -------
     StepResult
         Outputs at X, driving loss and repulsion.
+
+    Raises
+    ------
+    ValueError
+        If a process has no row at which members are compared, or the module couples rows that are
+        spread over processes.
     """
     if isinstance(repulsion, Repulsion):
         likelihood = likelihood or CategoricalLikelihood(target=repulsion.target)
         repulsion = repulsion.build(X)
     likelihood = likelihood or CategoricalLikelihood()
     step, gradients = differentiate(
-        ensemble, X, y, weight, repulsion, strength, likelihood, extra_inputs, communicator, shared
+        ensemble,
+        X,
+        y,
+        weight,
+        repulsion,
+        strength,
+        likelihood,
+        extra_inputs,
+        communicator,
+        shared,
+        n_rows,
     )
+    communicator.add_up(gradients)
     add_gradients(ensemble, gradients)
     return step
 
@@ -148,8 +170,9 @@ def differentiate(
     extra_inputs: Tensor | None = None,
     communicator: Communicator = ALONE,
     shared: bool = True,
+    n_rows: int | None = None,
 ) -> tuple[StepResult, Gradients]:
-    """Return a step and the gradients of its objective.
+    """Return a step and the gradients of its objective, of which this process has a summand.
 
     Parameters
     ----------
@@ -163,6 +186,7 @@ def differentiate(
     extra_inputs : Tensor of shape (n_extra, ...), optional
     communicator : Communicator, default=ALONE
     shared : bool, default=True
+    n_rows : int, optional
         As in `accumulate_gradients`.
 
     Returns
@@ -172,26 +196,73 @@ def differentiate(
     gradients : list of Tensor or None
         One for each of ``ensemble.trainable``, None where the objective does not depend on it.
     """
+    share = 1.0
+    if communicator.n_row_shares > 1:
+        share = _checked_share(ensemble, y, n_rows, communicator)
     if repulsion is None:
         outputs, _, pullback = ensemble.evaluate(X, shared=shared)
         driving_loss, cotangent = mean_loss(likelihood, outputs, y, weight)
         step = StepResult(outputs, driving_loss, torch.zeros_like(driving_loss))
-        return step, pullback(cotangent)
+        return step, pullback(cotangent if share == 1 else share * cotangent)
 
-    n_rows, n_extra = repulsion.n_compared(len(y)), 0
+    n_compared, n_extra = repulsion.n_compared(n_rows or len(y), communicator), 0
     if extra_inputs is not None:  # As many as of the batch's rows, and before these.
-        extra = extra_inputs[:n_rows]
+        extra = extra_inputs[:n_compared]
         n_extra = len(extra)
         if not shared:
             extra = extra.expand(len(X), *extra.shape)
         X = torch.cat([extra, X], dim=0 if shared else 1)
     outputs, representation, pullback = repulsion.space.evaluate(
-        ensemble, X, y, n_extra + n_rows, likelihood, shared=shared
+        ensemble, X, y, n_extra + n_compared, likelihood, shared=shared
     )
     driving_loss, cotangent = mean_loss(likelihood, outputs[:, n_extra:], y, weight)
+    cotangent = cotangent if share == 1 else share * cotangent
     if n_extra:  # The loss does not depend on outputs at rows without a target.
         cotangent = torch.nn.functional.pad(cotangent, (0, 0, n_extra, 0))
-    potential, force, mixing = repulsion.update(representation, repulsion.kernel, communicator)
-    mixed = () if mixing is None else (mixing,)
+    assert representation is not None  # A space gives one.
+    potential, force, *mix = _forces_on_own(representation, repulsion, communicator)
     step = StepResult(outputs[:, n_extra:], driving_loss, strength * potential)
-    return step, pullback(cotangent, strength * force, *mixed)
+    return step, pullback(cotangent, strength * force, *mix)
+
+
+def _forces_on_own(
+    representation: Tensor, repulsion: BuiltRepulsion, communicator: Communicator
+) -> tuple[Any, ...]:
+    """Return potential and force of the members of this process, and what mixes driving forces.
+
+    Each process compares all members and keeps its own: products over fewer members would round in
+    another way, so that the result would depend on the number of processes.
+    """
+    everyone, columns = communicator.gather(representation).contiguous(), slice(None)
+    others_with_rows = communicator
+    if repulsion.space.joins_rows:
+        (everyone, columns), others_with_rows = communicator.joined(everyone), ALONE
+    forces = repulsion.update(everyone, repulsion.kernel, others_with_rows)
+    own = communicator.members
+    force = forces.force[own, :, columns]
+    if forces.mixing is None:
+        return forces.potential[own], force
+
+    def mix(driving: Tensor) -> Tensor:
+        mixed: Tensor = torch.tensordot(forces.mixing, communicator.gather(driving), 1)
+        return mixed[own]
+
+    return forces.potential[own], force, mix
+
+
+def _checked_share(
+    ensemble: Ensemble, y: Tensor, n_rows: int | None, communicator: Communicator
+) -> float:
+    """Return the share of a batch's rows that this process has."""
+    if n_rows is None or len(y) != communicator.n_own_rows(n_rows) or not len(y):
+        raise ValueError(
+            f"Got {len(y)} of {n_rows} rows of a batch in one of {communicator.n_row_shares} "
+            "processes, but expected its rows, one at least: raise batch_size."
+        )
+    if ensemble.couples_rows:
+        raise ValueError(
+            "Got a module whose rows depend on each other in training, such as one with batch "
+            "normalisation, with rows that are spread over processes, but expected another module, "
+            "or members spread over processes."
+        )
+    return len(y) / n_rows

@@ -20,12 +20,12 @@ class Forces(NamedTuple):
 
     Parameters
     ----------
-    potential : Tensor of shape (m,)
+    potential : Tensor of shape (M,)
         What each member descends, given where the others are.
-    force : Tensor of shape (m, B, K)
+    force : Tensor of shape (M, B, K)
         What the members descend, as a gradient with respect to the representation: that of
         ``potential.sum()``, with the others held constant if there is a kernel.
-    mixing : Tensor of shape (m, M), optional
+    mixing : Tensor of shape (M, M), optional
         Member i's driving force is the sum over j of ``mixing[i, j]`` times member j's.
         Default: its own alone.
     """
@@ -50,12 +50,12 @@ def wasserstein_update(
 
     Parameters
     ----------
-    representation : Tensor of shape (m, B, K)
-        What the members of this process are compared by.
+    representation : Tensor of shape (M, B, K)
+        What all members are compared by, at the rows of this process.
     kernel : Kernel, default=Kernel()
         How they are compared.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold members or rows.
+        Reaches other processes that hold rows.
 
     Returns
     -------
@@ -68,12 +68,8 @@ def wasserstein_update(
     ValueError
         If a shape does not fit.
     """
-    everyone = communicator.gather(representation)
-    values = kernel.compare(representation, everyone, communicator.first_member)
-    # Each process has the same number of rows.
-    n_shares = communicator.sum(1)
-    density = communicator.sum(values.kernel.sum(1)) / n_shares
-    n_rows = representation.shape[1] * n_shares
+    values = kernel.compare(representation)
+    density, n_rows = communicator.mean(values.kernel.sum(1), representation.shape[1])
     force = values.gradient / (n_rows * density.view(-1, 1, 1))
     return Forces(density.log(), force)
 
@@ -89,12 +85,12 @@ def stein_update(
 
     Parameters
     ----------
-    representation : Tensor of shape (m, B, K)
-        What the members of this process are compared by.
+    representation : Tensor of shape (M, B, K)
+        What all members are compared by, at the rows of this process.
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold members.
+        Reaches other processes that hold rows.
 
     Returns
     -------
@@ -111,11 +107,11 @@ def stein_update(
             "Got bandwidth='reference' with update='svgd', which needs a symmetric kernel, but "
             "expected 'auto', 'paper' or a number."
         )
-    everyone = communicator.gather(representation)
-    values = kernel.compare(representation, everyone, communicator.first_member)
-    n_members, n_rows = values.kernel.shape[1], representation.shape[1]
+    values = kernel.compare(representation)
+    n_members = len(representation)
+    kernel_values, n_rows = communicator.mean(values.kernel, representation.shape[1])
     force = values.gradient / (n_rows * n_members)
-    return Forces(values.kernel.mean(1), force, values.kernel / n_members)
+    return Forces(kernel_values.mean(1), force, kernel_values / n_members)
 
 
 @exact()
@@ -131,29 +127,26 @@ def independence_update(
 
     Parameters
     ----------
-    representation : Tensor of shape (m, B, K)
-        What the members of this process are compared by.
+    representation : Tensor of shape (M, B, K)
+        What all members are compared by, at the rows of this process.
     kernel : Kernel, default=Kernel()
         Only its `eps` counts: norms are as there.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold members.
+        Reaches other processes that hold rows.
 
     Returns
     -------
     Forces
         Each member has half of its pairs as potential; the force is the whole sum's gradient.
     """
-    everyone, first = communicator.gather(representation), communicator.first_member
-    n_rows = representation.shape[1]
-    own = slice(first, first + len(representation))
-    directions, inverse_norm = on_sphere(everyone.transpose(0, 1), kernel.eps)  # (B, M, K)
-    direction = directions[:, own]
-    others = 1 - torch.eye(len(everyone), dtype=everyone.dtype, device=everyone.device)[own]
-    cosine = (direction @ directions.mT) * others  # (B, m, M)
-    grad = (2 / n_rows) * (cosine @ directions)
+    direction, inverse_norm = on_sphere(representation.transpose(0, 1), kernel.eps)  # (B, M, K)
+    same = torch.eye(len(representation), dtype=direction.dtype, device=direction.device)
+    cosine = (direction @ direction.mT) * (1 - same)  # (B, M, M)
+    of_rows = cosine.square().sum(-1).mean(0) / 2
+    potential, n_rows = communicator.mean(of_rows, representation.shape[1])
+    grad = (2 / n_rows) * (cosine @ direction)
     grad = grad - direction * (direction * grad).sum(-1, keepdim=True)
-    force = grad * inverse_norm[:, own]
-    potential = cosine.square().sum(-1).mean(0) / 2
+    force = grad * inverse_norm
     return Forces(potential, force.transpose(0, 1))
 
 

@@ -10,8 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+import torch
 
 from sklearn_fordes._warnings import warn
+from sklearn_fordes.particles import ALONE, Communicator
 from sklearn_fordes.persistence._checks import check_training_state
 from sklearn_fordes.persistence._file import (
     read,
@@ -34,12 +36,17 @@ _SECONDS_OF_A_WRITE = 60.0
 class Checkpoint:
     """The state of one fit, in a file that is written between epochs, and read to go on.
 
+    Where processes share out the members, each writes a file with its own, a shard, and then the
+    first one writes the file that names them. Any number of processes can go on from it.
+
     Parameters
     ----------
     path : str
-        Its folder exists. What an earlier process has left there is read now.
+        Its folder exists. What earlier processes have left there is read now.
     version : str
         Of this package, noted in the file.
+    communicator : Communicator, default=ALONE
+        Reaches processes that train together, and see the same folder.
 
     Attributes
     ----------
@@ -54,9 +61,10 @@ class Checkpoint:
         If the file can't be read.
     """
 
-    def __init__(self, path: str, version: str) -> None:
+    def __init__(self, path: str, version: str, communicator: Communicator = ALONE) -> None:
         self.path = path
         self.version = version
+        self._communicator = communicator
         self.is_finished = False
         self._state: dict[str, Any] | None = None
         self._next = 0.0  # When the next one is due.
@@ -64,10 +72,14 @@ class Checkpoint:
         self._lost: set[str] = set()
         self._remove_parts()
         with suppress(FileNotFoundError):
-            kind, self._state = read(path)
-            if kind != _KIND:
-                raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
+            self._state = self._read(path)
             self.is_finished = self._state.get("is_finished") is True
+        # The first one may write before another one has looked.
+        if communicator.of_first(self._state is None) != (self._state is None):
+            raise ValueError(
+                f"Got {path!r} in some of the processes only, but expected a checkpoint_dir that "
+                "is one folder for all of them."
+            )
 
     def resume(self, net: ParticleNet) -> None:
         """Let a net go on from the file, or write the first one.
@@ -89,7 +101,7 @@ class Checkpoint:
                 self._write(net, is_finished=False)
             return
         with refusing(self.path):
-            state = TrainingState.from_dict(self._state["training"])
+            state = self._known_state(self._state)
             without_members = {**state._asdict(), "members": {}}
             check_training_state(without_members, net.module_)
             state.load_into(net)
@@ -104,7 +116,7 @@ class Checkpoint:
         at_once : bool, default=False
             Whether it is due now.
         """
-        if at_once or time.monotonic() >= self._next:
+        if self._communicator.of_first(at_once or time.monotonic() >= self._next):
             self._try_to_write(net, is_finished=False)
 
     def finish(self, net: ParticleNet) -> None:
@@ -151,12 +163,65 @@ class Checkpoint:
                 if isinstance(value, dict) and value.keys() == {"state_dict"}:
                     self._warn_of_lost(f"{callback}.{name}")
         try:
-            write(
-                self.path, _KIND, {"is_finished": is_finished, "training": training}, self.version
-            )
+            self._write_together({"is_finished": is_finished}, {"training": training})
         finally:
             now = time.monotonic()
             self._next = now + max(_SECONDS_BETWEEN, (now - began) / _LARGEST_SHARE)
+
+    def _write_together(self, about: dict[str, Any], state: dict[str, Any]) -> None:
+        """Write a file, or shards and then the file that names them."""
+        communicator = self._communicator
+        is_whole = communicator.members == slice(None)
+        shards: list[str] = []
+        if not is_whole:
+            name, extension = os.path.splitext(self.path)
+            # Files of a time before stay whole until the new ones are there.
+            token = communicator.of_first(os.urandom(4).hex())
+            parts = communicator.every(communicator.members.start)
+            shards = [f"{os.path.basename(name)}.{token}.{i}{extension}" for i in sorted({*parts})]
+        error: OSError | ValueError | None = None
+        try:
+            if not is_whole and communicator.row_share == 0:
+                own = f"{name}.{token}.{communicator.members.start}{extension}"
+                write(own, _KIND, state, self.version)
+        except (OSError, ValueError) as failed:
+            error = failed
+        if communicator.any(error is not None):
+            raise error or OSError("another process could not write its part of a checkpoint")
+        try:
+            if communicator.is_first:
+                whole = state if is_whole else {"shards": shards}
+                write(self.path, _KIND, {**about, **whole}, self.version)
+                self._remove_shards(shards)
+        except (OSError, ValueError) as failed:
+            error = failed
+        if communicator.any(error is not None):
+            raise error or OSError("another process could not write its part of a checkpoint")
+
+    def _remove_shards(self, but: list[str]) -> None:
+        name, extension = os.path.splitext(self.path)
+        for path in glob.glob(f"{glob.escape(name)}.*.*{extension}"):
+            if os.path.basename(path) not in but:
+                with suppress(OSError):
+                    os.unlink(path)
+
+    def _read(self, path: str) -> dict[str, Any]:
+        kind, state = read(path)
+        if kind != _KIND:
+            raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
+        return state
+
+    def _known_state(self, state: dict[str, Any]) -> TrainingState:
+        """Return the state of the members of this process, of all files that hold some."""
+        folder, states = os.path.dirname(self.path), [state]
+        if "shards" in state:
+            # A name leads to no other folder.
+            names = [os.path.basename(name) for name in state["shards"]]
+            states = [self._read(os.path.join(folder, name)) for name in names]
+        first, *others = (TrainingState.from_dict(s["training"]) for s in states)
+        if others:
+            first = first.over_members(lambda *parts: torch.cat(parts), *others)
+        return first.over_members(lambda values: values[self._communicator.members])
 
 
 @contextmanager

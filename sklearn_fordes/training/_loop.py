@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sklearn_fordes.training._data import DeviceDataset
 from sklearn_fordes.training._net import ParticleNet
@@ -54,8 +55,9 @@ def train(
     done_before = net.n_epochs
     is_known = checkpoint is not None and checkpoint.is_finished
     keep_freed_memory()
-    net.check_module(rows.X)
+    _check_module(net, rows.X)
     net.run(rows, deadline, checkpoint)
+    together = net.communicator.n_processes > 1
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
     _call_c_library("malloc_trim", 0)  # Return the memory that was kept for the next step.
     if len(net.history) > net.n_epochs:
@@ -65,18 +67,55 @@ def train(
     reason = None if is_whole else "late" if net.is_out_of_time else "interrupted"
     if net.is_cut:  # Whatever a callback made of the epoch.
         reason = "cut"
-    if reason and net.n_epochs == done_before:
+    if reason and (net.n_epochs == done_before or (together and reason == "interrupted")):
+        # Processes that are interrupted one by one can't agree on a result.
         raise KeyboardInterrupt
-    with torch.no_grad():
-        for X in rows.X.split(net.module_.rows_at_a_time()):
-            outputs = net.infer({"X": X}).transpose(0, 1)
-            net.expect_finite(finite_members([outputs]), "output for training rows")
+    are_finite = _are_outputs_finite(net, rows.X)
+    net.expect_finite(net.communicator.gather(are_finite), "output for training rows")
     if checkpoint is not None and not (is_known or reason):
         try:
             checkpoint.finish(net)
         except KeyboardInterrupt:
             reason = "interrupted"  # What was learnt is worth more than the last file.
     return reason
+
+
+@torch.no_grad()
+def _check_module(net: ParticleNet, X: Tensor) -> None:
+    """Evaluate the module on two rows, so that one of another shape fails before training.
+
+    Raises
+    ------
+    ValueError
+        If the module can't be evaluated, or its outputs have another shape.
+    """
+    rows, n_outputs = X[:2], net.likelihood.n_outputs
+    net.module_.eval()
+    try:
+        shape = tuple(net.outputs_of_own(rows).shape[1:])
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} "
+            f"({error}), but expected one that maps them to outputs, and that torch.func.vmap can "
+            "batch over members."
+        ) from error
+    expected = (len(rows), n_outputs)
+    if shape != expected:
+        raise ValueError(
+            f"Got output of shape {shape} from the module for {len(rows)} rows, but expected "
+            f"{expected}: (n_rows, n_outputs), {net.likelihood.outputs_are}."
+        )
+
+
+@torch.no_grad()
+def _are_outputs_finite(net: ParticleNet, X: Tensor) -> Tensor:
+    """Return for each member of this process whether its outputs at all rows are finite."""
+    are_finite = torch.ones(net.module_.n_members, dtype=torch.bool, device=X.device)
+    for rows in X.split(net.module_.rows_at_a_time()):
+        are_finite &= finite_members([net.outputs_of_own(rows)])
+    return are_finite
 
 
 def keep_freed_memory() -> None:

@@ -15,37 +15,37 @@ from skorch.callbacks import PassthroughScoring
 from torch import Tensor
 
 from sklearn_fordes.particles import (
+    ALONE,
     BuiltRepulsion,
+    Communicator,
     Ensemble,
     FunctionOfEnsemble,
     Likelihood,
+    LostProcessError,
     accumulate_gradients,
     derived_seed,
     seeded_generators,
 )
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import BatchIterator, DeviceDataset
+from sklearn_fordes.training._figures import FIGURES, Figures
 from sklearn_fordes.training._loss import MixtureLoss
-from sklearn_fordes.training._optimizer import scaled_rates
+from sklearn_fordes.training._optimizer import group_parameters, scaled_rates
 from sklearn_fordes.training._recovery import (
     DivergenceError,
     Recovery,
     finite_members,
     names_of_members,
 )
+from sklearn_fordes.training._shares import share_of
 from sklearn_fordes.training._strength import unit_of_strength, with_rows_compared
 
-_FIGURES = ("driving_loss", "repulsion", "relative_loss")
 _OF_MEMBERS = ("training loss", "repulsion")
 _CAN_T_BE_TRAINED = (
     "Got a module that can't be trained ({}), but expected one that torch.func.vmap can batch over "
     "members, and whose output can be differentiated twice, by its input and its weights. "
     "repulsion='none', 'weight' or 'function' need the weights only."
 )
-# Decay of the running mean over steps of the members' relative loss.
-_RELATIVE_LOSS_DECAY = 0.95
-# Numbers of single precision that a CPU's fused optimizer updates at a time.
-_FUSED_AT_A_TIME = 16
 
 
 class ParticleNet(NeuralNet):
@@ -70,6 +70,8 @@ class ParticleNet(NeuralNet):
     seed : int, default=0
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
+    communicator : Communicator, default=ALONE
+        Reaches processes that train with this one. The module has the members of this process.
     **kwargs
         As in `skorch.NeuralNet`.
     """
@@ -83,6 +85,7 @@ class ParticleNet(NeuralNet):
         strength: float = 0.0,
         ema_decay: float = 0.0,
         seed: int = 0,
+        communicator: Communicator = ALONE,
         **kwargs: Any,
     ) -> None:
         self.likelihood = likelihood
@@ -92,8 +95,9 @@ class ParticleNet(NeuralNet):
         self.space_is_users = isinstance(space, FunctionOfEnsemble)
         self.ema_decay = ema_decay
         self.seed = seed
+        self.communicator = communicator
         self.n_steps = self.n_epochs = 0  # Those completed.
-        self.relative_loss: Tensor | float = 1.0
+        self.figures = Figures(communicator)
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
         self.rate_factor = 1.0  # Of the learning rates, in this run.
@@ -117,7 +121,7 @@ class ParticleNet(NeuralNet):
     @property
     def _default_callbacks(self) -> list[Any]:
         # skorch's own, but for the last, which prints.
-        figures = [(name, PassthroughScoring(name, on_train=True)) for name in _FIGURES]
+        figures = [(name, PassthroughScoring(name, on_train=True)) for name in FIGURES]
         return [*super()._default_callbacks[:-1], *figures]
 
     def initialize_callbacks(self) -> ParticleNet:
@@ -140,29 +144,9 @@ class ParticleNet(NeuralNet):
         return self
 
     def initialize_optimizer(self) -> ParticleNet:
-        """Make the optimizer, with groups of parameters that it treats alike.
-
-        Weights decay, biases and norms do not. The fused kernels of a CPU round the last numbers of
-        a tensor in another way than the others; parameters of a size for which this would depend on
-        the number of members take other kernels.
-        """
+        """Make the optimizer, with groups of parameters that it treats alike."""
         super().initialize_optimizer()
-        groups = self.optimizer_.param_groups
-        parts: dict[Any, Any] = {}
-        for group in groups:
-            for parameter in group["params"]:
-                changed: dict[str, float] = {}
-                # A member's vector is a matrix in the stack.
-                if "weight_decay" in group and parameter.ndim <= 2:
-                    changed["weight_decay"] = 0.0
-                on_cpu = parameter.device.type == "cpu"
-                if group.get("fused") and on_cpu and parameter[0].numel() % _FUSED_AT_A_TIME:
-                    changed["fused"] = False
-                part = {**group, **changed, "params": []}
-                parts.setdefault((id(group), *changed), part)["params"].append(parameter)
-        groups.clear()
-        for part in parts.values():
-            self.optimizer_.add_param_group(part)
+        group_parameters(self.optimizer_)
         return self
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -179,13 +163,20 @@ class ParticleNet(NeuralNet):
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call a method of all callbacks, and note whether one of them stops training.
 
-        skorch's way to stop is to raise KeyboardInterrupt, which Ctrl-C does too.
+        skorch's way to stop is to raise KeyboardInterrupt, which Ctrl-C does too. A callback that
+        stops one process stops all.
         """
+        is_told = False
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as error:
-            self.is_stopped = method_name == "on_epoch_end" and _is_raised_by_statement(error)
-            raise
+            is_told = method_name == "on_epoch_end" and _is_raised_by_statement(error)
+            if not is_told:
+                raise
+        if method_name == "on_epoch_end":
+            self.is_stopped = self.communicator.any(is_told)
+            if self.is_stopped:
+                raise KeyboardInterrupt
 
     def run(self, rows: DeviceDataset, deadline: float, checkpoint: Any) -> None:
         """Train for `max_epochs` more, with a deadline and a checkpoint of this run alone.
@@ -231,7 +222,7 @@ class ParticleNet(NeuralNet):
             recovery.keep(self)
             n_left -= 1
             # The next epoch would take as long as this one did.
-            ends_late = n_left > 0 and 2 * time.monotonic() - began > self.deadline
+            ends_late = n_left > 0 and self._is_over(2 * time.monotonic() - began)
             self.is_out_of_time = self.is_cut or ends_late
             if self.checkpoint is not None and not self.is_cut:
                 self.checkpoint.write(self, at_once=self.is_out_of_time)
@@ -256,54 +247,71 @@ class ParticleNet(NeuralNet):
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
         rows = getattr(iterator, "dataset", None)
         self.members_differ = getattr(rows, "augmentation", None) is not None
-        figures: list[Tensor] = []
-        losses: list[tuple[Tensor, Tensor]] = []
+        n_steps = 0
+        self.figures.begin_epoch()
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
-                self.is_cut = bool(figures) and time.monotonic() > self.deadline
+                self.is_cut = n_steps > 0 and self._is_over(time.monotonic())
                 if self.is_cut:
                     break
                 self.notify("on_batch_begin", batch=batch, training=True)
                 step = self.train_step(batch)
-                figures.append(step["figures"])
-                losses.append(step["of_members"])
+                n_steps += 1
                 self.history.record_batch("train_batch_size", len(batch[1]))
                 self.notify("on_batch_end", batch=batch, training=True, **step)
         # This and the check of the weights are the host–device synchronisations of an epoch.
-        values = torch.stack(figures).tolist()
+        of_members = self.figures.of_epoch()
         batches = self.history[-1]["batches"]
-        for notes, step, of_members in zip(batches, values, losses, strict=True):
-            notes.update(zip(_FIGURES, step, strict=True))
-            notes["train_loss"] = self.module_.n_members * (step[0] + step[1])
+        for notes, step, losses in zip(
+            batches, of_members.mean(2).tolist(), of_members, strict=True
+        ):
+            notes.update(zip(FIGURES, step, strict=True))
+            notes["train_loss"] = self.n_members * (step[0] + step[1])
             if not math.isfinite(notes["train_loss"]):
                 # Through the repulsion one member's loss spoils those of all.
-                for what, values_of_members in zip(_OF_MEMBERS, of_members, strict=True):
-                    self.expect_finite(values_of_members.isfinite(), what)
-        self.expect_finite(finite_members([*self.module_.parameters()]), "weight")
-        self.history.record("train_batch_count", len(figures))
+                for what, values in zip(_OF_MEMBERS, losses, strict=False):
+                    self.expect_finite(values.isfinite(), what)
+        are_finite = finite_members([*self.module_.parameters()])
+        self.expect_finite(self.communicator.gather(are_finite), "weight")
+        self.history.record("train_batch_count", n_steps)
+
+    def _is_over(self, seconds: float) -> bool:
+        """Return whether a time is later than the deadline, for some of the processes."""
+        return self.deadline < math.inf and self.communicator.any(seconds > self.deadline)
+
+    @property
+    def n_members(self) -> int:
+        """Number of members in all processes."""
+        return self.communicator.n_members or self.module_.n_members
+
+    @property
+    def relative_loss(self) -> Tensor | float:
+        """Running mean over steps of the members' relative loss."""
+        return self.figures.relative_loss
+
+    @relative_loss.setter
+    def relative_loss(self, value: Tensor | float) -> None:
+        self.figures.relative_loss = value
 
     def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
         with scaled_rates(self.optimizer_, self.rate_factor):
             step = super().train_step(batch)
-        latest = step["figures"][-1]
-        latest = latest if latest.device.type == "mps" else latest.double()
-        mean = _RELATIVE_LOSS_DECAY * self.relative_loss + (1 - _RELATIVE_LOSS_DECAY) * latest
-        self.relative_loss = mean.clamp(max=1.0)
+        self.figures.note(torch.stack(step["of_members"]), step["y_pred"].shape[0])
         self.n_steps += 1
         if self.average:
             self.average.update()
         return step
 
-    def train_step_single(self, batch: Any) -> dict[str, Tensor]:
+    def train_step_single(self, batch: Any) -> dict[str, Any]:
         """Leave the direction of one particle step in the gradients.
 
         Returns
         -------
         dict
             ``loss``: the objective, summed over members; ``y_pred``: outputs (B, M, C);
-            ``figures``: driving loss, repulsion and relative loss, means over members;
-            ``of_members``: driving loss and repulsion of each, both (M,).
+            ``of_members``: driving loss, repulsion and relative loss of each, (M,). In one of
+            several processes they are those of its members and rows.
 
         Raises
         ------
@@ -311,14 +319,14 @@ class ParticleNet(NeuralNet):
             If the module can't be trained.
         """
         self._set_training(True)
-        inputs, y = batch
-        X, weight = inputs["X"], inputs.get("sample_weight")
-        shared = inputs.get("shared", True)
-        if not shared and len(X) != self.module_.n_members:
+        n_rows, shared = len(batch[1]), batch[0].get("shared", True)
+        if not shared and len(batch[0]["X"]) != self.n_members:
             raise ValueError(
-                f"Got versions of rows for {len(X)} members from augmentation, but expected "
-                f"{self.module_.n_members}."
+                f"Got versions of rows for {len(batch[0]['X'])} members from augmentation, but "
+                f"expected {self.n_members}."
             )
+        inputs, y = share_of(batch, self.communicator)
+        X, weight = inputs["X"], inputs.get("sample_weight")
         if weight is not None:
             weight = weight.T if weight.ndim == 2 else weight  # Members come first there.
         repulsion = self.repulsion
@@ -326,12 +334,13 @@ class ParticleNet(NeuralNet):
         if repulsion and self.strength and not self.n_steps % repulsion.period:
             epoch = len(self.history) - 1
             strength = self.strength * unit_of_strength(
-                repulsion, epoch, len(y), self.relative_loss
+                repulsion, epoch, n_rows, self.relative_loss
             )
         elif repulsion and not repulsion.mixes_driving_force:
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
         if repulsion and not shared:
-            X = with_rows_compared(X, inputs["rows"], repulsion)
+            n_compared = repulsion.n_compared(n_rows, self.communicator)
+            X = with_rows_compared(X, inputs["rows"], repulsion, n_compared)
         try:
             with self._own_draws():
                 step = accumulate_gradients(
@@ -343,59 +352,31 @@ class ParticleNet(NeuralNet):
                     strength=strength,
                     likelihood=self.likelihood,
                     extra_inputs=inputs.get("extra_inputs"),
+                    communicator=self.communicator,
                     shared=shared,
+                    n_rows=n_rows,
                 )
         except RuntimeError as error:
             is_first = len(self.history[-1]["batches"]) == 1
-            if self.space_is_users or not is_first or isinstance(error, torch.OutOfMemoryError):
+            is_other = isinstance(error, torch.OutOfMemoryError | LostProcessError)
+            if self.space_is_users or not is_first or is_other:
                 raise
             raise ValueError(_CAN_T_BE_TRAINED.format(error)) from error
         relative_loss = self.likelihood.relative_loss(step.driving_loss, step.outputs, y, weight)
-        figures = torch.stack([step.driving_loss, step.repulsion, relative_loss]).mean(1)
-        loss = self.module_.n_members * (figures[0] + figures[1])
         return {
-            "loss": loss,
+            "loss": step.objective,
             "y_pred": step.outputs.transpose(0, 1),
-            "figures": figures,
-            "of_members": (step.driving_loss, step.repulsion),
+            "of_members": (step.driving_loss, step.repulsion, relative_loss),
         }
 
     def _own_draws(self) -> AbstractContextManager[None]:
         """Give code of the user's that draws from global generators a seed for this step."""
         if not (self.module_.draws_globally or self.space_is_users):
             return nullcontext()
-        return seeded_generators(derived_seed(self.seed, self.n_steps), self.device)
-
-    def check_module(self, X: Tensor) -> None:
-        """Evaluate the module on two rows, so that one of another shape fails before training.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n_rows, ...)
-
-        Raises
-        ------
-        ValueError
-            If the module can't be evaluated, or its outputs have another shape.
-        """
-        rows = X[:2]
-        try:
-            with self._own_draws(), torch.no_grad():
-                shape = tuple(self.module_.eval()(rows).shape[1:])
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise ValueError(
-                f"Got a module that can't be evaluated on rows of shape {tuple(X.shape[1:])} "
-                f"({error}), but expected one that maps them to outputs, and that torch.func.vmap "
-                "can batch over members."
-            ) from error
-        expected = (len(rows), self.likelihood.n_outputs)
-        if shape != expected:
-            raise ValueError(
-                f"Got output of shape {shape} from the module for {len(rows)} rows, but expected "
-                f"{expected}: (n_rows, n_outputs), {self.likelihood.outputs_are}."
-            )
+        # Processes draw for other members, or rows.
+        where = (self.communicator.members.start or 0, self.communicator.row_share)
+        own = where if any(where) else ()
+        return seeded_generators(derived_seed(self.seed, self.n_steps, *own), self.device)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Count the epoch as whole (an interrupted one is not), and note its learning rates.
@@ -430,13 +411,24 @@ class ParticleNet(NeuralNet):
         )
 
     def infer(self, x: Any) -> Tensor:
-        """Evaluate the members on a batch's inputs: outputs (B, M, C).
+        """Evaluate all members on a batch's inputs, the same in all processes: outputs (B, M, C).
 
-        A module that draws when it is evaluated gets a seed of this step.
+        Processes that hold the same members share the rows. A module that draws when it is
+        evaluated gets a seed of this step.
         """
-        with self._own_draws():
-            outputs = self.module_(x["X"].to(self.device, self.module_.dtype))
+        X = x["X"]
+        is_shared = len(X) >= self.communicator.n_row_shares
+        outputs = self.outputs_of_own(X[self.communicator.rows] if is_shared else X)
+        outputs = self.communicator.gather(outputs)
+        if is_shared:
+            outputs = self.communicator.gather_rows(outputs, len(X))
         return torch.transpose(outputs, 0, 1)
+
+    def outputs_of_own(self, X: Tensor) -> Tensor:
+        """Evaluate the members of this process, as `infer` does: (m, B, C)."""
+        with self._own_draws():
+            outputs: Tensor = self.module_(X.to(self.device, self.module_.dtype))
+        return outputs
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
         """Return the ensemble's loss on a batch, with its rows' weights if it has any.
@@ -455,8 +447,9 @@ class ParticleNet(NeuralNet):
         if validators is not None:
             outputs = torch.take_along_dim(y_pred, validators.unsqueeze(-1), dim=1)
         # A few members of two kinds say nothing of how members of one kind differ.
-        n_members = None if self.members_differ else self.module_.n_members
+        n_members = None if self.members_differ else self.n_members
         loss: Tensor = self.criterion_(outputs, y_true, weight, n_members)
+        loss = self.communicator.of_first(loss)  # On which training stops, in all of them.
         if not loss.isfinite():
             are_finite = finite_members([y_pred.transpose(0, 1)])
             # The loss of finite outputs may be infinite too.

@@ -1,12 +1,16 @@
-"""The default optimizer."""
+"""The default optimizer, and what is done to any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import unwrap
+from typing import Any
 
 import torch
+
+# Numbers of single precision that a CPU's fused optimizer updates at a time.
+_FUSED_AT_A_TIME = 16
 
 
 class AdamW(torch.optim.AdamW):
@@ -43,3 +47,28 @@ def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[No
     finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def group_parameters(optimizer: Any) -> None:
+    """Divide the parameters of an optimizer into groups that it treats alike.
+
+    Weights decay, biases and norms do not. The fused kernels of a CPU round the last numbers of a
+    tensor in another way than the others; parameters of a size for which this would depend on the
+    number of members take other kernels.
+    """
+    groups = optimizer.param_groups
+    parts: dict[Any, Any] = {}
+    for group in groups:
+        for parameter in group["params"]:
+            changed: dict[str, float] = {}
+            # A member's vector is a matrix in the stack.
+            if "weight_decay" in group and parameter.ndim <= 2:
+                changed["weight_decay"] = 0.0
+            on_cpu = parameter.device.type == "cpu"
+            if group.get("fused") and on_cpu and parameter[0].numel() % _FUSED_AT_A_TIME:
+                changed["fused"] = False
+            part = {**group, **changed, "params": []}
+            parts.setdefault((id(group), *changed), part)["params"].append(parameter)
+    groups.clear()
+    for part in parts.values():
+        optimizer.add_param_group(part)

@@ -15,5 +15,6 @@ from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._loss import MixtureLoss
 from sklearn_fordes.training._net import ParticleNet
 from sklearn_fordes.training._optimizer import AdamW
+from sklearn_fordes.training._processes import communicator_for
 from sklearn_fordes.training._state import TrainingState
 from sklearn_fordes.training._strength import unit_of_strength

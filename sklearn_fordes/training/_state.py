@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from skorch.history import History
+from torch import Tensor
 
 from sklearn_fordes._warnings import warn
 from sklearn_fordes.particles import Lengthscale, to_arrays, to_tensors
@@ -79,6 +81,47 @@ class TrainingState(NamedTuple):
             lengthscale=tuple(net.repulsion.kernel.lengthscale) if net.repulsion else None,
             run=_run_state(net) if within_run else None,
         )
+
+    def over_members(self, function: Callable[..., Tensor], *others: Self) -> Self:
+        """Apply a function to each array whose first axis is that of the members.
+
+        Parameters
+        ----------
+        function : callable
+            Maps such an array of this state, and the same one of each of the others, to another:
+            picks some members, say, or joins those of several processes.
+        *others : TrainingState
+        """
+        everyone = (self, *others)
+
+        def mapped(*parts: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: function(*(part[name] for part in parts)) if _has_axes(value) else value
+                for name, value in parts[0].items()
+            }
+
+        optimizer, run = dict(self.optimizer), self.run
+        if optimizer:
+            optimizer["parameters"] = {
+                name: (settings, mapped(*(s.optimizer["parameters"][name][1] for s in everyone)))
+                for name, (settings, _) in self.optimizer["parameters"].items()
+            }
+        if run is not None:
+            runs = [state.run for state in everyone if state.run is not None]
+            run = {**run, "callbacks": dict(run["callbacks"])}
+            if run["average"] is not None:
+                values = zip(*(other["average"][0] for other in runs), strict=True)
+                run["average"] = [function(*tensors) for tensors in values], run["average"][1]
+            for callback, learnt in run["callbacks"].items():
+                run["callbacks"][callback] = {
+                    # Weights that a callback has kept.
+                    key: mapped(*(other["callbacks"][callback][key] for other in runs))
+                    if isinstance(value, dict) and value.keys() == self.members.keys()
+                    else value
+                    for key, value in learnt.items()
+                }
+        members = mapped(*(state.members for state in everyone))
+        return self._replace(members=members, optimizer=optimizer, run=run)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as nested dicts and lists of arrays, numbers and strings."""
@@ -183,6 +226,10 @@ def _run_state(net: ParticleNet) -> dict[str, Any]:
         "frozen": [n for n, p in net.module_.named_parameters() if not p.requires_grad],
         "callbacks": callbacks,
     }
+
+
+def _has_axes(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def _is_learnt(key: Any) -> bool:

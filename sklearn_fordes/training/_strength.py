@@ -33,12 +33,14 @@ def unit_of_strength(
     return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)
 
 
-def with_rows_compared(versions: Tensor, rows: Tensor, repulsion: BuiltRepulsion) -> Tensor:
+def with_rows_compared(
+    versions: Tensor, rows: Tensor, repulsion: BuiltRepulsion, n_compared: int
+) -> Tensor:
     """Return versions (M, B, ...) of rows, whose first ones are as they are where it matters.
 
     Members that see other versions of a row differ there, however alike they are.
     """
     if not repulsion.space.depends_on_inputs:
         return versions
-    same = rows[: repulsion.n_compared(len(rows))]
+    same = rows[:n_compared]
     return torch.cat([same.expand(len(versions), *same.shape), versions[:, len(same) :]], dim=1)

@@ -17,6 +17,8 @@ from sklearn_fordes.particles import (
     OutputDerivatives,
     OutputFunction,
     autograd_derivatives,
+    filled_up,
+    n_missing,
 )
 
 # They have no parameters, and no state that threads would share.
@@ -96,21 +98,28 @@ class MLPEnsemble(Ensemble):
     ) -> Evaluation:
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         # Only the first rows are differentiated by inputs: no others need second derivatives.
-        passes = Passes(*self._layers(), X, n_rows)
+        n_given, n_more = X.shape[0 if shared else 1], n_missing(n_rows, X.device)
+        passes = Passes(*self._layers(), filled_up(X, shared=shared), n_rows + n_more)
         gradients = hessian = None
         if target is not None:
             differentiate = derivatives or partial(autograd_derivatives, target)
-            at_outputs, hessian = differentiate(passes.outputs[:, :n_rows])
-            gradients = passes.input_gradients(at_outputs)
+            at_outputs, known = differentiate(passes.outputs[:, :n_rows])
+            hessian = known and (lambda bar: _with_zeros(known(bar[:, :n_rows]), n_more))
+            gradients = passes.input_gradients(_with_zeros(at_outputs, n_more))[:, :n_rows]
 
         def pullback(
             outputs_cotangent: Tensor, gradients_cotangent: Tensor | None = None
         ) -> Gradients:
-            found = passes.backward(hessian, outputs_cotangent, gradients_cotangent)
+            n_filled = passes.outputs.shape[1] - n_given
+            if gradients_cotangent is not None:
+                gradients_cotangent = _with_zeros(gradients_cotangent, n_more)
+            found = passes.backward(
+                hessian, _with_zeros(outputs_cotangent, n_filled), gradients_cotangent
+            )
             parameters = self.stacked.parameters()
             return [g for g, p in zip(found, parameters, strict=True) if p.requires_grad]
 
-        return Evaluation(passes.outputs, gradients, pullback)
+        return Evaluation(passes.outputs[:, :n_given], gradients, pullback)
 
     @cached_property
     def activations_of_a_row(self) -> float:
@@ -141,8 +150,13 @@ class MLPEnsemble(Ensemble):
             elif not isinstance(part, Dropout):
                 activation = type(part)
             elif self.training:
-                mask = partial(dropout_mask, next(buffers), p=part.p)
+                mask = partial(dropout_mask, next(buffers), p=part.p, sequence=part.sequence)
         return layers, embedding
+
+
+def _with_zeros(values: Tensor, n_rows: int) -> Tensor:
+    """Append rows of zeros: (M, B, ...) → (M, B + n_rows, ...)."""
+    return nn.functional.pad(values, (0, 0, 0, n_rows)) if n_rows else values
 
 
 def is_as_built(member: nn.Module) -> bool:

@@ -1,0 +1,69 @@
+"""Figures of the members in the steps of an epoch, and the running mean of their relative loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sklearn_fordes.particles import Communicator
+
+FIGURES = ("driving_loss", "repulsion", "relative_loss")
+# Decay of the running mean over steps of the members' relative loss.
+_RELATIVE_LOSS_DECAY = 0.95
+
+
+class Figures:
+    """Keep what the members of this process had in each step, until those of all are needed.
+
+    They stay on the device: reading them waits for it.
+
+    Parameters
+    ----------
+    communicator : Communicator
+    """
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+        self._relative_loss: Tensor | float = 1.0
+        self._noted: list[Tensor] = []  # (3, m) of each step since the last exchange.
+        self._known: list[Tensor] = []  # (n, 3, M) of the steps of this epoch before.
+        self._n_rows = 1
+
+    def begin_epoch(self) -> None:
+        """Forget the steps of an epoch before."""
+        self._known, self._noted = [], []
+
+    def note(self, figures: Tensor, n_rows: int) -> None:
+        """Note a step: `FIGURES` of the members of this process, (3, m), at so many rows."""
+        self._noted.append(figures)
+        self._n_rows = n_rows  # The batches of an epoch are of one size.
+
+    @property
+    def relative_loss(self) -> Tensor | float:
+        """Running mean over steps of the mean over members, at most 1."""
+        self._exchange()
+        return self._relative_loss
+
+    @relative_loss.setter
+    def relative_loss(self, value: Tensor | float) -> None:
+        self._relative_loss = value
+
+    def of_epoch(self) -> Tensor:
+        """Return the figures of all members in each step of this epoch, (n, 3, M)."""
+        self._exchange()
+        return torch.cat(self._known)
+
+    def _exchange(self) -> None:
+        if not self._noted:
+            return
+        steps = torch.stack(self._noted)
+        self._noted = []
+        of_rows, _ = self._communicator.mean(steps, self._n_rows)
+        everyone = self._communicator.gather(of_rows.movedim(2, 0)).movedim(0, 2).contiguous()
+        self._known.append(everyone)
+        latest = everyone.mean(2)[:, 2]
+        latest = latest if latest.device.type == "mps" else latest.double()
+        for value in latest:
+            decay = _RELATIVE_LOSS_DECAY
+            mean = decay * self._relative_loss + (1 - decay) * value
+            self._relative_loss = mean.clamp(max=1.0)
