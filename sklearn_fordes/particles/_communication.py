@@ -134,7 +134,9 @@ class ProcessGroups(Communicator):
             )
         ends = [n_members * i // n_parts for i in range(n_parts + 1)]
         self._parts = [slice(*ends[i : i + 2]) for i in range(n_parts)]
-        self.n_members, self.members = n_members, self._parts[part]
+        self.n_members = n_members
+        if n_parts > 1:
+            self.members = self._parts[part]
         self.n_row_shares, self.row_share = _size_and_rank(rows)
         if self.n_row_shares > 1:
             self.rows = slice(self.row_share, None, self.n_row_shares)

@@ -30,7 +30,11 @@ from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import BatchIterator, DeviceDataset
 from sklearn_fordes.training._figures import FIGURES, Figures
 from sklearn_fordes.training._loss import MixtureLoss
-from sklearn_fordes.training._optimizer import group_parameters, scaled_rates
+from sklearn_fordes.training._optimizer import (
+    expect_one_evaluation,
+    group_parameters,
+    scaled_rates,
+)
 from sklearn_fordes.training._recovery import (
     DivergenceError,
     Recovery,
@@ -147,6 +151,8 @@ class ParticleNet(NeuralNet):
         """Make the optimizer, with groups of parameters that it treats alike."""
         super().initialize_optimizer()
         group_parameters(self.optimizer_)
+        if self.communicator.n_processes > 1:
+            expect_one_evaluation(self.optimizer_)
         return self
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:

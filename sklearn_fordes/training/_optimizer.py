@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import unwrap
+from inspect import Parameter, signature, unwrap
 from typing import Any
 
 import torch
@@ -72,3 +72,21 @@ def group_parameters(optimizer: Any) -> None:
     groups.clear()
     for part in parts.values():
         optimizer.add_param_group(part)
+
+
+def expect_one_evaluation(optimizer: Any) -> None:
+    """Raise an error if an optimizer evaluates the objective as often as it likes in a step.
+
+    Processes that train together would wait for each other.
+
+    Raises
+    ------
+    ValueError
+        If its step needs a function for it, as that of L-BFGS does.
+    """
+    if signature(optimizer.step).parameters["closure"].default is Parameter.empty:
+        raise ValueError(
+            f"Got optimizer={type(optimizer).__name__}, which evaluates the objective several "
+            "times in a step, in one of several processes that train together, but expected one "
+            "that needs a gradient only."
+        )
