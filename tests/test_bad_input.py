@@ -37,6 +37,7 @@ WRONG = {
     "warm_start": ["yes", None, 3],
     "max_time": [0.0, -1.0, "long", np.nan],
     "checkpoint_dir": [3, True, ["folder"]],
+    "distributed": ["both", True, 2],
     "random_state": ["seed", -1, 2.5],
     "verbose": ["loud", -1],
 }

@@ -9,7 +9,7 @@ from torch import nn
 
 from by_hand import kernel_by_hand, random_tensor
 from sklearn_fordes import particles
-from sklearn_fordes.particles import UPDATES, Kernel, accumulate_gradients, wasserstein_update
+from sklearn_fordes.particles import Kernel, accumulate_gradients, wasserstein_update
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
@@ -113,53 +113,18 @@ LENGTHSCALE = particles.Lengthscale(None, torch.tensor([1.0, 3.0, 0.2]).double()
 KERNELS = {h: Kernel(LENGTHSCALE, h) for h in ("reference", "paper", 0.5)}
 
 
-class HoldsSomeMembers:
-    """A process with some of the members, to which the others send theirs."""
-
-    def __init__(self, everyone, first_member):
-        self.everyone, self.first_member = everyone, first_member
-
-    def gather(self, representation):
-        return self.everyone
-
-    def sum(self, values):
-        return values
-
-
 class HoldsSomeRows:
     """A process with some of the rows, in a thread that waits for those with the others."""
 
     def __init__(self, rank, board, barrier):
         self.rank, self.board, self.barrier = rank, board, barrier
-        self.first_member = 0
 
-    def gather(self, representation):
-        return representation
-
-    def sum(self, values):
-        self.board[self.rank] = values
+    def mean(self, values, n_rows):
+        self.board[self.rank] = values * n_rows, n_rows
         self.barrier.wait(timeout=10)
-        total = sum(self.board)
+        total, n_in_all = map(sum, zip(*self.board, strict=True))
         self.barrier.wait(timeout=10)
-        return total
-
-
-@pytest.mark.parametrize(
-    ("update", "bandwidth"),
-    [(u, h) for u in UPDATES for h in KERNELS if (u, h) != ("svgd", "reference")],
-)
-def test_members_on_two_processes_feel_what_they_feel_on_one(update, bandwidth):
-    everyone, kernel = random_tensor(7, 4, 3), KERNELS[bandwidth]
-    whole = UPDATES[update](everyone, kernel)
-    halves = [
-        UPDATES[update](everyone[part], kernel, HoldsSomeMembers(everyone, part.start))
-        for part in (slice(0, 3), slice(3, 7))
-    ]
-    for together, parts in zip(whole, zip(*halves, strict=True), strict=True):
-        if together is None:
-            assert parts == (None, None)
-        else:
-            torch.testing.assert_close(torch.cat(parts), together, atol=1e-12, rtol=0)
+        return total / n_in_all, n_in_all
 
 
 @pytest.mark.parametrize("bandwidth", KERNELS)
@@ -169,7 +134,7 @@ def test_rows_on_two_processes_add_to_one_density(bandwidth):
     board, barrier = [None, None], Barrier(2)
 
     def compute(rank):
-        rows = representation[:, 3 * rank : 3 * (rank + 1)]
+        rows = representation[:, 4 * rank : 4 * (rank + 1)]  # Four, and two.
         return wasserstein_update(rows, kernel, HoldsSomeRows(rank, board, barrier))
 
     with ThreadPoolExecutor(2) as pool:
@@ -178,20 +143,3 @@ def test_rows_on_two_processes_add_to_one_density(bandwidth):
         torch.testing.assert_close(part.potential, whole.potential, atol=1e-12, rtol=0)
     force = torch.cat([one.force, other.force], dim=1)
     torch.testing.assert_close(force, whole.force, atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("update", ["wgd", "lit"])
-def test_a_step_of_some_members_is_their_part_of_the_step_of_all(update):
-    X, y = random_tensor(6, 3), torch.arange(6) % 2
-    whole = particles.Ensemble(lambda: nn.Linear(3, 2), 4).double()
-    repulsion = particles.BuiltRepulsion(kernel=Kernel(bandwidth=0.5), update=UPDATES[update])
-    settings = {"repulsion": repulsion, "strength": 3.0}
-    step = accumulate_gradients(whole, X, y, **settings)
-    evaluation = repulsion.space.evaluate(whole, X, y, 6, particles.CategoricalLikelihood())
-    for part in (slice(0, 2), slice(2, 4)):
-        half = whole.select(range(4)[part])
-        communicator = HoldsSomeMembers(evaluation.representation, part.start)
-        of_half = accumulate_gradients(half, X, y, communicator=communicator, **settings)
-        torch.testing.assert_close(of_half.repulsion, step.repulsion[part])
-        for parameter, expected in zip(half.parameters(), whole.parameters(), strict=True):
-            torch.testing.assert_close(parameter.grad, expected.grad[part])

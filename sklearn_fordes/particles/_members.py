@@ -322,7 +322,17 @@ class Ensemble(nn.Module):
 
 
 def n_missing(n_rows: int, device: torch.device) -> int:
-    """Return how many rows are missing to a multiple of `_ROWS_ALIGNED` on a CPU."""
+    """Return how many rows are missing to a multiple of 16 on a CPU (see `filled_up`).
+
+    Parameters
+    ----------
+    n_rows : int
+    device : torch.device
+
+    Returns
+    -------
+    int
+    """
     return -n_rows % _ROWS_ALIGNED if device.type == "cpu" else 0
 
 
