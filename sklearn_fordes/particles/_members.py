@@ -332,6 +332,7 @@ def n_missing(n_rows: int, device: torch.device) -> int:
     Returns
     -------
     int
+        Zero on other devices.
     """
     return -n_rows % _ROWS_ALIGNED if device.type == "cpu" else 0
 
