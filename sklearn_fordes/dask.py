@@ -147,7 +147,8 @@ def predict_interval(model: Any, frame: Any, confidence: float = 0.9) -> Any:
 
 def _expect_method(model: Any, method: str, kind: str) -> None:
     if not hasattr(model, method):
-        raise TypeError(f"Got {model!r}, which has no {method}, but expected {kind}.")
+        name = type(model).__name__
+        raise TypeError(f"Got a {name}, which has no {method}, but expected {kind}.")
 
 
 def _mapped(
