@@ -93,9 +93,10 @@ def test_dask(expected):
 ON_RAY = """
 import json, sys
 
-import joblib, ray
+import joblib, ray, torch
 from ray.util.joblib import register_ray
 
+torch.set_num_threads(1)  # Of this process, which fits the best model.
 sys.path.insert(0, sys.argv[1])
 from test_many_fits import X, Y, new_search, of_search
 
@@ -157,47 +158,54 @@ sys.path.insert(0, sys.argv[1])
 from test_many_fits import SIZES, X, Y, storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-study = optuna.load_study(study_name="credit", storage=storage(*sys.argv[2:4]))
-for _ in range(3):
-    trial = study.ask(search_space(family="optuna"))
-    trial.set_user_attr("worker", sys.argv[4])
-    model = FoRDEClassifier(**{**SIZES, **trial.params}).fit(X[:100], Y[:100])
-    study.tell(trial, log_loss(Y[100:], model.predict_proba(X[100:])))
+for kind in ("journal", "sqlite"):
+    study = optuna.load_study(study_name="a", storage=storage(kind, sys.argv[2]))
+    for _ in range(3):
+        trial = study.ask(search_space(family="optuna"))
+        trial.set_user_attr("worker", sys.argv[3])
+        model = FoRDEClassifier(**{**SIZES, **trial.params}).fit(X[:100], Y[:100])
+        study.tell(trial, log_loss(Y[100:], model.predict_proba(X[100:])))
 """
 
 
-def storage(kind, path):
+def storage(kind, folder):
     if kind == "sqlite":
-        return f"sqlite:///{path}"
+        return f"sqlite:///{folder}/study.db"
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(path))
+    return JournalStorage(JournalFileBackend(f"{folder}/study.log"))
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-# Storages make the distributions anew, and Optuna warns of lists once more.
-@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
-def test_workers_of_optuna_share_a_study(kind, tmp_path):
+def test_workers_of_optuna_share_a_study(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = str(tmp_path / "study")
-    study = optuna.create_study(study_name="credit", storage=storage(kind, path))
-    study.enqueue_trial(search_space(family="default"))
-    workers = [start(WORKER, HERE, kind, path, name) for name in "ab"]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
-    trials = study.get_trials()
-    assert [trial.number for trial in trials] == [*range(6)]
-    assert all(trial.state.is_finished() and np.isfinite(trial.value) for trial in trials)
-    assert sorted(trial.user_attrs["worker"] for trial in trials) == [*"aaabbb"]
-    assert trials[0].params == search_space(family="default")
+    studies = [
+        optuna.create_study(study_name="a", storage=storage(kind, tmp_path))
+        for kind in ("journal", "sqlite")
+    ]
+    default = search_space(family="default")
+    for study in studies:
+        study.enqueue_trial(default)
+    finish(*(start(WORKER, HERE, str(tmp_path), name) for name in "ab"))
+    for study in studies:
+        trials = study.get_trials()
+        assert [trial.number for trial in trials] == [*range(6)]
+        assert all(trial.state.is_finished() and np.isfinite(trial.value) for trial in trials)
+        assert sorted(trial.user_attrs["worker"] for trial in trials) == [*"aaabbb"]
+        assert trials[0].params == default
 
 
 def start(code, *arguments, **settings):
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **settings)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=one_thread, **settings)
+
+
+def finish(*workers):
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
 
 
 SEARCH = """
@@ -212,10 +220,7 @@ search.set_params(n_jobs=int(sys.argv[3])).fit(X, Y)
 
 
 def test_searches_at_once_share_checkpoints(expected, tmp_path):
-    workers = [start(SEARCH, HERE, str(tmp_path), "1", "4") for _ in range(2)]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
+    finish(*(start(SEARCH, HERE, str(tmp_path), "1", "4") for _ in range(2)))
     names = os.listdir(tmp_path)
     assert len(names) == N_FITS
     assert all(name.endswith(".safetensors") for name in names)
