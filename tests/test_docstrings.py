@@ -1,6 +1,7 @@
 """Public docstrings are complete numpydoc."""
 
 import inspect
+from importlib.util import find_spec
 
 import pytest
 from numpydoc.validate import validate
@@ -27,6 +28,9 @@ def public_names():
             is_documented = inspect.isclass(thing) or inspect.isfunction(thing)
             if is_own and is_documented and not getattr(thing, "_is_protocol", False):
                 yield f"{package.__name__}.{name}"
+    if find_spec("dask"):
+        for name in ("predict", "predict_interval", "predict_proba"):
+            yield f"sklearn_fordes.dask.{name}"
     for name in ("Uncertainty", "entropy_decomposition", "variance_decomposition"):
         yield f"{uncertainty.__name__}.{name}"
     for name in ("CellCorruption", "CorruptedVersions", "ClipMemberGradients"):

@@ -135,8 +135,6 @@ def test_optuna_asks_within_the_space():
     assert 0.5 < drawn["a__repulsion_strength"].max() <= 1.5
 
 
-# A database makes the distributions anew, and Optuna warns of lists once more.
-@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
 def test_a_database_keeps_the_layer_sizes(tmp_path):
     study = optuna_study(storage=f"sqlite:///{tmp_path}/study.db")
     study.enqueue_trial(search_space(family="default"))
