@@ -53,7 +53,7 @@ def test_torchrun_starts_the_processes_of_a_fit(mode, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == sorted("0 3 1 3".split())
+    assert sorted(done.stdout.split()) == ["0", "1", "3", "3"]
     X, _ = load_iris(return_X_y=True)
     found, expected = load(saved).predict_proba(X), one_process().predict_proba(X)
     if mode == "members":
@@ -97,7 +97,7 @@ def test_a_process_that_torchrun_loses_ends_the_others_with_a_clear_error(tmp_pa
 
 
 ON_RAY = """
-import sys
+import os, shutil, sys
 import ray
 import torch
 from ray.train import RunConfig, ScalingConfig
@@ -110,21 +110,25 @@ def train(config):
     torch.set_num_threads(1)
     model = FoRDEClassifier(**config["settings"], distributed=config["mode"])
     model.fit(*load_iris(return_X_y=True))
+    checkpoint = None
     if ray.train.get_context().get_world_rank() == 0:
-        model.save(config["path"])
-    ray.train.report({{"n_iter": model.n_iter_}})
+        model.save(config["folder"] + "/model.safetensors")
+        checkpoint = ray.train.Checkpoint.from_directory(config["folder"])
+    ray.train.report({{"n_iter": model.n_iter_}}, checkpoint=checkpoint)
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 for mode in ("members", "rows"):
+    folder = f"{{sys.argv[1]}}/{{mode}}"
+    os.makedirs(folder)
     result = TorchTrainer(
         train,
-        train_loop_config={{
-            "mode": mode, "path": f"{{sys.argv[1]}}/{{mode}}.safetensors", "settings": {settings}
-        }},
+        train_loop_config={{"mode": mode, "folder": folder, "settings": {settings}}},
         scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
         run_config=RunConfig(storage_path=sys.argv[1]),
     ).fit()
     assert result.metrics["n_iter"] == 3, result
+    kept = result.checkpoint.to_directory() + "/model.safetensors"
+    shutil.copy(kept, f"{{sys.argv[1]}}/{{mode}}.safetensors")
 """
 
 
