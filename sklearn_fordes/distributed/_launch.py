@@ -126,7 +126,8 @@ def fit(
         pickled = _awaited(workers, int(n_workers), _advice(estimator))
         stack.pop_all()
     workers.end(succeeded=True)
-    return _adopted(estimator, pickled)
+    _adopt(estimator, pickled)
+    return estimator
 
 
 def _checked(estimator: Any, n_workers: Any, mode: Any, timeout: Any) -> str:
@@ -157,7 +158,7 @@ def _started(backend: Any, content: Any, n_workers: int, timeout: float, gpus: b
         from sklearn_fordes.distributed._ray import RayActors
 
         return RayActors(content, n_workers, timeout, gpus)
-    if type(backend).__module__.partition(".")[0] == "distributed":
+    if any(kind.__module__.startswith("distributed.") for kind in type(backend).__mro__):
         from sklearn_fordes.distributed._dask import DaskTasks
 
         return DaskTasks(backend, content, n_workers, timeout, gpus)
@@ -200,7 +201,7 @@ def _advice(estimator: Any) -> str:
     return f"The same call goes on from the last checkpoint in checkpoint_dir={str(folder)!r}."
 
 
-def _adopted(estimator: Any, pickled: bytes) -> Any:
+def _adopt(estimator: Any, pickled: bytes) -> None:
     """Give the estimator what the one of rank 0 has learnt, all at once."""
     fitted, same, said = pickle.loads(pickled)
     for message, category in said:
@@ -209,4 +210,3 @@ def _adopted(estimator: Any, pickled: bytes) -> Any:
     own.update(estimator.get_params(deep=False))
     kept = {name: value for name, value in vars(estimator).items() if name in own}
     estimator.__dict__ = {**vars(fitted), **kept}
-    return estimator

@@ -57,19 +57,19 @@ class Died:
     rank : int
     how : str
         In words, such as "(signal 9, SIGKILL)".
-    last_lines : str
-        What it wrote last on standard error.
+    details : str
+        What it wrote last on standard error, or what the cluster says.
     """
 
     rank: int
     how: str
-    last_lines: str = ""
+    details: str = ""
 
 
 Outcome = Fitted | Failed | Died
 
 
-class RemoteTraceback(Exception):
+class RemoteError(Exception):
     """The traceback of an error in another process, as the cause of the error here."""
 
     def __str__(self) -> str:
@@ -91,9 +91,9 @@ def raise_cause(failures: Iterable[Failed | Died], n_workers: int, advice: str) 
     cause = min(failures, key=lambda one: (_distance(one), one.rank))
     of_all = f"rank {cause.rank} of {n_workers}"
     if isinstance(cause, Died):
-        said = f" It wrote last:\n{cause.last_lines}" if cause.last_lines else ""
-        raise RuntimeError(f"The worker of {of_all} died {cause.how}. {advice}{said}")
-    remote = RemoteTraceback(f"In the worker of {of_all}:\n{cause.traceback}")
+        more = f"\n{cause.details}" if cause.details else ""
+        raise RuntimeError(f"The worker of {of_all} died {cause.how}. {advice}{more}")
+    remote = RemoteError(f"In the worker of {of_all}:\n{cause.traceback}")
     raise _unpickled(cause, of_all) from remote
 
 

@@ -1,4 +1,4 @@
-"""What workers get: any objects as one pickle, and their arrays apart, which processes can share."""
+"""What workers get: objects as one pickle, and their arrays apart, which they can share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Parcel:
 
     def open(self) -> Any:
         """Return the object, whose arrays are views of the buffers."""
-        return pickle.loads(self.pickled, buffers=self.buffers)
+        return pickle.loads(self.pickled, buffers=[_aligned(one) for one in self.buffers])
 
     def write(self, path: Path) -> FileOfParcel:
         """Write the arrays to a file, and return how to find them there."""
@@ -53,6 +53,11 @@ class Parcel:
                 places.append((file.tell(), buffer.size))
                 file.write(buffer.data)
         return FileOfParcel(self.pickled, path, places)
+
+
+def _aligned(buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a buffer that begins where numbers may: numpy sums others in another order."""
+    return buffer.copy() if buffer.ctypes.data % 16 else buffer
 
 
 class FileOfParcel(NamedTuple):

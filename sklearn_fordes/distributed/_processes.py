@@ -173,9 +173,7 @@ def _environment(n_workers: int) -> dict[str, str]:
     # The name of this machine may lead to an address that is reached through a network, or not.
     with contextlib.suppress(OSError):
         own = [name for _, name in socket.if_nameindex() if name in _LOOPBACKS]
-        env.update(
-            (("GLOO_SOCKET_IFNAME", name) for name in own if "GLOO_SOCKET_IFNAME" not in env)
-        )
+        env.update(("GLOO_SOCKET_IFNAME", name) for name in own if "GLOO_SOCKET_IFNAME" not in env)
     return env
 
 
@@ -201,14 +199,13 @@ def work(folder: Path, rank: int) -> None:
     parcel, n_workers, timeout, has_gpus, parent = job
     threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
 
-    from torch.distributed import FileStore
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
 
     from sklearn_fordes.distributed._worker import Place, fit_as
 
-    # A file needs no port, which another process could take, or reach.
-    store = FileStore(str(folder / "store"), n_workers)
     place = Place(rank, n_workers, timeout, gpu=rank if has_gpus else None)
-    outcome = fit_as(place, store, parcel)
+    # A file needs no port, which another process could take, or reach.
+    outcome = fit_as(place, lambda: FileStore(str(folder / "store"), n_workers), parcel)
     path = _path_of_outcome(folder, rank)
     part = path.with_suffix(".part")
     part.write_bytes(pickle.dumps(outcome))

@@ -47,7 +47,7 @@ class Place:
 
 def fit_as(
     place: Place,
-    store: Any,
+    meet: Callable[[], Any],
     parcel: Any,
     is_given_up: Callable[[], bool] = lambda: False,
 ) -> Fitted | Failed:
@@ -56,15 +56,15 @@ def fit_as(
     Parameters
     ----------
     place : Place
-    store : torch.distributed.Store
-        Where the workers meet.
+    meet : callable
+        Returns the `torch.distributed.Store` where the workers meet.
     parcel : Parcel or FileOfParcel
         Estimator, X, y, further arguments of `fit`, and the value of ``distributed``.
     is_given_up : callable
         Returns whether nobody waits for the fit any more.
     """
     try:
-        with _settings(place), _group(place, store, is_given_up):
+        with _settings(place), _group(place, meet(), is_given_up):
             pickled = _fit(place, parcel)
             # Nobody leaves before all have what they need.
             distributed.all_reduce(torch.zeros(1))
