@@ -132,7 +132,8 @@ def fit(
 
 def _checked(estimator: Any, n_workers: Any, mode: Any, timeout: Any) -> str:
     """Return the mode, after checks of all arguments but the back end."""
-    if not hasattr(estimator, "get_params") or "distributed" not in estimator.get_params(False):
+    is_estimator = hasattr(estimator, "get_params") and not isinstance(estimator, type)
+    if not is_estimator or "distributed" not in estimator.get_params(deep=False):
         raise TypeError(
             f"Got estimator={estimator!r}, but expected one with the parameter distributed, such "
             "as a FoRDEClassifier."
@@ -140,7 +141,7 @@ def _checked(estimator: Any, n_workers: Any, mode: Any, timeout: Any) -> str:
     if isinstance(n_workers, bool) or not isinstance(n_workers, Integral) or n_workers < 1:
         raise ValueError(f"Got n_workers={n_workers!r}, but expected a whole number of at least 1.")
     if mode is None:
-        mode = estimator.get_params(False)["distributed"] or "members"
+        mode = estimator.get_params(deep=False)["distributed"] or "members"
     if mode not in _MODES:
         raise ValueError(f"Got mode={mode!r}, but expected 'members', 'rows' or None.")
     if not 0 < timeout < math.inf:
@@ -193,7 +194,7 @@ def _awaited(workers: Workers, n_workers: int, advice: str) -> bytes:
 
 def _advice(estimator: Any) -> str:
     """Return what to do after the death of a worker."""
-    folder = estimator.get_params(False).get("checkpoint_dir", ...)
+    folder = estimator.get_params(deep=False).get("checkpoint_dir", ...)
     if folder is ...:
         return "The estimator is as it was before the call."
     if folder is None:
