@@ -19,7 +19,7 @@ import sklearn_fordes
 from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.distributed import _pickling as pickling
 from sklearn_fordes.distributed import fit
-from sklearn_fordes.distributed._launch import _adopt
+from sklearn_fordes.distributed._launch import _adopt, _advice
 from sklearn_fordes.distributed._outcomes import Died, Failed, RemoteError, how_ended, raise_cause
 from sklearn_fordes.distributed._parcel import Parcel
 from sklearn_fordes.distributed._processes import _environment
@@ -361,15 +361,25 @@ def test_the_import_is_light():
     assert started("-c", code, stdout=subprocess.PIPE).communicate()[0] == "[]\n"
 
 
-@pytest.mark.skipif(
-    "distributed" not in FoRDEClassifier().get_params(), reason="the estimators fit alone yet"
-)
-def test_classifier(small, multiclass):
+def test_classifier(small, multiclass, tmp_path):
     table, y = multiclass
-    model = small()
+    model = small(n_members=4, checkpoint_dir=tmp_path)
+    repulsion = model.repulsion
     assert fit(model, table, y) is model
     assert model.distributed is None
-    assert model.score(table, y) > 0.5
+    assert model.repulsion is repulsion
+    alone = small(n_members=4).fit(table, y)
+    assert np.allclose(model.predict_proba(table), alone.predict_proba(table), atol=1e-5)
+    # It goes on as one that was fitted here.
+    before = model.n_iter_
+    assert model.partial_fit(table, y).n_iter_ == before + 1
+
+
+def test_a_death_leads_to_the_checkpoint():
+    estimator = StandIn()
+    assert "as it was before" in _advice(estimator)
+    assert "With checkpoint_dir the same call goes on" in _advice(FoRDEClassifier())
+    assert "checkpoint_dir='there'" in _advice(FoRDEClassifier(checkpoint_dir="there"))
 
 
 @pytest.fixture(scope="module")

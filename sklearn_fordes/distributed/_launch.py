@@ -105,9 +105,13 @@ def fit(
     CUDA devices serve if `device` is "cuda" or "auto" and there is one for each worker, with NCCL
     between them. Else workers exchange by gloo.
 
-    Workers on a cluster listen on ports of their machines without a password, as those of torch do.
-    Where these have several networks, the environment variable ``GLOO_SOCKET_IFNAME`` of the
-    workers names the right one.
+    An interrupt from the keyboard ends the workers, and the estimator stays as it was. With
+    `checkpoint_dir` the same call goes on after it, as after the death of a worker.
+
+    Workers on a cluster need this package, and paths that mean the same on each machine. They
+    listen on ports of their machines without a password, as those of torch do. Where these have
+    several networks, the environment variable ``GLOO_SOCKET_IFNAME`` of the workers names the right
+    one. Arrays in Ray's shared memory can't be written to, which an encoder of your own must bear.
 
     Examples
     --------

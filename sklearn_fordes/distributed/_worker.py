@@ -67,7 +67,7 @@ def fit_as(
         with _settings(place), _group(place, meet(), is_given_up):
             pickled = _fit(place, parcel)
             # Nobody leaves before all have what they need.
-            distributed.all_reduce(torch.zeros(1))
+            distributed.all_reduce(torch.zeros(1, device="cpu" if place.gpu is None else "cuda"))
         return Fitted(place.rank, pickled)
     except BaseException as error:
         return failure(place.rank, error)
@@ -111,7 +111,7 @@ def _group(place: Place, store: Any, is_given_up: Callable[[], bool]) -> Iterato
         )
     _wait_for_all(place, store, is_given_up)
     distributed.init_process_group(
-        "gloo" if place.gpu is None else "cpu:gloo,cuda:nccl",
+        "gloo" if place.gpu is None else "nccl",
         store=store,
         rank=place.rank,
         world_size=place.n_workers,
