@@ -340,6 +340,17 @@ def test_a_lost_exchange_is_seen_behind_other_errors():
     assert not failure(0, ConnectionResetError("Connection reset by peer")).is_consequence
 
 
+def test_no_worker_waits_for_a_folder_that_is_gone(tmp_path):
+    """Torch would, with no other thread of Python running, so none could see that its parent is."""
+    code = (
+        "import sys; from pathlib import Path; from sklearn_fordes.distributed import _processes;"
+        "_processes._SECONDS_TO_OPEN = 0.5; _processes._store(Path(sys.argv[1]), 2)"
+    )
+    worker = started("-c", code, str(tmp_path / "gone"), stderr=subprocess.PIPE)
+    assert "Timeout" in worker.communicate(timeout=60)[1]
+    assert worker.returncode == 1
+
+
 def test_workers_share_the_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import faulthandler
 import json
 import os
 import pickle
@@ -37,6 +38,7 @@ work(folder, rank)
 _LIMITS_OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SECONDS_BETWEEN_LOOKS = 0.05
 _SECONDS_TO_LEAVE = 5.0
+_SECONDS_TO_OPEN = 10.0
 _LOOPBACKS = ("lo", "lo0")
 
 
@@ -199,17 +201,27 @@ def work(folder: Path, rank: int) -> None:
     parcel, n_workers, timeout, has_gpus, parent = job
     threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
 
-    from torch.distributed import FileStore  # type: ignore[attr-defined]
-
     from sklearn_fordes.distributed._worker import Place, fit_as
 
     place = Place(rank, n_workers, timeout, gpu=rank if has_gpus else None)
-    # A file needs no port, which another process could take, or reach.
-    outcome = fit_as(place, lambda: FileStore(str(folder / "store"), n_workers), parcel)
+    outcome = fit_as(place, lambda: _store(folder, n_workers), parcel)
     path = _path_of_outcome(folder, rank)
     part = path.with_suffix(".part")
     part.write_bytes(pickle.dumps(outcome))
     part.replace(path)
+
+
+def _store(folder: Path, n_workers: int) -> Any:
+    """Open the place where workers meet: a file needs no port, which others could take or reach."""
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+    # If another worker has found the parent gone, and removed the folder, torch tries for minutes
+    # and lets no other thread of Python run.
+    faulthandler.dump_traceback_later(_SECONDS_TO_OPEN, exit=True, file=2)
+    try:
+        return FileStore(str(folder / "store"), n_workers)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _end_with(parent: int, folder: Path) -> None:
