@@ -9,6 +9,7 @@ from numpydoc.validate import validate
 from sklearn_fordes import (
     FoRDEClassifier,
     FoRDERegressor,
+    distributed,
     inspection,
     networks,
     particles,
@@ -21,7 +22,7 @@ CODES = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "PR04", "RT01", "RT03",
 
 
 def public_names():
-    for package in (networks, particles, preprocessing, inspection):
+    for package in (distributed, networks, particles, preprocessing, inspection):
         for name in package.__all__:
             thing = getattr(package, name)
             is_own = getattr(thing, "__module__", "").startswith("sklearn_fordes")

@@ -203,7 +203,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         max_epochs: int,
         seeds: Any,
         tasks: FitTasks | None = None,
-        communicator: particles.Communicator = particles.ALONE,
+        communicator: particles.Communicator | None = None,
         deadline: float = math.inf,
         is_a_fit: bool = False,
     ) -> str | None:
@@ -212,6 +212,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         What was fitted before goes on, with the parameters of now, in a new ensemble: nothing is
         lost if training fails. In a fit that goes on the optimizer starts anew.
         """
+        communicator = communicator or particles.ALONE
         state, lengthscale, n_before = None, self.lengthscale, 0
         if "fitted_" in vars(self):
             encoder, device = self.fitted_.encoder, self.fitted_.device

@@ -270,7 +270,7 @@ class Parameters(BaseEstimator):
         max_epochs: int,
         seeds: Any,
         around: Any = ((), ()),
-        communicator: particles.Communicator = particles.ALONE,
+        communicator: particles.Communicator | None = None,
     ) -> Any:
         """Return an initialised net for training rows, whose members are untrained.
 
@@ -305,18 +305,18 @@ class Parameters(BaseEstimator):
             strength=float(self.repulsion_strength),
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
-            communicator=communicator,
+            communicator=communicator or particles.ALONE,
             max_epochs=max_epochs,
             batch_size=self._batch_size(len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
-            callbacks=[*around[0], *self._new_callbacks(communicator.is_first), *around[1]],
+            callbacks=[*around[0], *self._new_callbacks(communicator), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
         )
         return net.initialize()
 
-    def _new_callbacks(self, speaks: bool) -> list[Any]:
+    def _new_callbacks(self, communicator: particles.Communicator | None) -> list[Any]:
         """Return the callbacks that the parameters describe, the user's last."""
         callbacks: list[Any] = []
         if self.early_stopping:
@@ -324,7 +324,7 @@ class Parameters(BaseEstimator):
                 patience=self.n_iter_no_change, threshold=0.0, load_best=True, sink=_discard
             )
             callbacks.append(("early_stopping", stop))
-        if self.verbose and speaks:
+        if self.verbose and (communicator is None or communicator.is_first):
             callbacks.append(("progress", training.EpochProgress()))
         return [*callbacks, *map(training.copy_callback, self.callbacks or ())]
 

@@ -140,8 +140,8 @@ class Embedding:
 
     def _rows_last(self, values: Tensor) -> Tensor:
         """(M, rows, D · K) → (M, D, K, rows)."""
-        by_column = values.mT.reshape(*self.bias.flatten(0, 1).shape, -1)
-        return by_column.view(*self.bias.shape, -1)
+        # A copy for a single member too, so that its sums are in the order of any other's.
+        return values.mT.contiguous().view(*self.bias.shape, -1)
 
 
 class Passes:
