@@ -112,6 +112,13 @@ FITS = {
 }
 
 
+FITS |= {
+    f"three members, {name}": (kind, {**settings, "n_members": 3, "max_epochs": 2})
+    for name, (kind, settings, *_) in FITS.items()
+    if "svgd" in name or name in {"classifier", "regressor", "pca", "lit", "functions"}
+}
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_members_on_processes_are_bitwise_those_of_one_process(ranks, name):
     kind, settings, *n_rows = FITS[name]
