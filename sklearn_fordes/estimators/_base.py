@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_fordes import inference, networks, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
-from sklearn_fordes.estimators._folds import Folds, divided
+from sklearn_fordes.estimators._checkpoints import checkpoint_of
+from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
+from sklearn_fordes.estimators._streams import rows_of
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
 from sklearn_fordes.estimators._validation import (
@@ -73,8 +74,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
+        y: ArrayLike | str | int | None = None,
+        sample_weight: ArrayLike | str | None = None,
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         X_repulsion: Any = None,
@@ -163,11 +164,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         began: float,
     ) -> str | None:
         """Fit this copy, and return why training did not come to its end, if it did not."""
-        rows = self._rows(X, y, sample_weight).of_mean_weight_one()
-        whole = rows.X
-        split, *seeds = seeds_of(random_state_of(self))
-        given = None if X_val is None and y_val is None else (X_val, y_val)
-        rows, valid = divided(rows, self, len(np.asarray(y)), split, given, groups)
+        rows, valid, whole, seeds = rows_of(self, X, y, sample_weight, (X_val, y_val), groups)
         tasks = tasks_of(self, X, y, sample_weight)
         ended_by = self._train(
             rows,
@@ -253,7 +250,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                 lengthscale,
                 max_epochs=max_epochs,
                 seeds=seeds,
-                around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
+                around=epoch_callbacks(tasks, partial(self._snapshot, fitted), rows),
             )
             if state:
                 state.load_into(net)
@@ -321,7 +318,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         elif valid is not None:
             with naming_argument("validation rows"):
                 valid_rows = new(fitted.encode(valid.X), *valid[1:])
-        return new(
+        dataset = new(
             inputs,
             data.y,
             weight,
@@ -329,6 +326,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             augmentation=self._new_augmentation(fitted, inputs),
             valid=valid_rows,
         )
+        return dataset if data.stream is None else data.stream.dataset(fitted, dataset)
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net

@@ -98,6 +98,11 @@ class Column:
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def has_numeric_type(self) -> bool:
+        """Whether the container says that all values are numbers, truth values or gaps."""
+        return bool(self._has_numeric_type)
+
     def find_kind(self) -> str:
         """Decide what the column holds: numbers, dates, durations, categories or nothing.
 

@@ -1,0 +1,101 @@
+"""The rows of lowest hash: a sample whose size is bounded, and that no order of blocks changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_fordes.streaming._tables import joined, taken
+
+_ALL = 1 << 64
+# Rows that are kept, and cells at most.
+MOST_ROWS, _MOST_CELLS = 131_072, 1 << 24
+
+
+def rows_kept(n_columns: int) -> int:
+    """Return how many rows of so many columns are kept as a sample by default."""
+    return max(1, min(MOST_ROWS, _MOST_CELLS // max(n_columns, 1)))
+
+
+class Kept(NamedTuple):
+    """Rows: a table, targets and weights of shape (n_rows,), and hashes and parts of these rows."""
+
+    X: Any
+    y: NDArray[Any]
+    sample_weight: NDArray[np.float64]
+    hashes: NDArray[np.uint64]
+    others: NDArray[np.uint64]
+    parts: NDArray[np.int64]
+
+    def take(self, rows: NDArray[Any]) -> Kept:
+        """Return the rows at some indices, or of a mask."""
+        return Kept(taken(self.X, rows), *(column[rows] for column in self[1:]))
+
+    @classmethod
+    def join(cls, pieces: list[Kept]) -> Kept:
+        """Return the rows of all pieces."""
+        X, *columns = zip(*pieces, strict=True)
+        return cls(joined(X), *map(np.concatenate, columns))
+
+
+@dataclass
+class LowestHashes:
+    """At most `size` rows, those of the lowest hashes below a threshold that falls.
+
+    Of rows with one hash all are kept or none. When too many are kept, the threshold falls to the
+    lowest hash that has to go: so in the end it is that of all rows at once, in whatever order and
+    in how many processes they came.
+
+    Parameters
+    ----------
+    size : int
+    threshold : int, default=2**64
+        Rows of this hash, or of a higher one, are not kept.
+    """
+
+    size: int
+    threshold: int = _ALL
+    _pieces: list[Kept] = field(default_factory=list)
+    _n_kept: int = 0
+
+    def add(self, rows: Kept) -> None:
+        """Keep those rows whose hash is low enough."""
+        if self.threshold < _ALL:
+            rows = rows.take(np.flatnonzero(rows.hashes < np.uint64(self.threshold)))
+        if len(rows.hashes):
+            self._pieces.append(rows)
+            self._n_kept += len(rows.hashes)
+        if self._n_kept > self.size + self.size // 2:
+            self._prune()
+
+    def merge(self, other: LowestHashes) -> LowestHashes:
+        """Return what both would be together."""
+        merged = LowestHashes(
+            min(self.size, other.size),
+            min(self.threshold, other.threshold),
+        )
+        for piece in (*self._pieces, *other._pieces):
+            merged.add(piece)
+        return merged
+
+    def rows(self) -> Kept | None:
+        """Return the rows in the order of their hashes; None if there are none."""
+        self._prune()
+        if not self._pieces:
+            return None
+        rows = Kept.join(self._pieces)
+        return rows.take(np.lexsort((rows.sample_weight, rows.others, rows.hashes)))
+
+    def _prune(self) -> None:
+        if self._n_kept <= self.size:
+            return
+        hashes = np.concatenate([piece.hashes for piece in self._pieces])
+        self.threshold = int(np.partition(hashes, self.size)[self.size])
+        limit = np.uint64(self.threshold)
+        kept = [piece.take(np.flatnonzero(piece.hashes < limit)) for piece in self._pieces]
+        kept = [piece for piece in kept if len(piece.hashes)]
+        self._pieces = [Kept.join(kept)] if kept else []
+        self._n_kept = sum(len(piece.hashes) for piece in self._pieces)
