@@ -326,7 +326,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             augmentation=self._new_augmentation(fitted, inputs),
             valid=valid_rows,
         )
-        return dataset if data.stream is None else data.stream.dataset(fitted, dataset)
+        stream = getattr(data, "stream", None)  # Of rows that stand for those of a source.
+        return dataset if stream is None else stream.dataset(fitted, dataset)
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net

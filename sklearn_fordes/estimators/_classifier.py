@@ -430,7 +430,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         self._expect_two_classes(self.classes_[weights * totals > 0])
         return weights
 
-    def _class_weights(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _class_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
         """Return the weights of the classes, whose rows have weights of these sums."""
         given, weights = self.class_weight, np.ones(len(self.classes_))
         if given == "balanced":

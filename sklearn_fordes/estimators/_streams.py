@@ -98,8 +98,8 @@ def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]
             "with a frame, or with a source that is read in blocks."
         )
     table, columns = streaming.without_columns(table, names)
-    columns = iter(columns)
-    y, sample_weight = (next(columns) if isinstance(n, str) else n for n in (y, sample_weight))
+    left = iter(columns)
+    y, sample_weight = (next(left) if isinstance(n, str) else n for n in (y, sample_weight))
     return table, y, sample_weight
 
 
@@ -200,8 +200,8 @@ class Stream:
         sums = {label: found.weight for label, found in summary.targets.items()}
         total = sum((Fraction(factors[label]) * sums[label] for label in sums), Fraction(0))
         if held_out is not None:
-            labels = [None] * len(held_out.y) if None in sums else held_out.y.tolist()
-            for label, weight in zip(labels, held_out.sample_weight.tolist(), strict=True):
+            of_rows = [None] * len(held_out.y) if None in sums else held_out.y.tolist()
+            for label, weight in zip(of_rows, held_out.sample_weight.tolist(), strict=True):
                 total -= Fraction(factors[label]) * Fraction(weight)
         return float(total / self.n_rows)
 
@@ -227,13 +227,11 @@ class Stream:
         """Return all training rows for a net, with what their sample holds beside rows."""
 
         def read(number_of_pass: int, n_skipped: int) -> Iterator[training.EncodedRows]:
-            for block, n_dropped in self._of_pass(number_of_pass, n_skipped):
-                rows = self._encoded(fitted, block)
+            left = [n_skipped]
+            for block in self._of_pass(number_of_pass, left):
+                rows = self._encoded(fitted, block, left)
                 if rows is not None:
-                    n_left = len(rows.y) - n_dropped[0]
-                    if n_left > 0:
-                        yield rows.at(slice(n_dropped[0], None))
-                    n_dropped[0] = max(-n_left, 0)
+                    yield rows
 
         known = self._summary.parts.items() if self._summary else ()
         parts = [
@@ -242,33 +240,44 @@ class Stream:
         ]
         return training.StreamDataset(sample, read, self.n_rows, self.seed, parts)
 
-    def _of_pass(self, number: int, n_skipped: int) -> Iterator[tuple[streaming.Block, list[int]]]:
-        """Yield the blocks of a pass, and how many of the next training rows are to be dropped.
+    def _of_pass(self, number: int, left: list[int]) -> Iterator[streaming.Block]:
+        """Yield the blocks of a pass, without parts that lie in the rows that are left to skip.
 
-        Parts that are skipped as a whole are not read, if there is random access.
+        With random access these are not even read. Parts come in a drawn order, some of them in
+        turns: so a sorted source is mixed too.
         """
-        order, left = None, [n_skipped]
         if self.blocks.parts is not None:
             drawn = np.random.default_rng([self.seed, 1, number]).permutation(self.blocks.parts)
-            ends = np.cumsum([self.n_rows_of.get(int(part), 0) for part in drawn])
-            n_parts = int(np.searchsorted(ends, n_skipped, side="right"))
-            order = drawn[n_parts:].tolist()
-            left[0] -= int(ends[n_parts - 1]) if n_parts else 0
+            n_at_once = self.blocks.source.parts_at_once
+            for begin in range(0, len(drawn), n_at_once):
+                parts = drawn[begin : begin + n_at_once].tolist()
+                n_rows = sum(self.n_rows_of.get(part, 0) for part in parts)
+                if left[0] >= n_rows:
+                    left[0] -= n_rows
+                else:
+                    yield from self.blocks.read_in_turns(parts)
+            return
         part, is_skipped = None, False
-        for block in self.blocks.read(order):
+        for block in self.blocks.read():
             if block.part != part:
                 part, n_rows = block.part, self.n_rows_of.get(block.part, 0)
                 is_skipped = left[0] >= n_rows
                 left[0] -= n_rows if is_skipped else 0
             if not is_skipped:
-                yield block, left
+                yield block
 
     def _encoded(
-        self, fitted: inference.FittedEnsemble, given: streaming.Block
+        self, fitted: inference.FittedEnsemble, given: streaming.Block, left: list[int]
     ) -> training.EncodedRows | None:
-        """Return the training rows of a block as tensors, None if there are none."""
+        """Return the training rows of a block, without those left to skip; None if there are none.
+
+        `left` is lowered by the number of rows that are skipped.
+        """
         block, _, _ = self._rows(given)
         kept = np.flatnonzero(self._is_trained_on(block)) if len(block.y) else np.arange(0)
+        n_skipped = min(left[0], len(kept))
+        left[0] -= n_skipped
+        kept = kept[n_skipped:]
         if not len(kept):
             return None
         if len(kept) < len(block.y):
@@ -341,7 +350,7 @@ def _sampled(
     whole = stream.table(streaming.joined(tables))
     X = whole if held_out is None else streaming.taken(whole, np.arange(n_rows))
     rows = StreamedRows(X, *stream.encode_targets(sample))
-    rows.stream = stream  # type: ignore[misc]
+    rows.stream = stream
     valid: TrainingData | Folds | None = None
     if held_out is not None:
         X = streaming.taken(whole, np.arange(n_rows, n_rows + len(held_out.y)))

@@ -93,7 +93,6 @@ class TrainingData(NamedTuple):
     X: Any
     y: NDArray[Any]
     sample_weight: NDArray[np.float64]
-    stream = None  # Of rows that stand for those of a source; see `_streams`.
 
     def take(self, index: NDArray[Any]) -> TrainingData:
         """Return the rows at `index`, indices or a mask."""

@@ -36,6 +36,7 @@ def row_hashes(X: Any, y: NDArray[Any] | None = None) -> NDArray[np.uint64]:
     Returns
     -------
     ndarray of uint64 of shape (n_rows,)
+        Equal for equal rows.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -41,10 +41,13 @@ class Source(ABC):
         As errors call it.
     n_parts : int or None
         None without random access.
+    parts_at_once : int
+        How many parts are read at once, in turns, where the order of rows ought to be random.
     """
 
     name: str
     n_parts: int | None = None
+    parts_at_once: int = 8
 
     def read_part(self, part: int) -> Iterator[Any]:
         """Yield tables with the rows of a part, or pairs of a table and targets."""
@@ -102,13 +105,33 @@ class Blocks:
         first = self.index + self.n_shards * index
         return replace(self, index=first, n_shards=self.n_shards * n_shards)
 
-    def read(self, order: Iterable[int] | None = None) -> Iterator[Block]:
+    def read_in_turns(self, parts: Sequence[int]) -> Iterator[Block]:
+        """Yield the rows of some parts, a few of each in turns.
+
+        Parameters
+        ----------
+        parts : sequence of int
+
+        Yields
+        ------
+        Block
+            As many of them together have as many rows as a block of `read`.
+        """
+        readers = [self.read([part], n_readers=len(parts)) for part in parts]
+        while readers:
+            found = [(reader, next(reader, None)) for reader in readers]
+            readers = [reader for reader, block in found if block is not None]
+            yield from (block for _, block in found if block is not None)
+
+    def read(self, order: Iterable[int] | None = None, n_readers: int = 1) -> Iterator[Block]:
         """Yield the rows, in the order of their parts.
 
         Parameters
         ----------
         order : iterable of int, optional
             Parts to read, if there is random access. Default: those of this share.
+        n_readers : int, default=1
+            Of how many readers this is one, which have blocks of their share of the length.
 
         Yields
         ------
@@ -133,7 +156,7 @@ class Blocks:
                     f"Got block {part} of {self.source.name} with {_shown(found)}, but expected "
                     f"{_shown(names)}, as in the first block."
                 )
-            yield from self._divided(part, table, y)
+            yield from self._divided(part, table, y, n_readers)
 
     def _given(self, order: Iterable[int] | None) -> Iterator[tuple[int, Any]]:
         source = self.source
@@ -146,7 +169,7 @@ class Blocks:
             for table in source.read_part(int(part)):
                 yield int(part), table
 
-    def _divided(self, part: int, table: Any, y: Any) -> Iterator[Block]:
+    def _divided(self, part: int, table: Any, y: Any, n_readers: int) -> Iterator[Block]:
         if y is not None:
             y = np.asarray(y)
             if y.ndim == 0 or len(y) != table.shape[0]:
@@ -156,7 +179,7 @@ class Blocks:
                 )
         has_target, has_weight = self.target is not None, self.weight is not None
         names = [self.target] * has_target + [self.weight] * has_weight
-        n_rows = rows_of_a_block(int(np.prod(table.shape[1:])))
+        n_rows = max(1, rows_of_a_block(int(np.prod(table.shape[1:]))) // n_readers)
         for place, rows in row_parts(table, n_rows):
             X, columns = without_columns(rows, names)
             targets = columns[0] if has_target else None if y is None else y[place]

@@ -104,10 +104,7 @@ def blocks_to_predict(X: Any, names: list[str] | None) -> Iterator[Any]:
     ------
     data frame or ndarray
     """
-    kind = Iterated(X, lambda given: given) if _is_iterator(X) else None
-    if kind is None and _is_reader(X):
-        kind = ArrowStream(X)
-    source = kind or _source_for(X, lambda given: given)
+    source = _source_for(X, lambda given: given)
     blocks = Blocks(_FirstOfPairs(source))
     for block in blocks.read():
         known = column_names(block.X)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from sklearn_fordes.streaming._blocks import Source, rows_of_a_block
 
+# Of row groups that are open at once. Each of them is read as a whole.
+_BYTES_AT_ONCE = 1 << 28
+
 
 class ArrowDataset(Source):
     """A dataset of pyarrow: a part is a row group of a Parquet file, or another file.
@@ -29,12 +32,14 @@ class ArrowDataset(Source):
         except ValueError:  # pyarrow refuses this for a filtered dataset.
             self._fragments: list[Any] = []
             return
-        self._fragments = [
+        self._fragments = [  # Its metadata, and no rows, are read for this.
             part
             for fragment in fragments
             for part in getattr(fragment, "split_by_row_group", lambda f=fragment: [f])()
         ]
         self.n_parts = len(self._fragments)
+        largest = max(map(_bytes_of, self._fragments), default=1)
+        self.parts_at_once = max(1, min(type(self).parts_at_once, _BYTES_AT_ONCE // largest))
 
     def read_part(self, part: int) -> Iterator[Any]:
         """Yield tables with the rows of a part."""
@@ -102,7 +107,7 @@ class PolarsLazyFrame(Source):
         n_rows = rows_of_a_block(len(self.frame.collect_schema().names()))
         frames = self.frame.collect_batches(chunk_size=n_rows, maintain_order=True)
         tables = (frame.to_arrow() for frame in frames)
-        yield from _of_one_length((batch for table in tables for batch in table.to_batches()))
+        yield from _of_one_length(batch for table in tables for batch in table.to_batches())
 
 
 class Array(Source):
@@ -176,6 +181,12 @@ class Iterated(Source):
         yield from map(self._check, iter(self.source() if is_function else self.source))
 
 
+def _bytes_of(fragment: Any) -> int:
+    """Return the bytes of a row group without compression; 1 of a file that is read bit by bit."""
+    groups = getattr(fragment, "row_groups", None) or ()
+    return max(1, sum(int(group.total_byte_size) for group in groups))
+
+
 def as_pair(given: Any) -> tuple[Any, Any]:
     """Return a pair of a table and its targets.
 
@@ -195,7 +206,7 @@ def as_pair(given: Any) -> tuple[Any, Any]:
 
 def _pyarrow(name: str) -> Any:
     try:
-        import pyarrow
+        import pyarrow  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             f"Got {name}, which pyarrow reads, but pyarrow is not installed: install it, or pass "
@@ -206,12 +217,11 @@ def _pyarrow(name: str) -> Any:
 
 def _tables_of(batches: Any, schema: Any) -> Iterator[Any]:
     """Yield batches of Arrow as tables of one length, the last one of a shorter one."""
-    plain = _plain(schema)
-    tables = ([table] for table in batches)
-    pa = _pyarrow("Arrow data")
-    cast = (pa.Table.from_batches(t, schema).cast(plain) for t in tables)
-    same = schema.equals(plain)
-    yield from _of_one_length(batches if same else (b for t in cast for b in t.to_batches()))
+    pa, plain = _pyarrow("Arrow data"), _plain(schema)
+    if not schema.equals(plain):
+        tables = (pa.Table.from_batches([batch], schema).cast(plain) for batch in batches)
+        batches = (batch for table in tables for batch in table.to_batches())
+    yield from _of_one_length(batches)
 
 
 def _of_one_length(batches: Any) -> Iterator[Any]:

@@ -30,15 +30,16 @@ class EncodedRows(NamedTuple):
 
     def at(self, rows: slice | Tensor) -> EncodedRows:
         """Return the rows at some indices, or in a slice."""
-        return EncodedRows(*(None if column is None else column[rows] for column in self))
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return EncodedRows(self.X[rows], self.y[rows], weight)
 
     @classmethod
     def join(cls, parts: list[EncodedRows]) -> EncodedRows:
         """Return the rows of all parts, of which all have weights or none."""
         if len(parts) == 1:
             return parts[0]
-        columns = zip(*parts, strict=True)
-        return cls(*(None if c[0] is None else torch.cat(c) for c in columns))
+        X, y, weights = zip(*parts, strict=True)
+        return cls(torch.cat(X), torch.cat(y), None if weights[0] is None else torch.cat(weights))
 
     def batch(self) -> Batch:
         """Return the rows as a net takes them."""
@@ -92,7 +93,7 @@ class StreamDataset(DeviceDataset):
         parts: ArrayLike = (),
         most_rows: int | None = None,
     ) -> None:
-        vars(self).update(vars(sample))
+        self.__dict__ = {**vars(sample)}
         self.read = read
         self.n_rows = n_rows
         self.seed = seed
