@@ -32,6 +32,8 @@ from sklearn_fordes.preprocessing import row_hashes
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # The share of the rows that validate by default.
 _HELD_OUT = 0.1
+# The default of `BatchIterator`.
+_BUFFER_ROWS = 65_536
 
 
 def rows_of(
@@ -249,13 +251,16 @@ class Stream:
         if self.blocks.parts is not None:
             drawn = np.random.default_rng([self.seed, 1, number]).permutation(self.blocks.parts)
             n_at_once = self.blocks.source.parts_at_once
+            settings = self.estimator._parts("iterator_train__")
+            # As many as the buffer holds come from all of these parts.
+            n_buffered = settings.get("iterator_train__buffer_rows", _BUFFER_ROWS)
             for begin in range(0, len(drawn), n_at_once):
                 parts = drawn[begin : begin + n_at_once].tolist()
                 n_rows = sum(self.n_rows_of.get(part, 0) for part in parts)
                 if left[0] >= n_rows:
                     left[0] -= n_rows
                 else:
-                    yield from self.blocks.read_in_turns(parts)
+                    yield from self.blocks.read_in_turns(parts, int(n_buffered))
             return
         part, is_skipped = None, False
         for block in self.blocks.read():
@@ -289,7 +294,7 @@ class Stream:
 
     def _is_trained_on(self, block: Any) -> NDArray[np.bool_]:
         summary = cast(streaming.Summary, self._summary)
-        if not summary.held_out.threshold:
+        if not summary.is_split:
             return np.ones(len(block.y), dtype=bool)
         hashes = summary.validation_hashes(row_hashes(block.X, block.y))
         return np.asarray(hashes >= np.uint64(summary.held_out.threshold))

@@ -45,13 +45,14 @@ def row_hashes(X: Any, y: NDArray[Any] | None = None) -> NDArray[np.uint64]:
     """
     if isinstance(X, np.ndarray) and X.ndim > 2:
         X = as_rows(X.reshape(len(X), -1))
-    columns = read_columns(as_table(X))
+    parts = [_bits(column) for column in read_columns(as_table(X))]
     if y is not None:
-        columns.append(Column("y", y))
-    total = np.full(len(columns[0]), _GOLDEN)
-    for column in columns:
+        codes, distinct = pd.factorize(y, use_na_sentinel=False)
+        parts.append(_bits(Column("y", np.asarray(distinct)))[codes])
+    total = np.full(len(parts[0]), _GOLDEN)
+    for bits in parts:
         # Each step is a bijection of the total and of the column's bits.
-        total ^= _bits(column)
+        total ^= bits
         total *= _FACTORS[0]
         total ^= total >> _HALF
     return mixed(total)

@@ -105,38 +105,40 @@ class Blocks:
         first = self.index + self.n_shards * index
         return replace(self, index=first, n_shards=self.n_shards * n_shards)
 
-    def read_in_turns(self, parts: Sequence[int]) -> Iterator[Block]:
+    def read_in_turns(self, parts: Sequence[int], n_rows: int) -> Iterator[Block]:
         """Yield the rows of some parts, a few of each in turns.
 
         Parameters
         ----------
         parts : sequence of int
+        n_rows : int
+            Largest number of rows of a turn, if there are as many parts at least.
 
         Yields
         ------
         Block
-            As many of them together have as many rows as a block of `read`.
         """
-        readers = [self.read([part], n_readers=len(parts)) for part in parts]
+        most = max(1, n_rows // len(parts))
+        readers = [self.read([part], most) for part in parts]
         while readers:
             found = [(reader, next(reader, None)) for reader in readers]
             readers = [reader for reader, block in found if block is not None]
             yield from (block for _, block in found if block is not None)
 
-    def read(self, order: Iterable[int] | None = None, n_readers: int = 1) -> Iterator[Block]:
+    def read(self, order: Iterable[int] | None = None, most: int | None = None) -> Iterator[Block]:
         """Yield the rows, in the order of their parts.
 
         Parameters
         ----------
         order : iterable of int, optional
             Parts to read, if there is random access. Default: those of this share.
-        n_readers : int, default=1
-            Of how many readers this is one, which have blocks of their share of the length.
+        most : int, optional
+            Largest number of rows of a block. Default: what `rows_of_a_block` says.
 
         Yields
         ------
         Block
-            Not longer than `rows_of_a_block` says.
+            Of at least one row.
 
         Raises
         ------
@@ -156,7 +158,7 @@ class Blocks:
                     f"Got block {part} of {self.source.name} with {_shown(found)}, but expected "
                     f"{_shown(names)}, as in the first block."
                 )
-            yield from self._divided(part, table, y, n_readers)
+            yield from self._divided(part, table, y, most)
 
     def _given(self, order: Iterable[int] | None) -> Iterator[tuple[int, Any]]:
         source = self.source
@@ -169,7 +171,7 @@ class Blocks:
             for table in source.read_part(int(part)):
                 yield int(part), table
 
-    def _divided(self, part: int, table: Any, y: Any, n_readers: int) -> Iterator[Block]:
+    def _divided(self, part: int, table: Any, y: Any, most: int | None) -> Iterator[Block]:
         if y is not None:
             y = np.asarray(y)
             if y.ndim == 0 or len(y) != table.shape[0]:
@@ -179,7 +181,8 @@ class Blocks:
                 )
         has_target, has_weight = self.target is not None, self.weight is not None
         names = [self.target] * has_target + [self.weight] * has_weight
-        n_rows = max(1, rows_of_a_block(int(np.prod(table.shape[1:]))) // n_readers)
+        n_rows = rows_of_a_block(int(np.prod(table.shape[1:])))
+        n_rows = n_rows if most is None else min(n_rows, most)
         for place, rows in row_parts(table, n_rows):
             X, columns = without_columns(rows, names)
             targets = columns[0] if has_target else None if y is None else y[place]
@@ -189,7 +192,8 @@ class Blocks:
 def _checked(table: Any, name: str) -> Any:
     """Return what a source gave as a frame or an array."""
     try:
-        table = as_table(table) if np.ndim(table) <= 2 else as_rows(table, n_axes=None)
+        is_wide = len(getattr(table, "shape", ())) > 2
+        table = as_rows(table, n_axes=None) if is_wide else as_table(table)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Got {name} that is no table with rows and columns: {error}") from error
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +40,6 @@ class Kept(NamedTuple):
         return cls(joined(X), *map(np.concatenate, columns))
 
 
-@dataclass
 class LowestHashes:
     """At most `size` rows, those of the lowest hashes below a threshold that falls.
 
@@ -56,15 +54,23 @@ class LowestHashes:
         Rows of this hash, or of a higher one, are not kept.
     """
 
-    size: int
-    threshold: int = _ALL
-    _pieces: list[Kept] = field(default_factory=list)
-    _n_kept: int = 0
+    def __init__(self, size: int, threshold: int = _ALL) -> None:
+        self.size = size
+        self.is_in_use = threshold > 0
+        self._threshold = threshold
+        self._pieces: list[Kept] = []
+        self._n_kept = 0
+
+    @property
+    def threshold(self) -> int:
+        """Rows of this hash, or of a higher one, are not kept."""
+        self._prune()
+        return self._threshold
 
     def add(self, rows: Kept) -> None:
         """Keep those rows whose hash is low enough."""
-        if self.threshold < _ALL:
-            rows = rows.take(np.flatnonzero(rows.hashes < np.uint64(self.threshold)))
+        if self._threshold < _ALL:
+            rows = rows.take(np.flatnonzero(rows.hashes < np.uint64(self._threshold)))
         if len(rows.hashes):
             self._pieces.append(rows)
             self._n_kept += len(rows.hashes)
@@ -73,10 +79,8 @@ class LowestHashes:
 
     def merge(self, other: LowestHashes) -> LowestHashes:
         """Return what both would be together."""
-        merged = LowestHashes(
-            min(self.size, other.size),
-            min(self.threshold, other.threshold),
-        )
+        threshold = min(self.threshold, other.threshold)
+        merged = LowestHashes(min(self.size, other.size), threshold)
         for piece in (*self._pieces, *other._pieces):
             merged.add(piece)
         return merged
@@ -93,8 +97,8 @@ class LowestHashes:
         if self._n_kept <= self.size:
             return
         hashes = np.concatenate([piece.hashes for piece in self._pieces])
-        self.threshold = int(np.partition(hashes, self.size)[self.size])
-        limit = np.uint64(self.threshold)
+        self._threshold = int(np.partition(hashes, self.size)[self.size])
+        limit = np.uint64(self._threshold)
         kept = [piece.take(np.flatnonzero(piece.hashes < limit)) for piece in self._pieces]
         kept = [piece for piece in kept if len(piece.hashes)]
         self._pieces = [Kept.join(kept)] if kept else []

@@ -123,13 +123,18 @@ class Summary:
         held_out = self.validation_hashes(hashes)
         parts = np.full(len(y), block.part)
         self.sample.add(Kept(block.X, y, weight, drawn, held_out, parts))
-        if self.held_out.threshold:
+        if self.is_split:
             self.held_out.add(Kept(block.X, y, weight, held_out, drawn, parts))
         n_before, before = self.parts.get(block.part, (0, 0))
         # Blocks of a part have an order, and so have their digests.
         mixed_before = int(mixed(np.array([before], dtype=np.uint64))[0])
         self.parts[block.part] = n_before + len(y), (mixed_before + digest) % (1 << 64)
         self.n_rows += len(y)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether rows are held out."""
+        return self.held_out.is_in_use
 
     def validation_hashes(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Return by which numbers rows are held out, for those of `row_hashes`."""
