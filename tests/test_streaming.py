@@ -207,6 +207,30 @@ def test_shards_are_disjoint_and_merge_to_the_whole(tmp_path, is_random):
         blocks.shard(3, 3)
 
 
+@pytest.mark.usefixtures("_short_blocks")
+def test_shards_train_on_all_rows_in_as_many_batches(tmp_path):
+    frame = table_for(FoRDEClassifier, make_frame(1150)).drop(columns=["city", "age"])
+    source = written(frame, tmp_path, 100)
+    blocks = streaming.opened(source, "kind")
+    model = FoRDEClassifier(**SMALL, augmentation=None).fit(source, "kind")
+    streams = [_streams.Stream(model, blocks.shard(i, 2), 3, 0) for i in range(2)]
+    first, second = (stream.summarize(0.1) for stream in streams)
+    summary, seen, shapes = first.merge(second), [], []
+    held_out = summary.held_out.rows()
+    for stream in streams:
+        stream.learn(summary, held_out)
+        sample = training.DeviceDataset(np.zeros((2, 1)), [0, 1])
+        dataset = stream.dataset(model.fitted_, sample)
+        batches = [*training.BatchIterator(dataset, 32, shuffle=True, rows_per_epoch=10**6)]
+        shapes.append([tuple(inputs["X"].shape) for inputs, _ in batches])
+        seen += torch.cat([inputs["X"] for inputs, _ in batches])[:, 0].tolist()
+    assert shapes[0] == shapes[1]
+    expected = model.encoder_.transform(frame[["size"]])[:, 0].tolist()
+    left_out = model.encoder_.transform(held_out.X)[:, 0].tolist()
+    assert set(seen) == set(expected) - set(left_out)
+    assert len(left_out) > 50
+
+
 def test_a_hash_knows_equal_rows_in_every_container():
     frame = make_frame(50).drop(columns=["amount", "kind"])
     expected = row_hashes(frame)

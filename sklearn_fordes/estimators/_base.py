@@ -89,11 +89,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         X : array-like or data frame of shape (n_samples, n_features)
             Numbers, booleans, strings and categories, any of which may be missing, in pandas,
             polars or numpy. Without an encoder: numbers, none missing, (n_samples, …). With an
-            `encoder` of your own what it takes, such as a sparse array.
-        y : array-like of shape (n_samples,)
-            Class labels of any kind, at least two classes; for the regressor finite numbers.
-        sample_weight : array-like of shape (n_samples,), optional
-            Not negative. Only their ratios matter. Rows of weight zero are left out.
+            `encoder` of your own what it takes, such as a sparse array. Or a source that is read in
+            blocks, such as a dataset of pyarrow: see ``docs/streaming.md``.
+        y : array-like of shape (n_samples,), str or int
+            Class labels of any kind, at least two classes; for the regressor finite numbers. Or the
+            name of a column of a frame or source; of an array as a source the index of a column.
+        sample_weight : array-like of shape (n_samples,) or str, optional
+            Not negative. Only their ratios matter. Rows of weight zero are left out. If `y` is the
+            name of a column, that of another one.
         X_val, y_val : like X and y, optional
             Rows for early stopping, in place of held-out ones.
         X_repulsion : like X, optional

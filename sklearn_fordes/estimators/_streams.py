@@ -119,6 +119,8 @@ class Stream:
     estimator : BaseFoRDE
         It knows columns and targets once a summary was learnt.
     blocks : Blocks
+        All, or the share of one process: then passes of all processes have to be merged before the
+        summary is learnt, and each has as many batches.
     split : int
         Seed of the rows that validate and of the sample.
     seed : int
@@ -240,7 +242,10 @@ class Stream:
             (part, n, int(np.uint64(checksum).astype(np.int64)))
             for part, (n, checksum) in sorted(known)
         ]
-        return training.StreamDataset(sample, read, self.n_rows, self.seed, parts)
+        n_rows = self.blocks.rows_of_shards(self.n_rows_of)
+        return training.StreamDataset(
+            sample, read, n_rows[self.blocks.index], self.seed, parts, max(n_rows)
+        )
 
     def _of_pass(self, number: int, left: list[int]) -> Iterator[streaming.Block]:
         """Yield the blocks of a pass, without parts that lie in the rows that are left to skip.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,17 @@ def rows_of_a_block(n_columns: int) -> int:
 
 
 class Block(NamedTuple):
-    """Some rows of a part: a table, targets and weights (n_rows,), None if there are none."""
+    """Some rows of a part of a source.
+
+    Parameters
+    ----------
+    part : int
+    X : data frame or ndarray of shape (n_rows, ...)
+    y : ndarray of shape (n_rows,) or None
+        Targets, if there are some.
+    sample_weight : ndarray of shape (n_rows,) or None
+        Weights, if there are some.
+    """
 
     part: int
     X: Any
@@ -104,6 +114,19 @@ class Blocks:
             raise ValueError(f"Got shard {index} of {n_shards}, but expected one from 0 on.")
         first = self.index + self.n_shards * index
         return replace(self, index=first, n_shards=self.n_shards * n_shards)
+
+    def rows_of_shards(self, n_rows_of: Mapping[int, int]) -> list[int]:
+        """Return how many rows each share of the source has.
+
+        Parameters
+        ----------
+        n_rows_of : dict of int
+            Number of rows of each part of the whole source.
+        """
+        found = [0] * self.n_shards
+        for part, n_rows in n_rows_of.items():
+            found[part % self.n_shards] += n_rows
+        return found
 
     def read_in_turns(self, parts: Sequence[int], n_rows: int) -> Iterator[Block]:
         """Yield the rows of some parts, a few of each in turns.

@@ -15,12 +15,35 @@ MOST_ROWS, _MOST_CELLS = 131_072, 1 << 24
 
 
 def rows_kept(n_columns: int) -> int:
-    """Return how many rows of so many columns are kept as a sample by default."""
+    """Return how many rows are kept as a sample by default.
+
+    Parameters
+    ----------
+    n_columns : int
+
+    Returns
+    -------
+    int
+        So few that a sample of numbers takes 128 MiB at most.
+    """
     return max(1, min(MOST_ROWS, _MOST_CELLS // max(n_columns, 1)))
 
 
 class Kept(NamedTuple):
-    """Rows: a table, targets and weights of shape (n_rows,), and hashes and parts of these rows."""
+    """Rows of a source that are kept in memory.
+
+    Parameters
+    ----------
+    X : data frame or ndarray of shape (n_rows, ...)
+    y : ndarray of shape (n_rows,)
+    sample_weight : ndarray of shape (n_rows,)
+    hashes : ndarray of uint64 of shape (n_rows,)
+        By which they are kept.
+    others : ndarray of uint64 of shape (n_rows,)
+        Those of another purpose.
+    parts : ndarray of int of shape (n_rows,)
+        From which part of the source each row comes.
+    """
 
     X: Any
     y: NDArray[Any]

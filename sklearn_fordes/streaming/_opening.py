@@ -48,6 +48,7 @@ def opened(X: Any, y: Any = None, sample_weight: Any = None) -> Blocks | None:
     Returns
     -------
     Blocks or None
+        They can be read again and again.
 
     Raises
     ------
@@ -81,7 +82,12 @@ def is_stream(X: Any) -> bool:
     Parameters
     ----------
     X : object
-        As in `opened`; an iterator too, which is read once. Arrays are tables in memory.
+        As in `opened`; an iterator too, which is read once.
+
+    Returns
+    -------
+    bool
+        False of arrays, which are tables in memory.
     """
     if isinstance(X, np.ndarray | pd.DataFrame):
         return False

@@ -77,17 +77,15 @@ class Summary:
         the block holds: equal rows are drawn independently, and no order of blocks matters.
     held_out : LowestHashes
         Rows that validate, by a hash of the row alone, so that equal rows are on one side.
-
-    Attributes
-    ----------
-    n_rows : int
+    n_rows : int, default=0
+        Number of rows so far.
     targets : dict
         An `ExactSum` for each class; of numbers, one under the key None.
     counts : dict of int
         Number of rows of each class, or of all.
     parts : dict
         Number of rows, and checksum, of each part.
-    dtype : numpy.dtype or None
+    dtype : numpy.dtype, optional
         Of the labels.
     """
 

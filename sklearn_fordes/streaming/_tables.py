@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 
 def column_names(table: Any) -> list[Any] | None:
-    """Return the names of a frame's columns, or None for an array, which has none."""
+    """Return the names of a frame's columns.
+
+    Parameters
+    ----------
+    table : data frame or ndarray
+
+    Returns
+    -------
+    list or None
+        None of an array, which has no names.
+    """
     return None if isinstance(table, np.ndarray) else list(_frame(table).columns)
 
 
@@ -28,7 +38,9 @@ def without_columns(table: Any, names: Sequence[Any]) -> tuple[Any, list[NDArray
     Returns
     -------
     table : data frame or ndarray
+        With the other columns.
     columns : list of ndarray of shape (n_rows,)
+        In the order of `names`.
 
     Raises
     ------
@@ -67,7 +79,19 @@ def _without_indices(
 
 
 def taken(table: Any, rows: NDArray[Any]) -> Any:
-    """Return a copy of the rows at some indices, or of those that a mask marks."""
+    """Return a copy of some rows.
+
+    Parameters
+    ----------
+    table : data frame or ndarray of shape (n_rows, ...)
+    rows : ndarray of int or bool
+        Their indices, or a mask.
+
+    Returns
+    -------
+    data frame or ndarray
+        In the container of the table.
+    """
     if rows.dtype == bool:
         rows = np.flatnonzero(rows)
     if isinstance(table, np.ndarray):
@@ -78,7 +102,18 @@ def taken(table: Any, rows: NDArray[Any]) -> Any:
 
 
 def joined(tables: Sequence[Any]) -> Any:
-    """Return tables with the same columns below each other, with types that hold all of them."""
+    """Return tables below each other.
+
+    Parameters
+    ----------
+    tables : sequence of data frame or ndarray
+        At least one, all in one container and with the same columns.
+
+    Returns
+    -------
+    data frame or ndarray
+        With types that hold the values of all tables.
+    """
     first = tables[0]
     if len(tables) == 1:
         return first
