@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ class ArrowDataset(Source):
 
     def read_all(self) -> Iterator[Any]:
         """Yield blocks in the dataset's own order."""
+        if self.n_parts is not None:
+            # One by one: a scanner of the whole reads row groups ahead.
+            for part in range(self.n_parts):
+                yield from self.read_part(part)
+            return
         batches = self.dataset.scanner(**self._settings)
         yield from _tables_of(batches.to_batches(), batches.projected_schema)
 
@@ -55,7 +61,12 @@ class ArrowDataset(Source):
     def _settings(self) -> dict[str, Any]:
         # Each batch that is read ahead takes memory, and threads may change their order.
         n_rows = rows_of_a_block(len(self.dataset.schema.names))
+        files = getattr(self.dataset, "format", None)
+        options = copy(getattr(files, "default_fragment_scan_options", None))
+        if hasattr(options, "pre_buffer"):
+            options.pre_buffer = False  # It keeps all of a file that was read.
         return {
+            "fragment_scan_options": options,
             "batch_size": n_rows,
             "batch_readahead": 1,
             "fragment_readahead": 1,
