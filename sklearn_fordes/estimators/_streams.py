@@ -389,8 +389,8 @@ def _expect_settings(estimator: Any, blocks: streaming.Blocks, groups: Any) -> N
             raise ValueError(f"Got iterator_train__{key}={value!r}, but expected an integer >= 1.")
     if not settings.get("iterator_train__shuffle", True):
         raise ValueError(
-            f"Got iterator_train__shuffle=False with {name}, but expected True: set "
-            "iterator_train__buffer_rows=1 to keep the order of the rows in each part."
+            f"Got iterator_train__shuffle=False with {name}, but expected True: rows of a source "
+            "come in a drawn order."
         )
 
 

@@ -63,7 +63,7 @@ class ArrowDataset(Source):
         n_rows = rows_of_a_block(len(self.dataset.schema.names))
         files = getattr(self.dataset, "format", None)
         options = copy(getattr(files, "default_fragment_scan_options", None))
-        if hasattr(options, "pre_buffer"):
+        if options is not None and hasattr(options, "pre_buffer"):
             options.pre_buffer = False  # It keeps all of a file that was read.
         return {
             "fragment_scan_options": options,
