@@ -14,6 +14,7 @@ from sklearn_fordes import (
     networks,
     particles,
     preprocessing,
+    streaming,
     uncertainty,
 )
 
@@ -22,7 +23,7 @@ CODES = {"GL06", "GL07", "GL08", "PR01", "PR02", "PR03", "PR04", "RT01", "RT03",
 
 
 def public_names():
-    for package in (distributed, networks, particles, preprocessing, inspection):
+    for package in (distributed, networks, particles, preprocessing, streaming, inspection):
         for name in package.__all__:
             thing = getattr(package, name)
             is_own = getattr(thing, "__module__", "").startswith("sklearn_fordes")

@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, particles, training
 from sklearn_fordes._progress import Progress
-from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
-from sklearn_fordes.estimators._folds import Folds, divided
+from sklearn_fordes.estimators._checkpoints import checkpoint_of
+from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._processes import expect_all_members, share_of
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
+from sklearn_fordes.estimators._streams import rows_of
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
 from sklearn_fordes.estimators._validation import (
@@ -73,8 +74,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
     def fit(
         self,
         X: Any,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
+        y: ArrayLike | str | int | None = None,
+        sample_weight: ArrayLike | str | None = None,
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         X_repulsion: Any = None,
@@ -88,11 +89,14 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         X : array-like or data frame of shape (n_samples, n_features)
             Numbers, booleans, strings and categories, any of which may be missing, in pandas,
             polars or numpy. Without an encoder: numbers, none missing, (n_samples, …). With an
-            `encoder` of your own what it takes, such as a sparse array.
-        y : array-like of shape (n_samples,)
-            Class labels of any kind, at least two classes; for the regressor finite numbers.
-        sample_weight : array-like of shape (n_samples,), optional
-            Not negative. Only their ratios matter. Rows of weight zero are left out.
+            `encoder` of your own what it takes, such as a sparse array. Or a source that is read in
+            blocks, such as a dataset of pyarrow: see ``docs/streaming.md``.
+        y : array-like of shape (n_samples,), str or int
+            Class labels of any kind, at least two classes; for the regressor finite numbers. Or the
+            name of a column of a frame or source; of an array as a source the index of a column.
+        sample_weight : array-like of shape (n_samples,) or str, optional
+            Not negative. Only their ratios matter. Rows of weight zero are left out. If `y` is the
+            name of a column, that of another one.
         X_val, y_val : like X and y, optional
             Rows for early stopping, in place of held-out ones.
         X_repulsion : like X, optional
@@ -153,12 +157,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         began: float,
     ) -> str | None:
         """Fit this copy, and return why training did not come to its end, if it did not."""
-        rows = self._rows(X, y, sample_weight).of_mean_weight_one()
-        whole = rows.X
         communicator = self._communicator()
-        split, *seeds = communicator.of_first(seeds_of(random_state_of(self)))
-        given = None if X_val is None and y_val is None else (X_val, y_val)
-        rows, valid = divided(rows, self, len(np.asarray(y)), split, given, groups)
+        rows, valid, whole, seeds = rows_of(
+            self, X, y, sample_weight, (X_val, y_val), groups, communicator
+        )
         tasks = tasks_of(self, X, y, sample_weight)
         ended_by = self._train(
             rows,
@@ -253,7 +255,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                 lengthscale,
                 max_epochs=max_epochs,
                 seeds=seeds,
-                around=epoch_callbacks(tasks, partial(self._snapshot, fitted)),
+                around=epoch_callbacks(tasks, partial(self._snapshot, fitted), rows),
                 communicator=communicator,
             )
             if state:
@@ -310,7 +312,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         elif valid is not None:
             with naming_argument("validation rows"):
                 valid_rows = new(fitted.encode(valid.X), *valid[1:])
-        return new(
+        dataset = new(
             inputs,
             data.y,
             weight,
@@ -318,6 +320,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             augmentation=self._new_augmentation(fitted, inputs),
             valid=valid_rows,
         )
+        stream = getattr(data, "stream", None)  # Of rows that stand for those of a source.
+        return dataset if stream is None else stream.dataset(fitted, dataset)
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net

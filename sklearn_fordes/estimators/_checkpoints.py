@@ -94,7 +94,8 @@ def checkpoint_of(
         }
     )
     name = f"{type(estimator).__name__}-{identity}.safetensors"
-    path = os.path.join(_folder_of(estimator), name)
+    # Processes that read other rows of a source have other names in mind.
+    path = communicator.of_first(os.path.join(_folder_of(estimator), name))
     return persistence.Checkpoint(path, sklearn_fordes.__version__, communicator)
 
 

@@ -13,9 +13,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklearn_fordes import particles
+from sklearn_fordes import particles, streaming
 from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
+from sklearn_fordes.estimators._streams import block_by_block
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     check_partial_fit_first_call,
@@ -311,6 +312,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         check_partial_fit_first_call(new, classes)  # It sets the classes in the first call.
         return self._partial_fit(new, X, y, sample_weight)
 
+    @block_by_block
     def predict_proba_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's class probabilities.
 
@@ -325,6 +327,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """
         return np.ascontiguousarray(self._predicted(X, "member_probabilities", axis=1))
 
+    @block_by_block
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict class probabilities: the mean of the members' probabilities.
 
@@ -339,6 +342,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """
         return self._predicted(X, "predict")
 
+    @block_by_block
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the logarithm of class probabilities.
 
@@ -353,6 +357,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         """
         return self._predicted(X, "predict_log")
 
+    @block_by_block
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Score the classes by the logarithm of the mean probability.
 
@@ -369,6 +374,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         scores = self.predict_log_proba(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
+    @block_by_block
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the most probable class.
 
@@ -415,25 +421,42 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         if is_whole:
             self.classes_ = np.unique(data.y)
         rows = data._replace(y=self._codes(data.y)).of_positive_weight("sample_weight")
+        totals = np.bincount(rows.y, rows.sample_weight, minlength=len(self.classes_))
+        weights = self._class_weights(totals)
+        weight = weights[rows.y] * rows.sample_weight
+        rows = rows._replace(sample_weight=weight).of_positive_weight("class_weight")
+        self._expect_two_classes(self.classes_[np.unique(rows.y)] if is_whole else self.classes_)
+        return rows
+
+    def _learn_targets(self, summary: streaming.Summary) -> NDArray[np.float64]:
+        """Learn the classes of a source, and return their weights."""
+        if "classes_" not in vars(self):
+            self.classes_ = summary.classes()
+        found = summary.classes()
+        totals = np.zeros(len(self.classes_))
+        totals[self._codes(found)] = [float(summary.targets[k].weight) for k in found.tolist()]
+        weights = self._class_weights(totals)
+        self._expect_two_classes(self.classes_[weights * totals > 0])
+        return weights
+
+    def _class_weights(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the weights of the classes, whose rows have weights of these sums."""
         given, weights = self.class_weight, np.ones(len(self.classes_))
         if given == "balanced":
-            known = np.unique(rows.y)
-            weights[known] = compute_class_weight(
-                given, classes=known, y=rows.y, sample_weight=rows.sample_weight
-            )
+            known = totals > 0
+            weights[known] = totals.sum() / (known.sum() * totals[known])
         elif given is not None:
             if not all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in given.values()):
                 raise ValueError(f"Got class_weight={given!r}, but expected finite weights >= 0.")
             weights = compute_class_weight(given, classes=self.classes_, y=self.classes_)
-        weight = weights[rows.y] * rows.sample_weight
-        rows = rows._replace(sample_weight=weight).of_positive_weight("class_weight")
-        present = self.classes_[np.unique(rows.y)] if is_whole else self.classes_
+        return weights
+
+    def _expect_two_classes(self, present: NDArray[Any]) -> None:
         if len(present) < 2:
             raise ValueError(
                 f"Got one class only, {present.tolist()}, but expected at least two classes with "
                 "rows of positive weight."
             )
-        return rows
 
     def _codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return labels as indices of the classes.

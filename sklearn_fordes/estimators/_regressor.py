@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
-from sklearn_fordes import networks, particles, training
+from sklearn_fordes import networks, particles, streaming, training
 from sklearn_fordes.estimators._base import BaseFoRDE
 from sklearn_fordes.estimators._parameters import LengthscaleLike, RepulsionLike
+from sklearn_fordes.estimators._streams import block_by_block
 from sklearn_fordes.estimators._validation import TrainingData
 
 # The `beta` of `GaussianLikelihood`, so that means are learnt where members are unsure, too.
@@ -238,6 +239,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """
         return self._partial_fit(self._copied(), X, y, sample_weight)
 
+    @block_by_block
     def predict(
         self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
     ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -278,6 +280,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             )
         return now.predict_quantiles(X, quantiles)
 
+    @block_by_block
     def predict_quantiles(self, X: Any, quantiles: ArrayLike) -> NDArray[np.float64]:
         """Predict quantiles of the mixture's distribution.
 
@@ -303,6 +306,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             raise ValueError(f"Got quantiles={quantiles!r}, but expected levels in (0, 1).")
         return now._decoded(now._predicted(X, "quantiles", levels))
 
+    @block_by_block
     def predict_interval(self, X: Any, confidence: float = 0.9) -> NDArray[np.float64]:
         """Predict central intervals of the mixture's distribution.
 
@@ -327,6 +331,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         tail = (1 - confidence) / 2
         return self.predict_quantiles(X, [tail, 1 - tail])
 
+    @block_by_block
     def predict_members(self, X: Any) -> NDArray[np.float64]:
         """Predict each member's mean.
 
@@ -385,17 +390,27 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
             y, weight = values / magnitude, data.sample_weight / data.sample_weight.max()
             mean = np.average(y, weights=weight)
             deviation = float(np.average((y - mean) ** 2, weights=weight)) ** 0.5
-            limits = np.finfo(np.float64)
-            # A constant, but for rounding, is predicted as exactly as its unit can be written.
-            is_constant = deviation < 8 * limits.eps
-            scale = min(magnitude * limits.eps, 1.0) if is_constant else magnitude * deviation
-            if not limits.tiny**0.5 < scale < limits.max**0.5:
-                raise ValueError(
-                    f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "
-                    "expected another unit."
-                )
-            self.target_mean_, self.target_scale_ = magnitude * float(mean), scale
+            self._set_scale(magnitude, mean, deviation)
         return data._replace(y=(values - self.target_mean_) / self.target_scale_)
+
+    def _learn_targets(self, summary: streaming.Summary) -> None:
+        """Learn mean and scale of the targets of a source."""
+        if "target_scale_" not in vars(self):
+            sums = summary.targets[None]
+            self._set_scale(sums.largest or 1.0, *sums.moments())
+
+    def _set_scale(self, magnitude: float, mean: float, deviation: float) -> None:
+        """Set mean and scale, which are given as shares of the largest target."""
+        limits = np.finfo(np.float64)
+        # A constant, but for rounding, is predicted as exactly as its unit can be written.
+        is_constant = deviation < 8 * limits.eps
+        scale = min(magnitude * limits.eps, 1.0) if is_constant else magnitude * deviation
+        if not limits.tiny**0.5 < scale < limits.max**0.5:
+            raise ValueError(
+                f"Got y of a scale of {scale:.3g}, whose square is no normal number, but "
+                "expected another unit."
+            )
+        self.target_mean_, self.target_scale_ = magnitude * float(mean), scale
 
     def _decoded(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return values in the unit of the target."""

@@ -51,7 +51,7 @@ def tasks_of(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None) ->
 
 
 def epoch_callbacks(
-    tasks: FitTasks | None, snapshot: Callable[[Any], Mapping[str, Any]]
+    tasks: FitTasks | None, snapshot: Callable[[Any], Mapping[str, Any]], rows: Any
 ) -> tuple[list[Any], list[Any]]:
     """Return callbacks of a net that come before all others, and after them.
 
@@ -60,9 +60,13 @@ def epoch_callbacks(
     tasks : FitTasks or None
     snapshot : callable
         Returns the fitted attributes of an estimator whose net stops now.
+    rows : DeviceDataset
+        Those of a source have a callback of their own.
     """
+    is_stream = isinstance(rows, training.StreamDataset)
+    first: list[Any] = [("stream_position", training.StreamPosition())] if is_stream else []
     if tasks is None:
-        return [], []
+        return first, []
     told = training.EpochTasks(tasks, snapshot)
     # The others see the epoch too before training stops: early stopping may keep its weights.
-    return [("epoch_tasks", told)], [("stop_when_told", training.StopWhenTold(told))]
+    return [*first, ("epoch_tasks", told)], [("stop_when_told", training.StopWhenTold(told))]

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sklearn_fordes import inference
+from sklearn_fordes.estimators._streams import block_by_block
 from sklearn_fordes.preprocessing import TabularEncoder
 from sklearn_fordes.uncertainty import Uncertainty
 
@@ -39,6 +40,7 @@ class UncertaintyMixin:
     ) -> NDArray[Any]:
         """Return what a method of the likelihood makes of outputs for checked rows."""
 
+    @block_by_block
     def predict_uncertainty(self, X: Any) -> Uncertainty:
         """Split the uncertainty of the prediction by where it comes from.
 
@@ -94,6 +96,7 @@ class UncertaintyMixin:
                 if_known[part.start + places] = known
         return parts.with_support(if_known, largest)
 
+    @block_by_block
     def ood_score(self, X: Any) -> NDArray[np.float64]:
         """Score how much rows look unlike the training data.
 

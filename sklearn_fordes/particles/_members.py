@@ -28,10 +28,9 @@ from sklearn_fordes.particles._evaluation import (
     OutputFunction,
 )
 from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
+from sklearn_fordes.particles._rows import filled_up, n_missing
 
 MemberFactory = Callable[..., nn.Module]
-# A vector of a CPU holds as many numbers of single precision.
-_ROWS_ALIGNED = 16
 # Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
 ACTIVATIONS_AT_ONCE = defaultdict(lambda: 1 << 20, cuda=1 << 27)
 
@@ -319,47 +318,6 @@ class Ensemble(nn.Module):
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             tensor.data = attrgetter(name)(self.stacked)[index].clone()
         return module
-
-
-def n_missing(n_rows: int, device: torch.device) -> int:
-    """Return how many rows are missing to a multiple of 16 on a CPU (see `filled_up`).
-
-    Parameters
-    ----------
-    n_rows : int
-    device : torch.device
-
-    Returns
-    -------
-    int
-        Zero on other devices.
-    """
-    return -n_rows % _ROWS_ALIGNED if device.type == "cpu" else 0
-
-
-def filled_up(X: Tensor, *, shared: bool = True) -> Tensor:
-    """Repeat the last row of a batch, so that each member's part of an array is aligned alike.
-
-    On a CPU, a matrix product rounds in another way where its arrays begin elsewhere in a vector of
-    the processor. With so many rows a member's results do not depend on how many there are before
-    it, and so not on the process that holds it, if layers have multiples of 16 units.
-
-    Parameters
-    ----------
-    X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
-    shared : bool, default=True
-
-    Returns
-    -------
-    Tensor
-        With a number of rows that is a multiple of 16 on a CPU.
-    """
-    axis = 0 if shared else 1
-    n_more = n_missing(X.shape[axis], X.device)
-    if not n_more:
-        return X
-    last = X.narrow(axis, X.shape[axis] - 1, 1)
-    return torch.cat([X, last.expand(*X.shape[:axis], n_more, *X.shape[axis + 1 :])], dim=axis)
 
 
 def autograd_evaluation(

@@ -32,12 +32,11 @@ from sklearn_fordes.particles._members import (
     accepts_generator,
     autograd_evaluation,
     derived_seed,
-    filled_up,
-    n_missing,
 )
 from sklearn_fordes.particles._memory import expect_memory
 from sklearn_fordes.particles._random import seeded_generators
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
+from sklearn_fordes.particles._rows import filled_up, n_missing
 from sklearn_fordes.particles._spaces import (
     SPACES,
     FeatureSpace,

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sklearn_fordes.training._augmentation import Augmentation
 
-# Inputs by name ("X", and "sample_weight", "validators" and "extra_inputs" if there are any), and
-# targets. X is (B, ...), or (M, B, ...) if the members see versions of their own; "rows" are then
-# the rows as they are.
+# Inputs by name, and targets. "X" is (B, ...), or (M, B, ...) if the members see versions of their
+# own; "rows" are then the rows as they are. "sample_weight", "validators" and "extra_inputs" are
+# there if there are any. A batch "is_share" of a larger one if each process reads other rows.
 Batch = tuple[dict[str, Any], Tensor | None]
 # What a net trains on: the batches of an epoch, of one shape and on one device.
 Batches = Iterable[Batch]
@@ -44,7 +44,14 @@ class DeviceDataset(Dataset):
         Rows on which a net that trains on this dataset computes the validation loss.
     dtype : torch.dtype, default=torch.float32
         Type of `X`, of the weights and of numbers in `y`.
+
+    Attributes
+    ----------
+    share : int or None
+        Which share of all rows its batches are, where each process has a dataset of its own.
     """
+
+    share: int | None = None
 
     def __init__(
         self,
@@ -83,6 +90,17 @@ class DeviceDataset(Dataset):
         held = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
         return {**held, "valid": None if self.valid is None else self.valid.tensors()}
 
+    def batches(self, iterator: BatchIterator, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield the rows in batches, in an order that is drawn if the iterator shuffles them."""
+        n_rows, n_batches = len(self), len(iterator)
+        size = -(-n_rows // n_batches)
+        parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
+        if iterator.shuffle:
+            order = np.resize(rng.permutation(n_rows), n_batches * size)
+            parts = torch.from_numpy(order).to(self.X.device).split(size)
+        for part in parts:
+            yield self[part]
+
     def __len__(self) -> int:
         return len(self.X)
 
@@ -113,31 +131,39 @@ class BatchIterator:
         the rows can't be divided equally.
     rng : numpy.random.Generator, optional
         Draws the order of an epoch if `shuffle`, and the extra inputs of each batch.
+    rows_per_epoch : int, default=1_000_000
+        Largest number of rows of an epoch of a `StreamDataset`; of others one is all rows.
+    buffer_rows : int, default=65_536
+        Rows of a `StreamDataset` that are in memory, and in a drawn order, at a time.
+    sample_rows : int, optional
+        Rows of a source that stand for all of them; see ``docs/streaming.md``.
     """
 
     dataset: DeviceDataset
     batch_size: int
     shuffle: bool = False
     rng: np.random.Generator | None = None
+    rows_per_epoch: int = 1_000_000
+    buffer_rows: int = 65_536
+    sample_rows: int | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.batch_size, int | np.integer) and self.batch_size >= 1):
-            raise ValueError(f"Got batch_size={self.batch_size!r}, but expected an integer >= 1.")
+        for name in ("batch_size", "rows_per_epoch", "buffer_rows"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | np.integer) and value >= 1):
+                raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        n_rows, n_batches = len(self.dataset), len(self)
-        size = -(-n_rows // n_batches)
         rng = np.random.default_rng(self.rng)  # It is the given one, if there is one.
-        parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
-        if self.shuffle:
-            order = np.resize(rng.permutation(n_rows), n_batches * size)
-            parts = torch.from_numpy(order).to(self.dataset.X.device).split(size)
-        extra = self.dataset.extra_inputs
-        for part in parts:
-            inputs, y = self.dataset[part]
+        extra, share = self.dataset.extra_inputs, self.dataset.share
+        if share is not None:  # All processes have the same generator, for other rows.
+            rng = np.random.default_rng([int(rng.integers(1 << 62)), share])
+        for inputs, y in self.dataset.batches(self, rng):
+            if share is not None:
+                inputs["is_share"] = True
             n_rows = len(inputs["X"])
             if self.dataset.augmentation is not None:
                 # A slice is a view, which a function may change in place.

@@ -325,13 +325,13 @@ class ParticleNet(NeuralNet):
             If the module can't be trained.
         """
         self._set_training(True)
-        n_rows, shared = len(batch[1]), batch[0].get("shared", True)
+        shared = batch[0].get("shared", True)
         if not shared and len(batch[0]["X"]) != self.n_members:
             raise ValueError(
                 f"Got versions of rows for {len(batch[0]['X'])} members from augmentation, but "
                 f"expected {self.n_members}."
             )
-        inputs, y = share_of(batch, self.communicator)
+        inputs, y, n_rows = share_of(batch, self.communicator)
         X, weight = inputs["X"], inputs.get("sample_weight")
         if weight is not None:
             weight = weight.T if weight.ndim == 2 else weight  # Members come first there.

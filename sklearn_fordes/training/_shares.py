@@ -10,24 +10,29 @@ from sklearn_fordes.particles import Communicator
 from sklearn_fordes.training._data import Batch
 
 
-def share_of(batch: Batch, communicator: Communicator) -> tuple[dict[str, Any], Any]:
+def share_of(batch: Batch, communicator: Communicator) -> tuple[dict[str, Any], Any, int]:
     """Return what this process needs of a batch.
 
     Parameters
     ----------
     batch : Batch
-        The same in all processes.
+        The same in all processes, if it is no share already.
     communicator : Communicator
 
     Returns
     -------
-    tuple
-        Inputs and targets of its rows; and of versions and weights, where members have their own,
-        those of its members.
+    inputs, y : dict and Tensor
+        Those of its rows; and of versions and weights, where members have their own, those of its
+        members.
+    n_rows : int
+        Number of rows of the whole batch.
     """
-    if communicator.n_processes == 1:
-        return batch
     (inputs, y), members, rows = batch, communicator.members, communicator.rows
+    n_rows = len(inputs["X"] if inputs.get("shared", True) else inputs["X"][0])
+    if communicator.n_processes == 1:
+        return inputs, y, n_rows
+    if inputs.get("is_share"):
+        n_rows, rows = n_rows * communicator.n_row_shares, slice(None)
     share: dict[str, Any] = {}
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
@@ -38,4 +43,4 @@ def share_of(batch: Batch, communicator: Communicator) -> tuple[dict[str, Any], 
             share[name] = value[rows, members].contiguous()
         else:
             share[name] = value[rows].contiguous()
-    return share, None if y is None else y[rows].contiguous()
+    return share, None if y is None else y[rows].contiguous(), n_rows
