@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -513,3 +514,81 @@ def test_callbacks_score_all_members(ranks):
     assert "nll" in expected[1][0]
     for found in ranks(scored):
         assert_same(found, expected)
+
+
+# ---- sources that are read in blocks
+
+
+def blocks_of(kind, n_rows=1100, n_parts=6):
+    """Return pairs of tables and targets, of other sizes."""
+    X, y = table(kind, n_rows)
+    ends = np.linspace(0, n_rows, n_parts + 1).astype(int) + np.r_[0, [7, -5] * 3][: n_parts + 1]
+    ends[-1] = n_rows
+    return [(X[a:b], y[a:b]) for a, b in pairwise(ends)]
+
+
+STREAMED = {"iterator_train__buffer_rows": 300, "iterator_train__rows_per_epoch": 600}
+
+
+def streamed(kind, settings, folder=None, at=None):
+    BreakOff.at = at
+    model = kind(**{**SMALL, **STREAMED, **settings}, callbacks=[BreakOff()], checkpoint_dir=folder)
+    try:
+        return what_was_learnt(model.fit(blocks_of(kind)))
+    except Fault:
+        return None
+    finally:
+        BreakOff.at = None
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_members_on_processes_learn_from_a_source_what_one_process_learns(ranks, kind):
+    expected = streamed(kind, {})
+    for found in ranks(streamed, kind, {"distributed": "members"}):
+        assert_same(found, expected)
+
+
+def rows_read(kind):
+    """Return the rows that this process trains on in a pass, and what validates."""
+    seen = []
+
+    class Note(Callback):
+        def on_batch_begin(self, net, batch, training=False, **kwargs):
+            if training:
+                seen.append(batch[0]["X"].numpy().copy())
+
+    settings = {**SMALL, **STREAMED, "augmentation": None, "max_epochs": 2}
+    model = kind(**settings, distributed="rows", callbacks=[Note()]).fit(blocks_of(kind))
+    return np.concatenate(seen), len(seen), what_was_learnt(model)
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_processes_that_share_rows_read_other_rows_of_a_source(ranks, kind):
+    answers = ranks(rows_read, kind)
+    rows, n_steps, learnt = zip(*answers, strict=True)
+    assert len(set(n_steps)) == 1
+    for other in learnt[1:]:
+        np.testing.assert_equal(other, learnt[0])
+    each = [{row.tobytes() for row in part} for part in rows]
+    assert not set.intersection(*each)
+    n_valid = 1100 - len(set.union(*each))
+    assert 60 < n_valid < 160  # A tenth of them.
+
+
+def test_processes_that_share_the_rows_of_a_source_go_on_from_a_checkpoint(ranks, tmp_path):
+    settings = {"distributed": "rows"}
+    expected = ranks(streamed, FoRDEClassifier, settings)
+    assert ranks(streamed, FoRDEClassifier, settings, str(tmp_path), 3)[0] is None
+    found = ranks(streamed, FoRDEClassifier, settings, str(tmp_path))
+    np.testing.assert_equal(found, expected)
+
+
+def too_few_parts():
+    model = FoRDEClassifier(**SMALL, distributed="rows")
+    with pytest.raises(ValueError, match="a part for each"):
+        model.fit(blocks_of(FoRDEClassifier)[:1])
+    return True
+
+
+def test_each_process_needs_a_part_of_a_source(ranks):
+    assert all(ranks(too_few_parts))
