@@ -25,6 +25,7 @@ from sklearn_fordes.particles import (
     ProcessGroups,
     accumulate_gradients,
 )
+from sklearn_fordes.streaming import Share
 
 pytestmark = pytest.mark.filterwarnings("ignore:The best validation loss")
 SMALL = {"hidden_layer_sizes": (32,), "max_epochs": 4, "n_members": 10, "random_state": 0}
@@ -581,6 +582,33 @@ def test_processes_that_share_the_rows_of_a_source_go_on_from_a_checkpoint(ranks
     assert ranks(streamed, FoRDEClassifier, settings, str(tmp_path), 3)[0] is None
     found = ranks(streamed, FoRDEClassifier, settings, str(tmp_path))
     np.testing.assert_equal(found, expected)
+
+
+def learnt_from_shares(mode, has_access):
+    rank, n = distributed.get_rank(), distributed.get_world_size()
+    pairs = blocks_of(FoRDEClassifier)
+    own = pairs[rank::n]
+    model = FoRDEClassifier(**SMALL, **STREAMED, distributed=mode)
+    model.fit(Share(own) if has_access else Share(lambda: iter(own)))
+    whole = FoRDEClassifier(**SMALL, **STREAMED, distributed=mode).fit(
+        pairs if has_access else lambda: iter(pairs)
+    )
+    return what_was_learnt(model), what_was_learnt(whole)
+
+
+@pytest.mark.parametrize("has_access", [True, False])
+def test_a_share_is_all_that_a_process_has(ranks, has_access):
+    for model, whole in ranks(learnt_from_shares, "rows", has_access):
+        np.testing.assert_equal(model, whole)
+    with pytest.raises(ValueError, match="expected the whole source in each"):
+        ranks(learnt_from_shares, "members", has_access)
+    with pytest.raises(ValueError, match="Got a Share of a ndarray, but expected one of"):
+        FoRDEClassifier().fit(Share(np.ones((5, 2))), np.arange(5))
+    X, y = table(FoRDEClassifier)
+    alone = FoRDEClassifier(**SMALL).fit(Share([(X, y)]))
+    np.testing.assert_equal(
+        what_was_learnt(alone), what_was_learnt(FoRDEClassifier(**SMALL).fit([(X, y)]))
+    )
 
 
 def too_few_parts():

@@ -355,11 +355,17 @@ def _sampled(
 ) -> tuple[TrainingData, TrainingData | Folds | None, Any]:
     """Return a sample that stands for the training rows of a source, what validates, and both."""
     n_shares = communicator.n_row_shares
+    if blocks.is_share and communicator.n_processes > n_shares:
+        raise ValueError(
+            f"Got a Share of {blocks.source.name} in one of several processes that share out the "
+            "members, but expected the whole source in each, or distributed='rows'."
+        )
     if n_shares > 1:
-        if blocks.parts is not None and len(blocks.parts) < n_shares:
+        parts = blocks.parts
+        if parts is not None and len(parts) < n_shares and not blocks.is_share:
             raise ValueError(
-                f"Got {blocks.source.name} of {len(blocks.parts)} parts for {n_shares} processes "
-                "that share its rows, but expected a part for each."
+                f"Got {blocks.source.name} of {len(parts)} parts for {n_shares} processes that "
+                "share its rows, but expected a part for each."
             )
         blocks = blocks.shard(communicator.row_share, n_shares)
     stream = Stream(estimator, blocks, split, seed)

@@ -23,6 +23,29 @@ def rows_of_a_block(n_columns: int) -> int:
     return max(1, min(_ROWS_OF_A_BLOCK, _CELLS_OF_A_BLOCK // max(n_columns, 1)))
 
 
+@dataclass(frozen=True)
+class Share:
+    """A source with the rows of one process only, where others have other rows.
+
+    For a fit with ``distributed="rows"`` in a process that has read, or was given, its own part of
+    the data: a shard of Ray Data, for example. Without it each process is given the whole source,
+    and reads every n-th part of it.
+
+    Parameters
+    ----------
+    source : object
+        As `fit` takes it: a dataset of pyarrow, an iterable of pairs, and so on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pairs = [(np.zeros((2, 3)), np.array([0, 1])), (np.ones((2, 3)), np.array([1, 0]))]
+    >>> share = Share(pairs)
+    """
+
+    source: Any
+
+
 class Block(NamedTuple):
     """Some rows of a part of a source.
 
@@ -82,6 +105,9 @@ class Blocks:
     index, n_shards : int
         The share: each part with an index of ``index + i * n_shards``. Without random access a part
         is what the source yields at once.
+    is_share : bool, default=False
+        Whether the source has the rows of one share only (see `Share`). Its part i has the number
+        ``index + i * n_shards`` among those of all shares.
     """
 
     source: Source
@@ -89,15 +115,21 @@ class Blocks:
     weight: Any = None
     index: int = 0
     n_shards: int = 1
+    is_share: bool = False
 
     @property
     def parts(self) -> range | None:
         """The parts of this share, which can be read in any order; None without random access."""
         n_parts = self.source.n_parts
-        return None if n_parts is None else range(self.index, n_parts, self.n_shards)
+        if n_parts is None:
+            return None
+        end = self.index + n_parts * self.n_shards if self.is_share else n_parts
+        return range(self.index, end, self.n_shards)
 
     def shard(self, index: int, n_shards: int) -> Blocks:
         """Return each `n_shards`-th part of this share, beginning with that at `index`.
+
+        Of a `Share` all parts are that share.
 
         Parameters
         ----------
@@ -187,11 +219,14 @@ class Blocks:
         source = self.source
         if source.n_parts is None:
             for part, table in enumerate(source.read_all()):
-                if part % self.n_shards == self.index:
+                if self.is_share:
+                    yield self.index + part * self.n_shards, table
+                elif part % self.n_shards == self.index:
                     yield part, table
             return
         for part in self.parts or () if order is None else order:
-            for table in source.read_part(int(part)):
+            place = part // self.n_shards if self.is_share else part
+            for table in source.read_part(int(place)):
                 yield int(part), table
 
     def _divided(self, part: int, table: Any, y: Any, most: int | None) -> Iterator[Block]:

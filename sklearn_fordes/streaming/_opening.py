@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 
-from sklearn_fordes.streaming._blocks import Blocks, Source
+from sklearn_fordes.streaming._blocks import Blocks, Share, Source
 from sklearn_fordes.streaming._sources import (
     Array,
     ArrowDataset,
@@ -39,7 +39,7 @@ def opened(X: Any, y: Any = None, sample_weight: Any = None) -> Blocks | None:
     X : object
         A source is a dataset of pyarrow; what has ``__arrow_c_stream__`` and is no frame; a lazy
         frame of polars; an array, if `y` is an integer; or, if `y` is None, a list of pairs,
-        another iterable, or a function that returns an iterator.
+        another iterable, or a function that returns an iterator; or a `Share` of one of these.
     y : object
         Name of the column of targets, or its index in an array. None of an iterable of pairs.
     sample_weight : object
@@ -57,7 +57,11 @@ def opened(X: Any, y: Any = None, sample_weight: Any = None) -> Blocks | None:
     ValueError
         If `y` or `sample_weight` names no column.
     """
+    is_share = isinstance(X, Share)
+    X = X.source if is_share else X
     source, is_paired = _source_of(X, y)
+    if source is None and is_share:
+        raise ValueError(f"Got a Share of a {type(X).__name__}, but expected one of {_EXPECTED}.")
     if source is None:
         return None
     kind = Integral if isinstance(source, Array) else str
@@ -73,7 +77,7 @@ def opened(X: Any, y: Any = None, sample_weight: Any = None) -> Blocks | None:
                 f"Got {name}={_shown(value)} with {source.name}, but expected {wanted}: data that "
                 "are read in blocks hold it beside the features."
             )
-    return Blocks(source, None if is_paired else y, sample_weight)
+    return Blocks(source, None if is_paired else y, sample_weight, is_share=is_share)
 
 
 def is_stream(X: Any) -> bool:
