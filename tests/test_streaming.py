@@ -140,6 +140,48 @@ def test_queries_are_read_in_blocks_of_one_length():
     assert connection.sql("select count(*) from frame").fetchall() == [(750,)]
 
 
+@pytest.mark.parametrize("kind", ["feather", "csv", "partitions", "union"])
+def test_files_of_all_formats_are_read(tmp_path, kind):
+    frame = table_for(FoRDEClassifier, make_frame(300))
+    table, folder = pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "files"
+    if kind == "partitions":
+        city = ds.partitioning(pa.schema([("city", pa.string())]), flavor="hive")
+        ds.write_dataset(table, folder, format="parquet", partitioning=city)
+        source = ds.dataset(folder, partitioning="hive")
+    else:
+        written_as = "feather" if kind == "union" else kind
+        ds.write_dataset(table, folder, format=written_as)
+        source = ds.dataset(folder, format=written_as)
+        source = ds.dataset([source, source]) if kind == "union" else source
+    model = FoRDEClassifier(**SMALL, early_stopping=False).fit(source, "kind")
+    assert model.encoder_.n_samples_seen_ == (600 if kind == "union" else 300)
+    kinds = dict(zip(model.feature_names_in_, model.encoder_.kinds_, strict=True))
+    assert kinds == {"size": "number", "city": "category", "age": "number"}
+
+
+def test_blocks_have_categories_and_types_of_their_own():
+    frame = table_for(FoRDEClassifier, make_frame(300)).assign(level=np.arange(300) % 7)
+    pairs = [
+        (X.assign(level=X["level"].astype("category").cat.remove_categories([i])), y)
+        for i, (X, y) in enumerate(pairs_of(frame, "kind", 100))
+    ]
+    assert FoRDEClassifier(**SMALL).fit(pairs).encoder_.kinds_.tolist()[-1] == "category"
+    pl = pytest.importorskip("polars")
+    polars = [(pl.from_pandas(X), y) for X, y in pairs_of(frame, "kind", 100)]
+    expect_same(
+        FoRDEClassifier(**SMALL).fit(polars),
+        FoRDEClassifier(**SMALL).fit(pairs_of(frame, "kind", 100)),
+    )
+
+
+def test_a_value_that_can_not_be_read_is_an_error_that_names_its_column():
+    X, y = pd.DataFrame({"a": np.arange(500.0)}), np.arange(500) % 2
+    bad = pd.DataFrame({"a": [*map(float, range(499)), "oops"]}, dtype=object)
+    model = FoRDEClassifier(**SMALL, iterator_train__sample_rows=20, early_stopping=False)
+    with pytest.raises(ValueError, match="Got 'oops' in column 'a', but expected finite numbers"):
+        model.fit([(X, y), (bad, y)])
+
+
 @pytest.mark.usefixtures("_short_blocks")
 def test_sources_with_random_access_give_one_model(tmp_path):
     numbers = make_numbers(750)

@@ -61,9 +61,10 @@ class ArrowDataset(Source):
     def _settings(self) -> dict[str, Any]:
         # Each batch that is read ahead takes memory, and threads may change their order.
         n_rows = rows_of_a_block(len(self.dataset.schema.names))
-        files = getattr(self.dataset, "format", None)
-        options = copy(getattr(files, "default_fragment_scan_options", None))
-        if options is not None and hasattr(options, "pre_buffer"):
+        files: Any = getattr(self.dataset, "format", None)
+        options: Any = None
+        if getattr(files, "default_extname", None) == "parquet":
+            options = copy(files.default_fragment_scan_options)
             options.pre_buffer = False  # It keeps all of a file that was read.
         return {
             "fragment_scan_options": options,
