@@ -103,6 +103,7 @@ FITS = {
     "stops early": (FoRDEClassifier, {"n_iter_no_change": 1, "max_epochs": 12, "lr": 0.05}),
     "no early stopping": (FoRDEClassifier, {"early_stopping": False}),
     "folds": (FoRDEClassifier, {}, 300),
+    "other folds": (FoRDEClassifier, {"n_members": 8}, 200),
     "versions of the user's": (
         FoRDEClassifier,
         {"augmentation": lambda X, rng: X + torch.arange(10.0).view(-1, 1, 1) / 10},

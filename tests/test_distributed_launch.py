@@ -1,4 +1,4 @@
-"""`sklearn_fordes.distributed.fit` with an estimator that fits in an instant, or fails."""
+"""`sklearn_fordes.distributed.fit`, mostly with an estimator that fits in an instant, or fails."""
 
 import os
 import pickle
@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_array
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from skorch.callbacks import Callback
 
 import sklearn_fordes
 from sklearn_fordes import FoRDEClassifier
@@ -372,18 +374,63 @@ def test_the_import_is_light():
     assert started("-c", code, stdout=subprocess.PIPE).communicate()[0] == "[]\n"
 
 
-def test_classifier(small, multiclass, tmp_path):
-    table, y = multiclass
-    model = small(n_members=4, checkpoint_dir=tmp_path)
-    repulsion = model.repulsion
-    assert fit(model, table, y) is model
-    assert model.distributed is None
-    assert model.repulsion is repulsion
-    alone = small(n_members=4).fit(table, y)
-    assert np.allclose(model.predict_proba(table), alone.predict_proba(table), atol=1e-5)
-    # It goes on as one that was fitted here.
-    before = model.n_iter_
-    assert model.partial_fit(table, y).n_iter_ == before + 1
+@pytest.fixture
+def one_thread(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+class TestClassifier:
+    def test_it_is_the_one_of_one_process(self, multiclass):
+        table, y = multiclass
+        model = FoRDEClassifier(5, hidden_layer_sizes=(32,), max_epochs=4, random_state=0)
+        alone = clone(model).fit(table, y)
+        repulsion = model.repulsion
+        assert fit(model, table, y) is model
+        assert model.distributed is None
+        assert model.repulsion is repulsion
+        assert np.array_equal(model.predict_proba(table), alone.predict_proba(table))
+        # It goes on as one that was fitted here.
+        one, other = (m.partial_fit(table, y).predict_proba(table) for m in (model, alone))
+        assert np.array_equal(one, other)
+
+    def test_another_number_of_workers_goes_on_when_one_was_killed(
+        self, multiclass, tmp_path, monkeypatch
+    ):
+        table, y = multiclass
+        settings = {"hidden_layer_sizes": (32,), "max_epochs": 5, "random_state": 0}
+        model = FoRDEClassifier(5, **settings, callbacks=[Die()])
+        expected = clone(model).fit(table, y).predict_proba(table)
+        folder, died = tmp_path / "states", tmp_path / "died"
+        model.set_params(checkpoint_dir=folder)
+        monkeypatch.setenv("DIES_IN", str(died))
+        with pytest.raises(RuntimeError, match=r"rank 1 of 2 died \(signal 9.*checkpoint_dir='"):
+            fit(model, table, y, n_workers=2)
+        assert time.time() - died.stat().st_mtime < SECONDS
+        assert not hasattr(model, "classes_")
+        assert len([*folder.iterdir()]) == 3  # Two shards, and the file that names them.
+        monkeypatch.delenv("DIES_IN")
+        for n_workers in (3, 1):  # The last one finds a fit that is finished.
+            found = fit(clone(model), table, y, n_workers=n_workers)
+            assert np.array_equal(found.predict_proba(table), expected)
+
+
+class Die(Callback):
+    """Write a checkpoint after each epoch, and kill the second worker in the third one."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        from sklearn_fordes.persistence import _checkpoint
+
+        path = os.environ.get("DIES_IN")
+        if path and torch.distributed.is_initialized():
+            _checkpoint._SECONDS_BETWEEN, _checkpoint._LARGEST_SHARE = 0.0, 1e9
+            if len(net.history) == 3 and torch.distributed.get_rank() == 1:
+                Path(path).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_death_leads_to_the_checkpoint():
@@ -391,6 +438,16 @@ def test_a_death_leads_to_the_checkpoint():
     assert "as it was before" in _advice(estimator)
     assert "With checkpoint_dir the same call goes on" in _advice(FoRDEClassifier())
     assert "checkpoint_dir='there'" in _advice(FoRDEClassifier(checkpoint_dir="there"))
+
+
+def check_classifier(backend, table, y):
+    model = FoRDEClassifier(4, hidden_layer_sizes=(32,), max_epochs=3, random_state=0)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = clone(model).fit(table, y)
+    torch.set_num_threads(n_threads)
+    found = fit(model, table, y, backend=backend)
+    assert np.array_equal(found.predict_proba(table), alone.predict_proba(table))
 
 
 @pytest.fixture(scope="module")
@@ -419,6 +476,9 @@ class TestRay:
     def test_the_estimator_itself_is_fitted(self):
         check_fit("ray")
 
+    def test_a_classifier_is_the_one_of_one_process(self, binary):
+        check_classifier("ray", *binary)
+
     def test_an_error_keeps_its_type(self, tmp_path):
         check_raises("ray", tmp_path)
 
@@ -445,6 +505,9 @@ class TestDask:
         assert client.run(threads) == before
         assert {is_in_group for is_in_group, _ in before.values()} == {False}
         assert "rank 0 fits\n" in capsys.readouterr().err
+
+    def test_a_classifier_is_the_one_of_one_process(self, client, binary):
+        check_classifier(client, *binary)
 
     def test_an_error_keeps_its_type(self, client, tmp_path):
         check_raises(client, tmp_path)

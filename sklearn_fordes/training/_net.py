@@ -333,8 +333,9 @@ class ParticleNet(NeuralNet):
             )
         inputs, y, n_rows = share_of(batch, self.communicator)
         X, weight = inputs["X"], inputs.get("sample_weight")
-        if weight is not None:
-            weight = weight.T if weight.ndim == 2 else weight  # Members come first there.
+        if weight is not None and weight.ndim == 2:
+            # Members come first there, in memory too: so each has its sums in one order.
+            weight = weight.T.contiguous()
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
