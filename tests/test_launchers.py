@@ -99,17 +99,28 @@ def test_a_process_that_torchrun_loses_ends_the_others_with_a_clear_error(tmp_pa
 ON_RAY = """
 import os, shutil, sys
 import ray
+import ray.data
 import torch
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from sklearn.datasets import load_iris
 from sklearn_fordes import FoRDEClassifier
+from sklearn_fordes.streaming import Share
 
 def train(config):
     # Ray has made the process group.
     torch.set_num_threads(1)
     model = FoRDEClassifier(**config["settings"], distributed=config["mode"])
-    model.fit(*load_iris(return_X_y=True))
+    if config["is_share"]:
+        shard = ray.train.get_dataset_shard("train")
+
+        def blocks():
+            for frame in shard.iter_batches(batch_size=20, batch_format="pandas"):
+                yield frame.drop(columns="target"), frame["target"]
+
+        model.fit(Share(blocks))
+    else:
+        model.fit(*load_iris(return_X_y=True))
     checkpoint = None
     if ray.train.get_context().get_world_rank() == 0:
         model.save(config["folder"] + "/model.safetensors")
@@ -117,21 +128,27 @@ def train(config):
     ray.train.report({{"n_iter": model.n_iter_}}, checkpoint=checkpoint)
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-for mode in ("members", "rows"):
-    folder = f"{{sys.argv[1]}}/{{mode}}"
+frame = load_iris(as_frame=True).frame.sample(frac=1, random_state=0)
+for name in ("members", "rows", "share"):
+    mode = "rows" if name == "share" else name
+    folder = f"{{sys.argv[1]}}/{{name}}"
     os.makedirs(folder)
     result = TorchTrainer(
         train,
-        train_loop_config={{"mode": mode, "folder": folder, "settings": {settings}}},
+        train_loop_config={{
+            "mode": mode, "folder": folder, "settings": {settings}, "is_share": name == "share"
+        }},
+        datasets={{"train": ray.data.from_pandas(frame)}},
         scaling_config=ScalingConfig(num_workers=2, use_gpu=False),
         run_config=RunConfig(storage_path=sys.argv[1]),
     ).fit()
     assert result.metrics["n_iter"] == 3, result
     kept = result.checkpoint.to_directory() + "/model.safetensors"
-    shutil.copy(kept, f"{{sys.argv[1]}}/{{mode}}.safetensors")
+    shutil.copy(kept, f"{{sys.argv[1]}}/{{name}}.safetensors")
 """
 
 
+@pytest.mark.slow
 def test_ray_train_starts_the_processes_of_a_fit(tmp_path):
     pytest.importorskip("ray")
     script = tmp_path / "train.py"
@@ -148,6 +165,9 @@ def test_ray_train_starts_the_processes_of_a_fit(tmp_path):
     assert done.returncode == 0, done.stderr[-5000:]
     X, _ = load_iris(return_X_y=True)
     expected = one_process().predict_proba(X)
-    found = {mode: load(tmp_path / f"{mode}.safetensors") for mode in ("members", "rows")}
+    found = {name: load(tmp_path / f"{name}.safetensors") for name in ("members", "rows", "share")}
     np.testing.assert_array_equal(found["members"].predict_proba(X), expected)
     np.testing.assert_allclose(found["rows"].predict_proba(X), expected, atol=0.05)
+    frame = load_iris(as_frame=True).data
+    assert found["share"].feature_names_in_.tolist() == [*frame]
+    assert found["share"].predict_proba(frame).shape == (150, 3)
