@@ -10,7 +10,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, distributed
 from sklearn_fordes.persistence import _checkpoint
 
 pytestmark = [
@@ -119,3 +119,14 @@ def test_a_fit_that_was_broken_off_goes_on(binary, tmp_path, monkeypatch):
     assert resumed.n_iter_ == whole.n_iter_ == 6
     assert device_of(resumed) == "cuda"
     np.testing.assert_allclose(resumed.predict_proba(X), whole.predict_proba(X), atol=2e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a device for each process")
+@pytest.mark.parametrize("mode", ["members", "rows"])
+def test_processes_with_a_device_each_agree_with_one(binary, mode):
+    X, y = binary
+    settings = {"device": "cuda", "module__dropout": 0.0}
+    together = distributed.fit(make(**settings), X, y, n_workers=2, mode=mode)
+    alone = make(**settings).fit(X, y)
+    assert device_of(together) == "cuda"
+    np.testing.assert_allclose(together.predict_proba(X), alone.predict_proba(X), atol=2e-3)
