@@ -151,6 +151,7 @@ class TestProcesses:
 
     def test_rank_0_speaks(self, capsys, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        monkeypatch.delenv("MKL_NUM_THREADS", raising=False)  # Dask sets it.
         estimator = fitted(StandIn(verbose=1), n_workers=3, mode="rows")
         assert capsys.readouterr().err == "rank 0 fits\n"
         assert estimator.mode_ == "rows"

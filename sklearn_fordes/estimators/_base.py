@@ -157,6 +157,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         began: float,
     ) -> str | None:
         """Fit this copy, and return why training did not come to its end, if it did not."""
+        self._validate_params()
         communicator = self._communicator()
         rows, valid, whole, seeds = rows_of(
             self, X, y, sample_weight, (X_val, y_val), groups, communicator
