@@ -71,7 +71,6 @@ def rows_of(
             given = separated(*given)[:2]
     blocks = streaming.opened(X, y, sample_weight)
     if blocks is not None:
-        estimator._validate_params()
         _expect_settings(estimator, blocks, groups)
         split, *seeds = communicator.of_first(seeds_of(random_state_of(estimator)))
         return *_sampled(estimator, blocks, split, seeds[1], given, communicator), seeds
