@@ -252,7 +252,7 @@ def test_processes_that_share_rows_draw_other_masks(ranks):
     masks = []
     for sequence in range(2):
         ensemble = stack_members(partial(MLP, 3, 2, dropout=0.5), 2).train()
-        ensemble.sequence = sequence
+        ensemble.mask_sequence = sequence
         masks.append(ensemble(torch.ones(8, 3)))
     assert not torch.equal(*masks)
     # Autograd's engine draws the same.

@@ -14,6 +14,7 @@ from skorch.callbacks import Callback
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load, streaming, training
 from sklearn_fordes.estimators import _streams
+from sklearn_fordes.estimators._validation import seeds_of
 from sklearn_fordes.persistence import _checkpoint
 from sklearn_fordes.preprocessing import TabularEncoder, row_hashes
 from sklearn_fordes.streaming import _blocks
@@ -308,7 +309,7 @@ def test_a_streamed_fit_is_the_fit_in_memory_given_the_order_of_rows(
 
     monkeypatch.setattr(training.StreamDataset, "batches", noting)
     streamed = make(**settings).fit(source, target)
-    sample = summary_of(source, target, make, 0.0, _streams.seeds_of(0)[0]).sample.rows()
+    sample = summary_of(source, target, make, 0.0, seeds_of(0)[0]).sample.rows()
     X = sample.X.to_pandas()
     codes = {row.tobytes(): i for i, row in enumerate(streamed.encoder_.transform(X))}
     assert len(codes) == len(frame)
@@ -395,7 +396,7 @@ def test_held_out_rows_are_few_and_equal_rows_are_on_one_side():
                 seen.append(batch[0].get("rows", batch[0]["X"]))
 
     model.set_params(callbacks=[Sees()], augmentation=None).fit(pairs)
-    summary = summary_of(pairs, seed=_streams.seeds_of(0)[0], iterator_train__sample_rows=100)
+    summary = summary_of(pairs, seed=seeds_of(0)[0], iterator_train__sample_rows=100)
     held_out = model.encoder_.transform(summary.held_out.rows().X)
     trained = {row.tobytes() for row in torch.cat(seen).numpy()}
     assert trained.isdisjoint(row.tobytes() for row in held_out)

@@ -20,7 +20,7 @@ from sklearn_fordes.distributed._pickling import dumps
 
 _SECONDS_BETWEEN_LOOKS = 0.02
 # What gloo's errors, which have no type of their own, say of a peer that is gone.
-_LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+_TRANSPORT = "gloo/transport"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _is_consequence(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, distributed.DistError):
             return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST):
+        if isinstance(error, RuntimeError) and _TRANSPORT in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

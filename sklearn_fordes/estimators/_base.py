@@ -16,13 +16,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_fordes import inference, networks, particles, training
 from sklearn_fordes._progress import Progress
-from sklearn_fordes.estimators._checkpoints import checkpoint_of
+from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_of
+from sklearn_fordes.estimators._datasets import dataset_of, first_encoded
 from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
-from sklearn_fordes.estimators._parameters import accepts
-from sklearn_fordes.estimators._processes import expect_all_members, share_of
+from sklearn_fordes.estimators._processes import expect_all_members, expect_same_settings, own_part
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
-from sklearn_fordes.estimators._streams import rows_of
+from sklearn_fordes.estimators._streams import rows_of, separated
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
 from sklearn_fordes.estimators._validation import (
@@ -32,7 +32,6 @@ from sklearn_fordes.estimators._validation import (
     has_known_columns,
     input_tags_of,
     named_as_before,
-    naming_argument,
     promises_sparse,
     seeds_of,
     training_data,
@@ -157,10 +156,13 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         began: float,
     ) -> str | None:
         """Fit this copy, and return why training did not come to its end, if it did not."""
-        self._validate_params()
         communicator = self._communicator()
-        rows, valid, whole, seeds = rows_of(
-            self, X, y, sample_weight, (X_val, y_val), groups, communicator
+        with communicator.together():
+            self._validate_params()
+        expect_same_settings(self, communicator)
+        split, *seeds = communicator.broadcast(seeds_of(random_state_of(self)))
+        rows, valid, whole, stream = rows_of(
+            self, X, y, sample_weight, (X_val, y_val), groups, [split, seeds[1]], communicator
         )
         tasks = tasks_of(self, X, y, sample_weight)
         ended_by = self._train(
@@ -168,6 +170,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             valid,
             X_repulsion,
             whole,
+            stream,
             max_epochs=self.max_epochs,
             seeds=seeds,
             tasks=tasks,
@@ -181,7 +184,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
-        rows = new._rows(X, y, sample_weight)
+        rows = new._rows(*separated(X, y, sample_weight))
         if self.distributed is not None:
             raise ValueError(
                 f"Got distributed={self.distributed!r} in partial_fit, but expected None: it "
@@ -202,6 +205,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         valid: TrainingData | Folds | None = None,
         X_repulsion: Any = None,
         whole: Any = None,
+        stream: Any = None,
         *,
         max_epochs: int,
         seeds: Any,
@@ -216,11 +220,62 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         lost if training fails. In a fit that goes on the optimizer starts anew.
         """
         communicator = communicator or particles.ALONE
-        state, lengthscale, n_before = None, self.lengthscale, 0
+        with inference.ordinary_state(grad=True):
+            with communicator.together():
+                fitted, inputs, rows, state, lengthscale = self._prepared(
+                    data, valid, X_repulsion, whole, stream, seeds, is_a_fit=is_a_fit
+                )
+            n_before, checkpoint = len(state.history) if state else 0, None
+            if is_a_fit:
+                checkpoint = checkpoint_of(self, fitted, rows, seeds, state, communicator)
+            part = own_part(fitted, rows, communicator)
+            with communicator.together():
+                net = self._new_net(
+                    part,
+                    inputs,
+                    lengthscale,
+                    max_epochs=max_epochs,
+                    seeds=seeds,
+                    around=epoch_callbacks(tasks, partial(self._snapshot, fitted), rows),
+                    communicator=communicator,
+                    n_rows=None if stream is None else stream.n_rows,
+                )
+                if state:
+                    members = communicator.members
+                    state.over_members(lambda values: values[members]).load_into(net)
+            ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
+            self._set_learnt(fitted, net)
+            if communicator.n_processes > 1:
+                state = training.TrainingState.of(net).over_members(communicator.gather)
+                fitted.members.eval().load_state_dict(state.members)
+                self._keep_state(state)
+        if rows.valid is not None:
+            best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
+            warn_if_nothing_was_learnt(fitted.likelihood, rows, best)
+        # A later batch, which may be one row, says less of the columns than the first rows.
+        if "_importances_" not in vars(self):
+            self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
+        return ended_by
+
+    def _prepared(
+        self,
+        data: TrainingData,
+        valid: TrainingData | Folds | None,
+        X_repulsion: Any,
+        whole: Any,
+        stream: Any,
+        seeds: Any,
+        *,
+        is_a_fit: bool,
+    ) -> tuple[inference.FittedEnsemble, Any, Any, training.TrainingState | None, Any]:
+        """Return members before training, encoded inputs, the rows of a net, and what goes on.
+
+        That is the state that an earlier call has left, or None, and the lengthscale.
+        """
+        state, lengthscale = None, self.lengthscale
         if "fitted_" in vars(self):
             encoder, device = self.fitted_.encoder, self.fitted_.device
             shape, state = self.fitted_.input_shape, training.TrainingState.of(self.net_)
-            n_before = len(state.history)
             state = state._replace(optimizer={}) if is_a_fit else state
             then = self._then_
             if np.array_equal(lengthscale, then.lengthscale) and self.repulsion == then.repulsion:
@@ -229,100 +284,23 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         else:
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
-            encoded = self._first_encoded(encoder, data, whole)
+            encoded = first_encoded(self, encoder, data, whole)
             shape = np.shape(encoded)[1:]
             if 0 in shape:
                 raise ValueError(
                     f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
                     "expected numbers, or categories of min_frequency rows or more."
                 )
-        with inference.ordinary_state(grad=True):
-            likelihood = self._likelihood()
-            make_member = self._member_factory(encoder, shape, likelihood.n_outputs, device)
-            members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
-            rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
-            fitted = inference.FittedEnsemble(
-                encoder, members, likelihood, shape, int(rows_per_chunk)
-            )
-            inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
-            rows = self._dataset(fitted, inputs, data, valid, X_repulsion)
-            checkpoint = None
-            if is_a_fit:
-                initial = members.state_dict()
-                checkpoint = checkpoint_of(self, encoder, rows, initial, seeds, state, communicator)
-            net = self._new_net(
-                share_of(fitted, rows, communicator),
-                inputs,
-                lengthscale,
-                max_epochs=max_epochs,
-                seeds=seeds,
-                around=epoch_callbacks(tasks, partial(self._snapshot, fitted), rows),
-                communicator=communicator,
-            )
-            if state:
-                state.over_members(lambda values: values[communicator.members]).load_into(net)
-            ended_by = training.train(net, rows, deadline=deadline, checkpoint=checkpoint)
-            self._set_learnt(fitted, net)
-            if communicator.n_processes > 1:
-                state = training.TrainingState.of(net).over_members(communicator.gather)
-                members.eval().load_state_dict(state.members)
-                self._keep_state(state)
-        if rows.valid is not None:
-            best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
-            warn_if_nothing_was_learnt(likelihood, rows, best)
-        # A later batch, which may be one row, says less of the columns than the first rows.
-        if "_importances_" not in vars(self):
-            self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
-        return ended_by
-
-    def _first_encoded(self, encoder: Any, data: TrainingData, whole: Any) -> Any:
-        """Fit the encoder, and return what it makes of the training rows.
-
-        Rows held out decide with them what the columns hold, where the encoder takes the whole
-        table: a value in one of them could make it unreadable.
-        """
-        extra = {"whole": whole} if accepts(encoder.fit_transform, "whole") else {}
-        if isinstance(self.encoder, str | None):
-            return encoder.fit_transform(data.X, data.y, **extra)
-        with naming_argument(f"encoder={self.encoder!r}"):
-            encoded = encoder.fit_transform(data.X, data.y, **extra)
-            n_rows = np.shape(encoded)[0]
-            if n_rows != len(data.y):
-                raise ValueError(f"it made {n_rows} rows of {len(data.y)}.")
-        return encoded
-
-    def _dataset(
-        self,
-        fitted: inference.FittedEnsemble,
-        inputs: Any,
-        data: TrainingData,
-        valid: TrainingData | Folds | None,
-        X_repulsion: Any,
-    ) -> Any:
-        """Return what a net trains on, with encoded inputs, and what it validates on."""
-        new = partial(training.DeviceDataset, dtype=inputs.dtype)
-        valid_rows, weight = None, data.sample_weight
-        if X_repulsion is not None:
-            with naming_argument("X_repulsion"):
-                X_repulsion = fitted.encode(self._checked(X_repulsion))
-        if isinstance(valid, Folds):
-            n_members = fitted.members.n_members
-            index, validators = valid.validators(n_members)
-            valid_rows = new(inputs[index], data.y[index], weight[index], validators=validators)
-            weight = valid.training_weights(weight, n_members)
-        elif valid is not None:
-            with naming_argument("validation rows"):
-                valid_rows = new(fitted.encode(valid.X), *valid[1:])
-        dataset = new(
-            inputs,
-            data.y,
-            weight,
-            X_repulsion,
-            augmentation=self._new_augmentation(fitted, inputs),
-            valid=valid_rows,
-        )
-        stream = getattr(data, "stream", None)  # Of rows that stand for those of a source.
-        return dataset if stream is None else stream.dataset(fitted, dataset)
+        likelihood = self._likelihood()
+        make_member = self._member_factory(encoder, shape, likelihood.n_outputs, device)
+        members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
+        rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
+        fitted = inference.FittedEnsemble(encoder, members, likelihood, shape, int(rows_per_chunk))
+        inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
+        rows = dataset_of(self, fitted, inputs, data, valid, X_repulsion)
+        if stream is not None:
+            rows = stream.dataset(fitted, rows)
+        return fitted, inputs, rows, state, lengthscale
 
     def _set_learnt(self, fitted: inference.FittedEnsemble, net: Any) -> None:
         self.encoder_, self.fitted_, self._net_ = fitted.encoder, fitted, net

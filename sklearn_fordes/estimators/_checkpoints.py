@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import sklearn_fordes
-from sklearn_fordes import particles, persistence, training
+from sklearn_fordes import inference, particles, persistence, training
 from sklearn_fordes.estimators._validation import CALLBACK_ATTRIBUTES
 
 # Parameters that are not part of the name: they change nothing of a fit, or their effect is in the
@@ -38,9 +37,8 @@ def random_state_of(estimator: Any) -> Any:
 
 def checkpoint_of(
     estimator: Any,
-    encoder: Any,
+    fitted: inference.FittedEnsemble,
     rows: training.DeviceDataset,
-    members: Mapping[str, Any],
     seeds: list[int],
     state: training.TrainingState | None,
     communicator: particles.Communicator,
@@ -50,12 +48,10 @@ def checkpoint_of(
     Parameters
     ----------
     estimator : BaseFoRDE
-    encoder : transformer
-        Fitted.
+    fitted : FittedEnsemble
+        With a fitted encoder, and all members as they are before training.
     rows : DeviceDataset
-        On which it will be trained.
-    members : dict of Tensor
-        Initial weights and buffers by name.
+        On which they will be trained.
     seeds : list of int
     state : TrainingState or None
         What an earlier fit has left, from which this one goes on.
@@ -84,10 +80,10 @@ def checkpoint_of(
             "parameters": parameters,
             "rows": rows.tensors(),
             # An encoder says by which columns of the table encoded ones are corrupted and compared.
-            "column_map": getattr(encoder, "column_map_", None),
+            "column_map": getattr(fitted.encoder, "column_map_", None),
             "augmentation": describe(rows.augmentation),
             "callbacks": describe(vars(estimator).get(CALLBACK_ATTRIBUTES[0])),
-            "members": dict(members),
+            "members": dict(fitted.members.state_dict()),
             "seeds": seeds,
             "state": None if state is None else _of_all_processes(state).to_dict(),
             "version": sklearn_fordes.__version__,
@@ -95,7 +91,7 @@ def checkpoint_of(
     )
     name = f"{type(estimator).__name__}-{identity}.safetensors"
     # Processes that read other rows of a source have other names in mind.
-    path = communicator.of_first(os.path.join(_folder_of(estimator), name))
+    path = communicator.broadcast(os.path.join(_folder_of(estimator), name))
     return persistence.Checkpoint(path, sklearn_fordes.__version__, communicator)
 
 

@@ -139,7 +139,15 @@ class Parameters(BaseEstimator):
     # ---- from parameters to parts
 
     def _communicator(self) -> particles.Communicator:
-        """Return what reaches the processes that `distributed` asks for."""
+        """Return what reaches the processes that `distributed` asks for.
+
+        Other parameters are not checked before: an error of one process concerns all.
+        """
+        if self.distributed is None:
+            return particles.ALONE
+        is_known = self.distributed in ("members", "rows") and isinstance(self.n_members, Integral)
+        if not is_known:
+            self._validate_params()  # It raises.
         device = inference.available_device(self.device)
         return training.communicator_for(self.distributed, int(self.n_members), device)
 
@@ -271,11 +279,13 @@ class Parameters(BaseEstimator):
         seeds: Any,
         around: Any = ((), ()),
         communicator: particles.Communicator | None = None,
+        n_rows: int | None = None,
     ) -> Any:
         """Return an initialised net for training rows, whose members are untrained.
 
         Callbacks come between those in the two parts of `around`. In one of several processes the
-        net has the members of this process.
+        net has the members of this process. There are `n_rows` training rows if the inputs are a
+        sample of them.
         """
         lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
@@ -307,7 +317,7 @@ class Parameters(BaseEstimator):
             seed=seeds[0],
             communicator=communicator or particles.ALONE,
             max_epochs=max_epochs,
-            batch_size=self._batch_size(len(inputs)),
+            batch_size=self._batch_size(n_rows or len(inputs)),
             optimizer=optimizer,
             lr=self.lr,
             callbacks=[*around[0], *self._new_callbacks(communicator), *around[1]],

@@ -1,15 +1,47 @@
-"""The share of a fit that one of several processes does."""
+"""The share of a fit that one of several processes does, and that they do the same fit."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from sklearn_fordes import inference, particles, training
+from sklearn_fordes import inference, particles, persistence, training
+
+# Parameters that may differ between processes.
+_OF_EACH = ("callbacks", "checkpoint_dir", "device", "max_time", "random_state", "verbose")
+# Sums of rows that differ by more, as a share of the sums of absolute numbers, are not rounded.
+_ROUNDING = 1e-5
 
 
-def share_of(
+def expect_same_settings(estimator: Any, communicator: particles.Communicator) -> None:
+    """Compare the parameters of an estimator with those in other processes.
+
+    Raises
+    ------
+    ValueError
+        If one differs.
+    """
+    if communicator.n_processes == 1:
+        return
+    describe = persistence.Describer(has_weights=False).describe
+    own = {
+        name: describe(value)
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in _OF_EACH
+    }
+    for rank, other in enumerate(communicator.all_gather_object(own)):
+        for name in sorted({*own, *other}):
+            if own.get(name) != other.get(name):
+                raise ValueError(
+                    f"Got another value of {name} in process {rank} than in this one, but expected "
+                    "the same parameters in all processes: they do one fit together."
+                )
+
+
+def own_part(
     fitted: inference.FittedEnsemble,
     rows: training.DeviceDataset,
     communicator: particles.Communicator,
@@ -27,25 +59,37 @@ def share_of(
     Raises
     ------
     ValueError
-        If the processes have other rows, or another number of members.
+        If the processes have other rows.
     """
     if communicator.n_processes == 1:
         return fitted
-    sums = [float(part.double().sum()) for part in (rows.X, rows.y) if part is not None]
-    seen = (fitted.members.n_members, *rows.X.shape)
-    everyone = communicator.every((seen, sums))
-    if any(s != seen or not np.allclose(v, sums, rtol=1e-6) for s, v in everyone):
-        found = ", ".join(f"{s} with the sums {v}" for s, v in everyone)
-        raise ValueError(
-            f"Got other rows or members in other processes (numbers of members, rows and columns: "
-            f"{found}), but expected the same table and parameters in each: a process computes its "
-            "share of it."
-        )
+    shape, sums, sizes = seen = _sums_of(rows)
+    for rank, other in enumerate(communicator.all_gather_object(seen)):
+        is_same = other[0] == shape and (abs(other[1] - sums) <= _ROUNDING * sizes).all()
+        if not is_same:
+            raise ValueError(
+                f"Got other rows in process {rank}, or in another order (of shape {other[0]} "
+                f"there, and {shape} here), but expected the same table in all processes: each "
+                "computes its share of it."
+            )
     own = fitted.members.select(range(fitted.members.n_members)[communicator.members])
-    own.sequence = communicator.row_share
+    own.mask_sequence = communicator.row_share
     return inference.FittedEnsemble(
         fitted.encoder, own, fitted.likelihood, fitted.input_shape, fitted.rows_per_chunk
     )
+
+
+def _sums_of(
+    rows: training.DeviceDataset,
+) -> tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the shape of the rows, and sums over them that depend on their order.
+
+    They are not compared bit by bit, since machines of several kinds may round otherwise.
+    """
+    table = torch.column_stack([rows.X.flatten(1), rows.y.to(rows.X)]).cpu()  # type: ignore[union-attr]
+    factors = torch.arange(len(table), dtype=torch.float64).cos().to(table)
+    sums, sizes = factors @ table, table.abs().sum(0)
+    return tuple(rows.X.shape), sums.double().numpy(), sizes.double().numpy()
 
 
 def expect_all_members(net: Any) -> None:

@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
+from inspect import signature
 from typing import Any, Self
 
 import numpy as np
@@ -209,7 +210,9 @@ class Saving(Parameters):
             name: without_maps(part, copied=name != "_training_state_")
             for name, part in state.items()
         }
-        super().__setstate__(parts)
+        # Parameters that a version before did not have.
+        new = {p.name: p.default for p in signature(type(self)).parameters.values()}
+        super().__setstate__({**new, **parts})
         if "fitted_" in state:
             with suppress(ValueError):  # This machine may not have the device.
                 self.fitted_.members.to(inference.available_device(self.device))

@@ -19,12 +19,10 @@ from sklearn.utils.validation import column_or_1d
 from sklearn_fordes import inference, particles, streaming, training
 from sklearn_fordes._progress import Progress
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.estimators._checkpoints import random_state_of
 from sklearn_fordes.estimators._folds import Folds, divided
 from sklearn_fordes.estimators._validation import (
     TrainingData,
     naming_argument,
-    seeds_of,
     training_data,
 )
 from sklearn_fordes.preprocessing import row_hashes
@@ -43,9 +41,10 @@ def rows_of(
     sample_weight: Any,
     given: Any,
     groups: Any,
+    seeds: list[int],
     communicator: particles.Communicator,
-) -> tuple[TrainingData, TrainingData | Folds | None, Any, list[int]]:
-    """Return the rows to train on, what validates, the whole table, and the seeds of a fit.
+) -> tuple[TrainingData, TrainingData | Folds | None, Any, Stream | None]:
+    """Return the rows to train on, what validates, the whole table, and what reads a source.
 
     Parameters
     ----------
@@ -54,32 +53,36 @@ def rows_of(
     X, y, sample_weight, groups : as given to `fit`
     given : pair
         ``X_val`` and ``y_val``.
+    seeds : list of two int
+        Of the rows that validate, and of the order of a source's rows.
     communicator : Communicator
         Reaches processes that train together. Those that share rows read a share of a source.
 
     Returns
     -------
     rows : TrainingData
-        Those of a source are a sample, whose attribute ``stream`` reads all of them.
+        Those of a source are a sample.
     valid : TrainingData, Folds or None
     whole : data frame or ndarray
-    seeds : list of two int
+    stream : Stream or None
+        What reads all rows of a source.
     """
     given = None if given[0] is None and given[1] is None else given
-    if given is not None and isinstance(given[1], str):
-        with naming_argument("X_val and y_val"):
-            given = separated(*given)[:2]
-    blocks = streaming.opened(X, y, sample_weight)
-    if blocks is not None:
+    with communicator.together():
+        if given is not None and isinstance(given[1], str):
+            with naming_argument("X_val and y_val"):
+                given = separated(*given)[:2]
+        blocks = streaming.opened(X, y, sample_weight)
+        if blocks is None:
+            X, y, sample_weight = separated(X, y, sample_weight)
+            rows = estimator._rows(X, y, sample_weight).of_mean_weight_one()
+            return (
+                *divided(rows, estimator, len(np.asarray(y)), seeds[0], given, groups),
+                rows.X,
+                None,
+            )
         _expect_settings(estimator, blocks, groups)
-        split, *seeds = communicator.of_first(seeds_of(random_state_of(estimator)))
-        return *_sampled(estimator, blocks, split, seeds[1], given, communicator), seeds
-    X, y, sample_weight = separated(X, y, sample_weight)
-    rows = estimator._rows(X, y, sample_weight).of_mean_weight_one()
-    whole = rows.X
-    split, *seeds = communicator.of_first(seeds_of(random_state_of(estimator)))
-    rows, valid = divided(rows, estimator, len(np.asarray(y)), split, given, groups)
-    return rows, valid, whole, seeds
+    return _sampled(estimator, blocks, seeds, given, communicator)
 
 
 def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]:
@@ -110,12 +113,6 @@ def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]
     left = iter(columns)
     y, sample_weight = (next(left) if isinstance(n, str) else n for n in (y, sample_weight))
     return table, y, sample_weight
-
-
-class StreamedRows(TrainingData):
-    """A sample of the training rows of a source, of all of which it has the `stream`."""
-
-    stream: Stream
 
 
 class Stream:
@@ -258,6 +255,7 @@ class Stream:
             self.seed,
             parts,
             most_rows=max(n_rows),
+            least_rows=min(n_rows),
             share=None if is_whole else own,
         )
 
@@ -331,8 +329,12 @@ class Stream:
             X, weight = block.X, block.sample_weight
             if weight is not None and pd.isna(weight).any():
                 raise ValueError("it has rows without a weight.")
-            checked = training_data(est, X, y if codes is None else codes, weight)
-        y, weight = checked.y if codes is None else y, checked.sample_weight
+            # The weights of a block may all be zero.
+            is_weighed = weight is not None and np.any(np.asarray(weight))
+            given = weight if is_weighed else None
+            checked = training_data(est, X, y if codes is None else codes, given)
+        y, ones = checked.y if codes is None else y, checked.sample_weight
+        weight = ones if weight is None or is_weighed else np.zeros_like(ones)
         class_weight = None if codes is None else est.class_weight
         if codes is not None and isinstance(class_weight, dict):
             is_blank = [class_weight.get(label, 1) == 0 for label in labels.tolist()]
@@ -347,12 +349,11 @@ class Stream:
 def _sampled(
     estimator: Any,
     blocks: streaming.Blocks,
-    split: int,
-    seed: int,
+    seeds: list[int],
     given: Any,
     communicator: particles.Communicator,
-) -> tuple[TrainingData, TrainingData | Folds | None, Any]:
-    """Return a sample that stands for the training rows of a source, what validates, and both."""
+) -> tuple[TrainingData, TrainingData | Folds | None, Any, Stream]:
+    """Return a sample that stands for the training rows, what validates, both, and all rows."""
     n_shares = communicator.n_row_shares
     if blocks.is_share and communicator.n_processes > n_shares:
         raise ValueError(
@@ -367,14 +368,18 @@ def _sampled(
                 "share its rows, but expected a part for each."
             )
         blocks = blocks.shard(communicator.row_share, n_shares)
-    stream = Stream(estimator, blocks, split, seed)
+    stream = Stream(estimator, blocks, *seeds)
     share = 0.0
     if estimator.early_stopping and given is None:
         fraction = estimator.validation_fraction
         share = _HELD_OUT if isinstance(fraction, str) else float(fraction)
-    summary = stream.summarize(share)
+    with communicator.together():
+        summary = stream.summarize(share)
     if n_shares > 1:
-        summary = reduce(streaming.Summary.merge, communicator.every(summary))
+        # So that what is sent is no more than what is kept of all together.
+        limits = communicator.all_gather_object(summary.thresholds)
+        summary.limit(*map(min, zip(*limits, strict=True)))
+        summary = reduce(streaming.Summary.merge, communicator.all_gather_object(summary))
     held_out, sample = summary.held_out.rows() if share else None, summary.sample.rows()
     stream.learn(summary, held_out)
     if sample is not None and share:
@@ -394,15 +399,14 @@ def _sampled(
     tables = [sample.X] if held_out is None else [sample.X, held_out.X]
     whole = stream.table(streaming.joined(tables))
     X = whole if held_out is None else streaming.taken(whole, np.arange(n_rows))
-    rows = StreamedRows(X, *stream.encode_targets(sample))
-    rows.stream = stream
+    rows = TrainingData(X, *stream.encode_targets(sample))
     valid: TrainingData | Folds | None = None
     if held_out is not None:
         X = streaming.taken(whole, np.arange(n_rows, n_rows + len(held_out.y)))
         valid = TrainingData(X, *stream.encode_targets(held_out)).of_mean_weight_one()
     elif given is not None:
-        _, valid = divided(rows, estimator, n_rows, split, given, None)
-    return rows, valid, whole
+        _, valid = divided(rows, estimator, n_rows, seeds[0], given, None)
+    return rows, valid, whole, stream
 
 
 def _expect_settings(estimator: Any, blocks: streaming.Blocks, groups: Any) -> None:

@@ -120,6 +120,11 @@ class MLP(nn.Sequential):
         # What differs once a part is replaced or set otherwise, or shares its weights.
         self.as_built: tuple[str, int] = str(self), len(list(self.parameters()))
 
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether a row's output depends on no other row: of a subclass nobody knows."""
+        return type(self) is MLP
+
     @staticmethod
     def count_weights(
         n_features: int,
@@ -248,7 +253,7 @@ class Dropout(nn.Module):
     ----------
     draws : Tensor of shape (2,)
         Key and number of calls, int64.
-    sequence : int, default=0
+    mask_sequence : int, default=0
         Which of several sequences of masks with this key is drawn.
 
     Examples
@@ -263,7 +268,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.p = float(p)
-        self.sequence = 0
+        self.mask_sequence = 0
         self.register_buffer("draws", torch.zeros(2, dtype=torch.int64, device="cpu"))
         self.reset_parameters(generator)
 
@@ -275,7 +280,7 @@ class Dropout(nn.Module):
         """Return X, in training with some entries zero and the others divided by 1 − p."""
         if not self.training:
             return X
-        return X * dropout_mask(self.draws, X, self.p, self.sequence)
+        return X * dropout_mask(self.draws, X, self.p, self.mask_sequence)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

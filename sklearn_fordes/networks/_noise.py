@@ -28,6 +28,11 @@ class HomoscedasticNoise(nn.Module):
         like = next(mean.parameters(), torch.zeros(1))
         self.raw_variance = nn.Parameter(like.new_zeros(1))
 
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether a row's output depends on no other row."""
+        return bool(getattr(self.mean, "rows_are_independent", False))
+
     def forward(self, X: Tensor) -> Tensor:
         """Return mean and raw variance, (B, 2).
 

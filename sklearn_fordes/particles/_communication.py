@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +11,15 @@ from torch import Tensor
 from torch import distributed as dist
 
 _EVERYTHING = slice(None)
+# A part of the path that gloo names when a connection is lost.
+_TRANSPORT = "gloo/transport"
 
 
-class LostProcessError(RuntimeError):
-    """Another process, which trains with this one, does not answer."""
+_DistError: Any = getattr(dist, "DistError", RuntimeError)  # Torch may be built without it.
+
+
+class LostProcessError(_DistError):
+    """Another process, which trains with this one, has failed or does not answer."""
 
 
 class Communicator:
@@ -55,7 +61,7 @@ class Communicator:
         """Return the mean over all rows, of means over rows of this process, and their number."""
         return values, n_rows
 
-    def add_up(self, gradients: Sequence[Tensor | None]) -> None:
+    def all_reduce(self, gradients: Sequence[Tensor | None]) -> None:
         """Sum gradients, in place, over the processes that share the rows."""
 
     def joined(self, representation: Tensor) -> tuple[Tensor, slice]:
@@ -73,7 +79,7 @@ class Communicator:
         """
         return representation, _EVERYTHING
 
-    def of_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return what the first process has, in all of them: a tensor or another object."""
         return value
 
@@ -81,7 +87,18 @@ class Communicator:
         """Return whether a flag is set in some process."""
         return flag
 
-    def every(self, value: Any) -> list[Any]:
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise, at the end of a block in which nothing is exchanged, an error of one in all.
+
+        Raises
+        ------
+        LostProcessError
+            In the others.
+        """
+        yield
+
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Return what each of the processes has, in their order."""
         return [value]
 
@@ -143,6 +160,10 @@ class ProcessGroups(Communicator):
         self.n_processes = n_parts * self.n_row_shares
         self.is_first = part == self.row_share == 0
 
+    def __reduce__(self) -> Any:
+        # Groups belong to the processes of now: a copy, here or elsewhere, reaches nobody.
+        return Communicator, ()
+
     def gather(self, values: Tensor) -> Tensor:
         """Return the values of all members: (m, ...) → (M, ...), detached."""
         if self._of_members is None:
@@ -168,7 +189,7 @@ class ProcessGroups(Communicator):
         _call(dist.all_reduce, message, group=self._of_rows)
         return (message[:-1] / message[-1]).view_as(values), message[-1]
 
-    def add_up(self, gradients: Sequence[Tensor | None]) -> None:
+    def all_reduce(self, gradients: Sequence[Tensor | None]) -> None:
         """Sum gradients, in place, over the processes that share the rows."""
         present = [gradient for gradient in gradients if gradient is not None]
         if self._of_rows is None or not present:
@@ -190,7 +211,7 @@ class ProcessGroups(Communicator):
         own = slice(first, first + widths[self.row_share])
         return torch.cat(parts).movedim(0, -1), own
 
-    def of_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Return what the first process has, in all of them: a tensor or another object."""
         held: Any = value.detach().clone() if isinstance(value, Tensor) else [value]
         for group in self._groups:
@@ -207,7 +228,25 @@ class ProcessGroups(Communicator):
             _call(dist.all_reduce, message, dist.ReduceOp.MAX, group=group)
         return bool(message)
 
-    def every(self, value: Any) -> list[Any]:
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise, at the end of a block in which nothing is exchanged, an error of one in all."""
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        found = self.all_gather_object(error and f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, text in enumerate(found):
+            if text is not None:
+                raise LostProcessError(
+                    f"Got an error in process {rank}, which trains with this one, but expected "
+                    f"none: {text}"
+                )
+
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Return what each of the processes has, in their order."""
         values = [value]
         for group in reversed(self._groups):  # Those that share rows are neighbours in the order.
@@ -228,7 +267,8 @@ def _call(collective: Callable[..., Any], *arguments: Any, **named: Any) -> None
     try:
         collective(*arguments, **named)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        # Gloo's errors have no type of their own.
+        if not (isinstance(error, dist.DistError) or _TRANSPORT in str(error)):
             raise
         raise LostProcessError(
             f"Got no answer from a process that trains with this one ({error}), but expected all "

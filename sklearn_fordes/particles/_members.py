@@ -59,9 +59,9 @@ class Ensemble(nn.Module):
     row_multiple : int, default=1
         Prediction evaluates multiples of so many rows, where this makes a row's output independent
         of how many others there are.
-    sequence : int, default=0
-        Which of several independent sequences of masks dropout draws, where processes that hold the
-        same members share rows.
+    mask_sequence : int, default=0
+        Which of several independent sequences of masks `networks.Dropout` draws, where processes
+        that hold the same members share rows.
     draws_globally : bool
         Whether members may draw from the global generators, because they take no `generator`.
 
@@ -88,7 +88,7 @@ class Ensemble(nn.Module):
     """
 
     row_multiple = 1
-    sequence = 0
+    mask_sequence = 0
 
     def __init__(
         self, make_member: MemberFactory | nn.Module, n_members: int, seed: int = 0
@@ -121,9 +121,9 @@ class Ensemble(nn.Module):
         template: nn.Module = self._templates.module
         if template.training != self.training:
             template.train(self.training)
-        for part in template.modules() if self.sequence else ():
-            if hasattr(part, "sequence"):
-                vars(part)["sequence"] = self.sequence
+        for part in template.modules() if self.mask_sequence else ():
+            if isinstance(vars(part).get("mask_sequence"), int):
+                vars(part)["mask_sequence"] = self.mask_sequence
         return template
 
     def _state(self, index: Any) -> dict[str, Any]:
@@ -205,16 +205,16 @@ class Ensemble(nn.Module):
             With the input gradients ``(M, n_rows, K)`` as representation, if any are taken.
         """
         n_given = X.shape[0 if shared else 1]
-        if not self.couples_rows:
+        if self.rows_are_independent:
             X = filled_up(X, shared=shared)
         if target is None:
             return autograd_evaluation(self, self(X, shared=shared)[:, :n_given])
         own = X.expand(self.n_members, *X.shape) if shared else X
         # Only the rows compared need the more expensive graph of second derivatives, unless the
         # forward pass itself mixes rows.
-        n_together = own.shape[1]
-        if not self.couples_rows:
-            n_together = min(n_together, n_rows + n_missing(n_rows, X.device))
+        n_together = own.shape[1] if self.couples_rows else n_rows
+        if self.rows_are_independent:
+            n_together += n_missing(n_rows, X.device)
         points = own[:, :n_together].detach().requires_grad_()
         # The fused kernels of attention have no second derivative. Which kernels may be used is a
         # setting of the process.
@@ -248,13 +248,10 @@ class Ensemble(nn.Module):
             If the module has no such layer, or calls none.
         """
         n_given, axis = X.shape[0 if shared else 1], None if shared else 0
-        filled = X if self.couples_rows else filled_up(X, shared=shared)
+        filled = filled_up(X, shared=shared) if self.rows_are_independent else X
         outputs, features = self._over_members(_call_noting_features, filled, axis)
-        if filled is not X and features.shape[1] != outputs.shape[1]:
-            # A layer that sees no rows, but cells, say, has others where rows are filled up.
-            outputs, features = self._over_members(_call_noting_features, X, axis)
-            return outputs, features
-        return outputs[:, :n_given], features[:, :n_given]
+        # A layer of the user's may see cells, say, and not rows.
+        return outputs[:, :n_given], features[:, :n_given] if filled is not X else features
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -272,6 +269,14 @@ class Ensemble(nn.Module):
             (self.training and isinstance(part, _BatchNorm)) or getattr(part, "couples_rows", False)
             for part in self._template.modules()
         )
+
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether a member says that a row's output depends on no other row.
+
+        Batches may then be filled up (see `filled_up`).
+        """
+        return bool(getattr(self._template, "rows_are_independent", False))
 
     @property
     def dtype(self) -> torch.dtype:

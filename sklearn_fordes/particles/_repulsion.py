@@ -61,7 +61,7 @@ class BuiltRepulsion:
         """
         n_compared = max(1, round(self.fraction * n_rows))
         n_own = communicator.n_own_rows(n_compared)
-        if n_compared < communicator.n_row_shares:
+        if n_compared < communicator.n_row_shares and self.space.depends_on_inputs:
             raise ValueError(
                 f"Got {n_compared} of {n_rows} rows of a batch at which members are compared, for "
                 f"{communicator.n_row_shares} processes, but expected one for each: raise the "

@@ -11,7 +11,11 @@ from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._evaluation import Gradients
 from sklearn_fordes.particles._members import Ensemble
 from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion
+from sklearn_fordes.particles._rows import filled_up
 from sklearn_fordes.particles.likelihoods import CategoricalLikelihood, Likelihood
+
+# As many numbers as torch computes at once on a CPU.
+_NUMBERS_AT_ONCE = 32
 
 
 class StepResult(NamedTuple):
@@ -113,7 +117,7 @@ def accumulate_gradients(
         shared,
         n_rows,
     )
-    communicator.add_up(gradients)
+    communicator.all_reduce(gradients)
     add_gradients(ensemble, gradients)
     return step
 
@@ -138,10 +142,12 @@ def mean_loss(
     gradient : Tensor of shape (M, B, C)
         With respect to the outputs.
     """
-    losses, gradient = likelihood.row_losses(outputs, y)
+    n_rows = len(y)
+    filled = filled_up(outputs, _NUMBERS_AT_ONCE, shared=False), filled_up(y, _NUMBERS_AT_ONCE)
+    losses, gradient = (values[:, :n_rows] for values in likelihood.row_losses(*filled))
     if weight is not None:
         losses, gradient = losses * weight, gradient * weight.unsqueeze(-1)
-    return losses.mean(1), gradient / len(y)
+    return losses.mean(1), gradient / n_rows
 
 
 def add_gradients(ensemble: Ensemble, gradients: Gradients) -> None:
@@ -212,6 +218,8 @@ def differentiate(
         if not shared:
             extra = extra.expand(len(X), *extra.shape)
         X = torch.cat([extra, X], dim=0 if shared else 1)
+        if communicator.n_processes > 1:
+            likelihood = likelihood.spread_over(communicator)
     outputs, representation, pullback = repulsion.space.evaluate(
         ensemble, X, y, n_extra + n_compared, likelihood, shared=shared
     )

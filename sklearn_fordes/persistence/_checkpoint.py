@@ -75,7 +75,7 @@ class Checkpoint:
             self._state = self._read(path)
             self.is_finished = self._state.get("is_finished") is True
         # The first one may write before another one has looked.
-        if communicator.of_first(self._state is None) != (self._state is None):
+        if communicator.broadcast(self._state is None) != (self._state is None):
             raise ValueError(
                 f"Got {path!r} in some of the processes only, but expected a checkpoint_dir that "
                 "is one folder for all of them."
@@ -116,7 +116,7 @@ class Checkpoint:
         at_once : bool, default=False
             Whether it is due now.
         """
-        if self._communicator.of_first(at_once or time.monotonic() >= self._next):
+        if self._communicator.broadcast(at_once or time.monotonic() >= self._next):
             self._try_to_write(net, is_finished=False)
 
     def finish(self, net: ParticleNet) -> None:
@@ -176,8 +176,8 @@ class Checkpoint:
         if not is_whole:
             name, extension = os.path.splitext(self.path)
             # Files of a time before stay whole until the new ones are there.
-            token = communicator.of_first(os.urandom(4).hex())
-            parts = communicator.every(communicator.members.start)
+            token = communicator.broadcast(os.urandom(4).hex())
+            parts = communicator.all_gather_object(communicator.members.start)
             shards = [f"{os.path.basename(name)}.{token}.{i}{extension}" for i in sorted({*parts})]
         error: OSError | ValueError | None = None
         try:

@@ -261,6 +261,9 @@ def _distinct_text_of_arrow(values: Any) -> tuple[list[Any], NDArray[np.int64]] 
     native = nw.to_native(values, pass_through=True)
     if str(getattr(native, "type", "")) not in ("string", "large_string"):
         return None
-    coded = native.dictionary_encode(null_encoding="encode").unify_dictionaries()
-    codes = [chunk.indices.to_numpy() for chunk in coded.chunks]
-    return coded.chunk(0).dictionary.to_pylist(), np.concatenate(codes).astype(np.int64)
+    # In one chunk, since Arrow joins no dictionaries in which something is missing.
+    coded = native.combine_chunks().dictionary_encode(null_encoding="encode")
+    chunks = getattr(coded, "chunks", [coded])
+    if not chunks:
+        return [], np.empty(0, dtype=np.int64)
+    return chunks[0].dictionary.to_pylist(), chunks[0].indices.to_numpy().astype(np.int64)

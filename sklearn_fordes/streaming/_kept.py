@@ -64,7 +64,7 @@ class Kept(NamedTuple):
 
 
 class LowestHashes:
-    """At most `size` rows, those of the lowest hashes below a threshold that falls.
+    """At most `size` rows, those of the lowest hashes below a threshold: a bottom-k sample.
 
     Of rows with one hash all are kept or none. When too many are kept, the threshold falls to the
     lowest hash that has to go: so in the end it is that of all rows at once, in whatever order and
@@ -89,6 +89,11 @@ class LowestHashes:
         """Rows of this hash, or of a higher one, are not kept."""
         self._prune()
         return self._threshold
+
+    def limit(self, threshold: int) -> None:
+        """Keep only rows below another threshold, if that is lower."""
+        if threshold < self.threshold:
+            self._keep_below(threshold)
 
     def add(self, rows: Kept) -> None:
         """Keep those rows whose hash is low enough."""
@@ -120,7 +125,10 @@ class LowestHashes:
         if self._n_kept <= self.size:
             return
         hashes = np.concatenate([piece.hashes for piece in self._pieces])
-        self._threshold = int(np.partition(hashes, self.size)[self.size])
+        self._keep_below(int(np.partition(hashes, self.size)[self.size]))
+
+    def _keep_below(self, threshold: int) -> None:
+        self._threshold = threshold
         limit = np.uint64(self._threshold)
         kept = [piece.take(np.flatnonzero(piece.hashes < limit)) for piece in self._pieces]
         kept = [piece for piece in kept if len(piece.hashes)]

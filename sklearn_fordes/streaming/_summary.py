@@ -20,7 +20,7 @@ _PLACES = np.uint64(0xD6E8_FEB8_6659_FD93)
 
 @dataclass
 class ExactSum:
-    """Sums of weights and of weighted numbers, which no order of the terms changes.
+    """Sums over blocks of weights and of weighted numbers, which no order of the blocks changes.
 
     Parameters
     ----------
@@ -133,6 +133,16 @@ class Summary:
     def is_split(self) -> bool:
         """Whether rows are held out."""
         return self.held_out.is_in_use
+
+    @property
+    def thresholds(self) -> tuple[int, int]:
+        """Rows of these hashes, or of higher ones, are neither in the sample nor held out."""
+        return self.sample.threshold, self.held_out.threshold
+
+    def limit(self, sample: int, held_out: int) -> None:
+        """Keep only rows below other thresholds: those that others who merge with this one have."""
+        self.sample.limit(sample)
+        self.held_out.limit(held_out)
 
     def validation_hashes(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Return by which numbers rows are held out, for those of `row_hashes`."""

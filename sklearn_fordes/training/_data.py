@@ -92,7 +92,7 @@ class DeviceDataset(Dataset):
 
     def batches(self, iterator: BatchIterator, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the rows in batches, in an order that is drawn if the iterator shuffles them."""
-        n_rows, n_batches = len(self), len(iterator)
+        n_rows, n_batches = len(self), self.n_batches(iterator)
         size = -(-n_rows // n_batches)
         parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
         if iterator.shuffle:
@@ -100,6 +100,10 @@ class DeviceDataset(Dataset):
             parts = torch.from_numpy(order).to(self.X.device).split(size)
         for part in parts:
             yield self[part]
+
+    def n_batches(self, iterator: BatchIterator) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self) // iterator.batch_size)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -154,7 +158,7 @@ class BatchIterator:
                 raise ValueError(f"Got {name}={value!r}, but expected an integer >= 1.")
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        return self.dataset.n_batches(self)
 
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng(self.rng)  # It is the given one, if there is one.

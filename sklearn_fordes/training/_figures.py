@@ -20,11 +20,17 @@ class Figures:
     Parameters
     ----------
     communicator : Communicator
+
+    Attributes
+    ----------
+    relative_loss : Tensor or float
+        Running mean over steps of the mean over members, at most 1; of several processes, as it was
+        when they last learnt of each other.
     """
 
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
-        self._relative_loss: Tensor | float = 1.0
+        self.relative_loss: Tensor | float = 1.0  # As far as it is known.
         self._noted: list[Tensor] = []  # (3, m) of each step since the last exchange.
         self._known: list[Tensor] = []  # (n, 3, M) of the steps of this epoch before.
         self._n_rows = 1
@@ -37,23 +43,16 @@ class Figures:
         """Note a step: `FIGURES` of the members of this process, (3, m), at so many rows."""
         self._noted.append(figures)
         self._n_rows = n_rows  # The batches of an epoch are of one size.
-
-    @property
-    def relative_loss(self) -> Tensor | float:
-        """Running mean over steps of the mean over members, at most 1."""
-        self._exchange()
-        return self._relative_loss
-
-    @relative_loss.setter
-    def relative_loss(self, value: Tensor | float) -> None:
-        self._relative_loss = value
+        if self._communicator.n_processes == 1:
+            self.exchange()
 
     def of_epoch(self) -> Tensor:
         """Return the figures of all members in each step of this epoch, (n, 3, M)."""
-        self._exchange()
+        self.exchange()
         return torch.cat(self._known)
 
-    def _exchange(self) -> None:
+    def exchange(self) -> None:
+        """Learn from all processes, which do this together, what was noted since the last time."""
         if not self._noted:
             return
         steps = torch.stack(self._noted)
@@ -65,5 +64,5 @@ class Figures:
         latest = latest if latest.device.type == "mps" else latest.double()
         for value in latest:
             decay = _RELATIVE_LOSS_DECAY
-            mean = decay * self._relative_loss + (1 - decay) * value
-            self._relative_loss = mean.clamp(max=1.0)
+            mean = decay * self.relative_loss + (1 - decay) * value
+            self.relative_loss = mean.clamp(max=1.0)

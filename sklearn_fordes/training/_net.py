@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from opcode import opmap
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from sklearn_fordes.particles import (
     LostProcessError,
     accumulate_gradients,
     derived_seed,
+    filled_up,
     seeded_generators,
 )
 from sklearn_fordes.training._averaging import WeightAverage
@@ -35,10 +35,12 @@ from sklearn_fordes.training._optimizer import (
     group_parameters,
     scaled_rates,
 )
+from sklearn_fordes.training._processes import expect_callbacks_that_fit
 from sklearn_fordes.training._recovery import (
     DivergenceError,
     Recovery,
     finite_members,
+    is_raised_by_statement,
     names_of_members,
 )
 from sklearn_fordes.training._shares import share_of
@@ -145,6 +147,7 @@ class ParticleNet(NeuralNet):
                     f"Got callbacks__{parameter}, but there is no callback {name!r}; expected one "
                     f"of {names}."
                 )
+        expect_callbacks_that_fit(self.callbacks_, self.communicator)
         return self
 
     def initialize_optimizer(self) -> ParticleNet:
@@ -176,7 +179,7 @@ class ParticleNet(NeuralNet):
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as error:
-            is_told = method_name == "on_epoch_end" and _is_raised_by_statement(error)
+            is_told = method_name == "on_epoch_end" and is_raised_by_statement(error)
             if not is_told:
                 raise
         if method_name == "on_epoch_end":
@@ -292,7 +295,7 @@ class ParticleNet(NeuralNet):
 
     @property
     def relative_loss(self) -> Tensor | float:
-        """Running mean over steps of the members' relative loss."""
+        """Running mean over steps of the members' relative loss (see `Figures`)."""
         return self.figures.relative_loss
 
     @relative_loss.setter
@@ -339,6 +342,7 @@ class ParticleNet(NeuralNet):
         repulsion = self.repulsion
         strength: float | Tensor = 0.0
         if repulsion and self.strength and not self.n_steps % repulsion.period:
+            self.figures.exchange()
             epoch = len(self.history) - 1
             strength = self.strength * unit_of_strength(
                 repulsion, epoch, n_rows, self.relative_loss
@@ -433,8 +437,11 @@ class ParticleNet(NeuralNet):
 
     def outputs_of_own(self, X: Tensor) -> Tensor:
         """Evaluate the members of this process, as `infer` does: (m, B, C)."""
+        rows = X.to(self.device, self.module_.dtype)
+        if self.module_.rows_are_independent:
+            rows = filled_up(rows)
         with self._own_draws():
-            outputs: Tensor = self.module_(X.to(self.device, self.module_.dtype))
+            outputs: Tensor = self.module_(rows)[:, : len(X)]
         return outputs
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any, **kwargs: Any) -> Tensor:
@@ -456,7 +463,7 @@ class ParticleNet(NeuralNet):
         # A few members of two kinds say nothing of how members of one kind differ.
         n_members = None if self.members_differ else self.n_members
         loss: Tensor = self.criterion_(outputs, y_true, weight, n_members)
-        loss = self.communicator.of_first(loss)  # On which training stops, in all of them.
+        loss = self.communicator.broadcast(loss)  # On which training stops, in all of them.
         if not loss.isfinite():
             are_finite = finite_members([y_pred.transpose(0, 1)])
             # The loss of finite outputs may be infinite too.
@@ -485,14 +492,3 @@ class ParticleNet(NeuralNet):
     def __getstate__(self) -> dict[str, Any]:
         # An average belongs to the very tensors that it swaps, and a checkpoint to a run.
         return {**super().__getstate__(), "average": None, "checkpoint": None}
-
-
-def _is_raised_by_statement(error: BaseException) -> bool:
-    """Return whether a `raise` statement has raised an exception, and not a signal in between."""
-    traceback = error.__traceback__
-    while traceback and traceback.tb_next:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return False
-    code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
-    return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])

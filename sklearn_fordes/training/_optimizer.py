@@ -84,7 +84,8 @@ def expect_one_evaluation(optimizer: Any) -> None:
     ValueError
         If its step needs a function for it, as that of L-BFGS does.
     """
-    if signature(optimizer.step).parameters["closure"].default is Parameter.empty:
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
         raise ValueError(
             f"Got optimizer={type(optimizer).__name__}, which evaluates the objective several "
             "times in a step, in one of several processes that train together, but expected one "

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import torch
+from skorch.callbacks import Checkpoint, EpochScoring, GradientNormClipping
 from torch import distributed as dist
 
 from sklearn_fordes.particles import ALONE, Communicator, ProcessGroups
@@ -48,6 +49,30 @@ def communicator_for(mode: str | None, n_members: int, device: torch.device) -> 
     return ProcessGroups(n_members, **groups, device=device if _uses_nccl() else "cpu")
 
 
+def expect_callbacks_that_fit(callbacks: list[tuple[str, Any]], communicator: Communicator) -> None:
+    """Refuse callbacks that would do something else in one of several processes.
+
+    Raises
+    ------
+    ValueError
+        If one writes files, which would be those of all processes; scales gradients by a norm over
+        the members of this process; or scores outputs that only have its members or rows.
+    """
+    for name, callback in callbacks if communicator.n_processes > 1 else ():
+        expected = None
+        if isinstance(callback, Checkpoint):
+            expected = "checkpoint_dir"
+        elif isinstance(callback, GradientNormClipping):
+            expected = "sklearn_fordes.training.ClipMemberGradients"
+        elif isinstance(callback, EpochScoring) and callback.on_train and callback.use_caching:
+            expected = "one with use_caching=False"
+        if expected:
+            raise ValueError(
+                f"Got the callback {name!r} ({type(callback).__name__}) in one of several "
+                f"processes that train together, but expected {expected}."
+            )
+
+
 def _join(mode: str, device: torch.device) -> None:
     if not dist.is_available() or not all(name in os.environ for name in _TOLD):
         raise ValueError(
@@ -56,7 +81,13 @@ def _join(mode: str, device: torch.device) -> None:
             "torch.distributed.init_process_group. sklearn_fordes.distributed.fit starts some."
         )
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        n_devices = torch.cuda.device_count()
+        if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > n_devices:
+            raise ValueError(
+                f"Got {os.environ['LOCAL_WORLD_SIZE']} processes on a machine of {n_devices} CUDA "
+                "devices, but expected one for each, or device='cpu'."
+            )
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     atexit.register(_leave)
 

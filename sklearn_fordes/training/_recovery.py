@@ -1,7 +1,8 @@
-"""Training that diverges: which members did, and one more try from the last good epoch."""
+"""Training that diverges or is interrupted: which members did, and who stopped it."""
 
 from __future__ import annotations
 
+from opcode import opmap
 from typing import Any
 
 import torch
@@ -88,3 +89,14 @@ def names_of_members(is_named: Tensor) -> str:
         return f"{len(index)} of {n_members} members, member {index[0]} among them"
     names = " and ".join(filter(None, [", ".join(map(str, index[:-1])), str(index[-1])]))
     return f"member{'s' if len(index) > 1 else ''} {names} of {n_members}, counted from 0"
+
+
+def is_raised_by_statement(error: BaseException) -> bool:
+    """Return whether a `raise` statement has raised an exception, and not a signal in between."""
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code, at = traceback.tb_frame.f_code.co_code, traceback.tb_lasti
+    return code[at : at + 1] == bytes([opmap["RAISE_VARARGS"]])

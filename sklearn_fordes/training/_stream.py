@@ -77,6 +77,8 @@ class StreamDataset(DeviceDataset):
     most_rows : int, optional
         The largest number of rows of a pass among the processes that train together, so that all
         have as many batches, of one shape. Default: `n_rows`.
+    least_rows : int, optional
+        The smallest one, of which each epoch has a row at least. Default: `n_rows`.
     share : int, optional
         Which share of the source these rows are, if other processes read others.
 
@@ -94,6 +96,7 @@ class StreamDataset(DeviceDataset):
         seed: int,
         parts: ArrayLike = (),
         most_rows: int | None = None,
+        least_rows: int | None = None,
         share: int | None = None,
     ) -> None:
         self.__dict__ = {**vars(sample)}
@@ -102,6 +105,7 @@ class StreamDataset(DeviceDataset):
         self.seed = seed
         self.parts = torch.tensor(np.asarray(parts, dtype=np.int64))
         self.most_rows = n_rows if most_rows is None else most_rows
+        self.least_rows = n_rows if least_rows is None else least_rows
         self.share = share
         self.epoch = 0
         self._open: tuple[int, _RowsInOrder] | None = None
@@ -119,11 +123,10 @@ class StreamDataset(DeviceDataset):
             yield from super().batches(iterator, rng)
             return
         epoch = self.epoch
-        n_epochs = -(-self.most_rows // iterator.rows_per_epoch)  # Of a pass.
+        n_epochs, most = self._epochs_of_pass(iterator)
         number_of_pass, place = divmod(epoch, n_epochs)
         start, stop = (k * self.n_rows // n_epochs for k in (place, place + 1))
-        most = -(-self.most_rows // n_epochs)
-        n_batches = -(-most // iterator.batch_size)
+        n_batches = self.n_batches(iterator)
         size = -(-most // n_batches)
         rows = self._rows_from(epoch, number_of_pass, start)
         n_extra = n_batches * size - (stop - start)
@@ -152,6 +155,17 @@ class StreamDataset(DeviceDataset):
             yield first.at(slice(0, n_extra))
             n_extra -= len(first.y)
 
+    def _epochs_of_pass(self, iterator: BatchIterator) -> tuple[int, int]:
+        """Return the number of epochs of a pass, and the largest number of rows of one."""
+        n_epochs = min(-(-self.most_rows // iterator.rows_per_epoch), self.least_rows)
+        return n_epochs, -(-self.most_rows // n_epochs)
+
+    def n_batches(self, iterator: BatchIterator) -> int:
+        """Return the number of batches of an epoch."""
+        if not iterator.shuffle:
+            return super().n_batches(iterator)
+        return -(-self._epochs_of_pass(iterator)[1] // iterator.batch_size)
+
     def begin(self, epoch: int) -> None:
         """Say which epoch comes next."""
         self.epoch = epoch
@@ -162,7 +176,7 @@ class StreamDataset(DeviceDataset):
 
     def tensors(self) -> dict[str, Any]:
         """Return all that it holds by name, and what tells its source from others."""
-        return {**super().tensors(), "n_rows": self.n_rows, "seed": self.seed}
+        return {**super().tensors(), "seed": self.seed}
 
     def _rows_from(self, epoch: int, number_of_pass: int, start: int) -> _RowsInOrder:
         opened, self._open = self._open, None

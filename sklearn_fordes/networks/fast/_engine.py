@@ -150,7 +150,7 @@ class MLPEnsemble(Ensemble):
             elif not isinstance(part, Dropout):
                 activation = type(part)
             elif self.training:
-                mask = partial(dropout_mask, next(buffers), p=part.p, sequence=part.sequence)
+                mask = partial(dropout_mask, next(buffers), p=part.p, sequence=part.mask_sequence)
         return layers, embedding
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._evaluation import Hessian, autograd_derivatives
 from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 
@@ -33,11 +35,14 @@ class Likelihood(ABC):
         The outputs in words, for the error about a wrong shape.
     kind : {"classifier", "regressor"}
         The task in scikit-learn's words.
+    communicator : Communicator, default=ALONE
+        Reaches processes that have other members.
     """
 
     n_outputs: int
     outputs_are: str
     kind: str
+    communicator: Communicator = ALONE
 
     @abstractmethod
     def row_losses(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +160,15 @@ class Likelihood(ABC):
         n_extra = outputs.shape[1] - len(y)
         if not n_extra:
             return y
-        return torch.cat([self.guess(outputs[:, :n_extra].detach()), y])
+        # All members guess together, wherever they are.
+        everyone = self.communicator.gather(outputs[:, :n_extra].detach())
+        return torch.cat([self.guess(everyone), y])
+
+    def spread_over(self, communicator: Communicator) -> Self:
+        """Return a likelihood of outputs of some members, where other processes have the others."""
+        spread = copy(self)
+        spread.communicator = communicator
+        return spread
 
 
 class RealLikelihood(Likelihood):
