@@ -1,6 +1,8 @@
 """Members, or rows, of one fit on several processes."""
 
+import copy
 import os
+import pickle
 from functools import partial
 from itertools import pairwise
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from skorch.callbacks import Callback, EpochScoring
+from skorch.callbacks import Callback, Checkpoint, EpochScoring, GradientNormClipping
 from torch import distributed, nn
 
 from ranks import Ranks
@@ -31,11 +33,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:The best validation loss")
 SMALL = {"hidden_layer_sizes": (32,), "max_epochs": 4, "n_members": 10, "random_state": 0}
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def ranks(request):
-    started = Ranks(request.param)
-    yield started
-    started.close()
+@pytest.fixture(scope="module")
+def started():
+    """Return a function of a number of processes, which are started once."""
+    known = {}
+
+    def start(n):
+        known[n] = known.get(n) or Ranks(n)
+        return known[n]
+
+    yield start
+    for ranks in known.values():
+        ranks.close()
+
+
+@pytest.fixture(params=[2, 3])
+def ranks(started, request):
+    return started(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +118,11 @@ FITS = {
     "no early stopping": (FoRDEClassifier, {"early_stopping": False}),
     "folds": (FoRDEClassifier, {}, 300),
     "other folds": (FoRDEClassifier, {"n_members": 8}, 200),
+    "folds of numbers": (FoRDERegressor, {"n_members": 4, "hidden_layer_sizes": (32, 32)}, 310),
+    "weighed folds": (FoRDEClassifier, {"class_weight": {"no": 1.3, "yes": 0.7}}, 310),
+    "odd batches of quantiles": (FoRDERegressor, {"noise": "quantile", "batch_size": 63}),
+    "odd batches of one noise": (FoRDERegressor, {"noise": "homoscedastic", "batch_size": 63}),
+    "odd batches": (FoRDEClassifier, {"batch_size": 63}),
     "versions of the user's": (
         FoRDEClassifier,
         {"augmentation": lambda X, rng: X + torch.arange(10.0).view(-1, 1, 1) / 10},
@@ -127,15 +146,48 @@ ON_TWO = ["classifier", "regressor", "weights", "svgd of functions", "folds", "s
 
 
 @pytest.mark.parametrize(
-    ("ranks", "name"),
-    [*((3, name) for name in FITS), *((2, name) for name in ON_TWO)],
-    indirect=["ranks"],
+    ("n", "name"), [*((3, name) for name in FITS), *((2, name) for name in ON_TWO)]
 )
-def test_members_on_processes_are_bitwise_those_of_one_process(ranks, name):
+def test_members_on_processes_are_bitwise_those_of_one_process(started, n, name):
     kind, settings, *n_rows = FITS[name]
     expected = fitted(kind, settings, *n_rows)
-    for found in ranks(fitted, kind, {**settings, "distributed": "members"}, *n_rows):
+    for found in started(n)(fitted, kind, {**settings, "distributed": "members"}, *n_rows):
         assert_same(found, expected)
+
+
+def repelled_elsewhere(settings):
+    X, y = table(FoRDEClassifier)
+    extra = np.random.default_rng(5).normal(size=(50, 6))
+    model = FoRDEClassifier(**{**SMALL, **settings}).fit(X, y, X_repulsion=extra)
+    return what_was_learnt(model)
+
+
+def test_all_members_guess_the_classes_of_rows_without_one(ranks):
+    expected = repelled_elsewhere({})
+    for found in ranks(repelled_elsewhere, {"distributed": "members"}):
+        assert_same(found, expected)
+
+
+class Named(nn.Sequential):
+    """A module with a part whose name is that of an attribute of ours."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__(nn.Linear(n_features, n_outputs))
+        self.sequence = self.mask_sequence = nn.Identity()
+
+
+def test_parts_of_a_module_may_have_any_name(ranks):
+    settings = {"module": Named, "distributed": "rows"}
+    assert set(ranks(error_of, settings)) == {"no error"}
+
+
+def copied():
+    group = ProcessGroups(4, distributed.group.WORLD)
+    return pickle.loads(pickle.dumps(group)).n_processes, copy.deepcopy(group).n_processes
+
+
+def test_a_copy_of_a_group_reaches_nobody(ranks):
+    assert set(ranks(copied)) == {(1, 1)}
 
 
 # ---- rows
@@ -333,6 +385,38 @@ def test_rows_on_processes_go_on_from_a_checkpoint(ranks, tmp_path):
         np.testing.assert_equal(found, expected)
 
 
+def test_parts_that_no_file_names_are_removed_when_they_are_old(ranks, tmp_path):
+    together = {**STOPPING, "distributed": "members"}
+    files = ranks(broken_off, together, str(tmp_path), 3)[0]
+    index = min(files, key=len)
+    name, extension = os.path.splitext(index)
+    left = [
+        tmp_path / f"{name}.0123abcd.0{extension}",
+        tmp_path / f".{name}.0123abcd.0{extension}.1.tmp",
+        tmp_path / f"{name}.89abcdef.5{extension}",
+    ]
+    for path in left:
+        path.touch()
+    for path in left[:2]:
+        os.utime(path, (0, 0))
+    ranks(resumed, together, str(tmp_path))
+    found = {path.name for path in tmp_path.iterdir()}
+    assert left[2].name in found  # It may be that of a fit that is about to name it.
+    assert len(found) == len(files) + 1
+    assert not found & set(files) - {index}
+
+
+def test_shards_in_another_order_are_refused(ranks, tmp_path):
+    together = {**STOPPING, "distributed": "members"}
+    files = ranks(broken_off, together, str(tmp_path), 3)[0]
+    first, second = sorted(files, key=len)[1:3]
+    (tmp_path / first).replace(tmp_path / "other")
+    (tmp_path / second).replace(tmp_path / first)
+    (tmp_path / "other").replace(tmp_path / second)
+    with pytest.raises(ValueError, match="expected that shard"):
+        resumed(STOPPING, tmp_path)
+
+
 def test_a_shard_that_is_missing_or_damaged_is_named(ranks, tmp_path):
     together = {**STOPPING, "distributed": "members"}
     files = ranks(broken_off, together, str(tmp_path), 3)[0]
@@ -361,7 +445,7 @@ def full_disk(settings, folder):
     _checkpoint.write = fail
     try:
         resumed(settings, folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         return str(error)
     finally:
         _checkpoint.write = write
@@ -370,7 +454,8 @@ def full_disk(settings, folder):
 
 def test_a_first_shard_that_can_t_be_written_is_an_error_in_all_processes(ranks, tmp_path):
     answers = ranks(full_disk, {**STOPPING, "distributed": "members"}, str(tmp_path))
-    assert all("checkpoint" in answer for answer in answers), answers
+    assert all("No space left on device" in answer for answer in answers), answers
+    assert "checkpoint_dir" in answers[1]
     assert not [name for name in os.listdir(tmp_path) if name.count(".") == 1]
 
 
@@ -410,6 +495,56 @@ def test_errors_are_the_same_in_all_processes(ranks):
             assert words in answer, (settings, answer)
     for answer in ranks(other_rows, members):
         assert "other rows" in answer
+    for answer in ranks(other_order, members):
+        assert "in another order" in answer
+    for name, values in DIFFERING.items():
+        for mode in (members, rows):
+            answers = ranks(other_parameters, mode, name, values)
+            assert all(f"Got another value of {name} in process" in a for a in answers), answers
+    first, *others = ranks(wrong_in_the_last, members)
+    assert "InvalidParameterError" in others[-1]
+    assert f"LostProcessError: Got an error in process {n - 1}" in first
+    assert "parameter of FoRDEClassifier must be a float" in first
+
+
+DIFFERING = {
+    "lr": (1e-3, 1e-2),
+    "max_epochs": (2, 3),
+    "batch_size": (32, 64),
+    "hidden_layer_sizes": ((8,), (16,)),
+}
+
+
+def other_parameters(settings, name, values):
+    return error_of({**settings, name: values[distributed.get_rank() > 0]})
+
+
+def wrong_in_the_last(settings):
+    is_last = distributed.get_rank() == distributed.get_world_size() - 1
+    return error_of({**settings, "lr": -1 if is_last else 0.1})
+
+
+def other_order(settings):
+    X, y = table(FoRDEClassifier)
+    order = np.random.default_rng(distributed.get_rank()).permutation(len(y))
+    try:
+        FoRDEClassifier(**{**SMALL, **settings, "early_stopping": False}).fit(X[order], y[order])
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"),
+    [
+        (Checkpoint(), "expected checkpoint_dir"),
+        (GradientNormClipping(1.0), "ClipMemberGradients"),
+        (EpochScoring("accuracy", on_train=True, name="a"), "use_caching=False"),
+    ],
+)
+def test_callbacks_that_would_see_a_part_are_refused(ranks, callback, words):
+    for answer in ranks(error_of, {"distributed": "rows", "callbacks": [callback]}):
+        assert words in answer
 
 
 class NormalisedMLP(nn.Sequential):

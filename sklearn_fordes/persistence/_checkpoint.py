@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sklearn_fordes._warnings import warn
-from sklearn_fordes.particles import ALONE, Communicator
+from sklearn_fordes.particles import ALONE, Communicator, LostProcessError
 from sklearn_fordes.persistence._checks import check_training_state
 from sklearn_fordes.persistence._file import (
     read,
@@ -70,10 +70,12 @@ class Checkpoint:
         self._next = 0.0  # When the next one is due.
         self._has_warned = False
         self._lost: set[str] = set()
-        self._remove_parts()
-        with suppress(FileNotFoundError):
-            self._state = self._read(path)
+        self._shards: list[str] = []  # Named by the file that is there.
+        with communicator.together(), suppress(FileNotFoundError):
+            self._state = _read(path)
             self.is_finished = self._state.get("is_finished") is True
+            self._shards = list(self._state.get("shards", ()))
+        self._remove_parts()
         # The first one may write before another one has looked.
         if communicator.broadcast(self._state is None) != (self._state is None):
             raise ValueError(
@@ -100,7 +102,7 @@ class Checkpoint:
             with naming_checkpoint_dir():
                 self._write(net, is_finished=False)
             return
-        with refusing(self.path):
+        with self._communicator.together(), refusing(self.path):
             state = self._known_state(self._state)
             without_members = {**state._asdict(), "members": {}}
             check_training_state(without_members, net.module_)
@@ -127,15 +129,19 @@ class Checkpoint:
     def _remove_parts(self) -> None:
         """Remove what a process left that was killed while it wrote; another may be writing."""
         folder, name = os.path.split(self.path)
-        for part in glob.glob(os.path.join(glob.escape(folder), f".{name}.*.tmp")):
-            with suppress(OSError):
-                if time.time() - os.stat(part).st_mtime > _SECONDS_OF_A_WRITE:
-                    os.unlink(part)
+        stem, extension = map(glob.escape, os.path.splitext(name))
+        # Of files, of shards, and shards that no file came to name.
+        for pattern in (f".{stem}.*.tmp", f"{stem}.*.*{extension}"):
+            for part in glob.glob(os.path.join(glob.escape(folder), pattern)):
+                with suppress(OSError):
+                    is_old = time.time() - os.stat(part).st_mtime > _SECONDS_OF_A_WRITE
+                    if is_old and os.path.basename(part) not in self._shards:
+                        os.unlink(part)
 
     def _try_to_write(self, net: ParticleNet, *, is_finished: bool) -> None:
         try:
             self._write(net, is_finished=is_finished)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LostProcessError) as error:
             # Training is worth more than its checkpoint. A callback may have noted in the history
             # what a file can't hold.
             if not self._has_warned:
@@ -171,57 +177,58 @@ class Checkpoint:
     def _write_together(self, about: dict[str, Any], state: dict[str, Any]) -> None:
         """Write a file, or shards and then the file that names them."""
         communicator = self._communicator
-        is_whole = communicator.members == slice(None)
-        shards: list[str] = []
-        if not is_whole:
-            name, extension = os.path.splitext(self.path)
-            # Files of a time before stay whole until the new ones are there.
+        first = communicator.members.start
+        if first is not None:
+            # Those of a time before stay whole until the new ones are there.
             token = communicator.broadcast(os.urandom(4).hex())
-            parts = communicator.all_gather_object(communicator.members.start)
-            shards = [f"{os.path.basename(name)}.{token}.{i}{extension}" for i in sorted({*parts})]
-        error: OSError | ValueError | None = None
-        try:
-            if not is_whole and communicator.row_share == 0:
-                own = f"{name}.{token}.{communicator.members.start}{extension}"
-                write(own, _KIND, state, self.version)
-        except (OSError, ValueError) as failed:
-            error = failed
-        if communicator.any(error is not None):
-            raise error or OSError("another process could not write its part of a checkpoint")
-        try:
+            with communicator.together():
+                if communicator.row_share == 0:
+                    self._write_shard(token, first, state)
+            parts = sorted({*communicator.all_gather_object(first)})
+            state = {"shards": [os.path.basename(self._path_of(token, i)) for i in parts]}
+        with communicator.together():
             if communicator.is_first:
-                whole = state if is_whole else {"shards": shards}
-                write(self.path, _KIND, {**about, **whole}, self.version)
-                self._remove_shards(shards)
-        except (OSError, ValueError) as failed:
-            error = failed
-        if communicator.any(error is not None):
-            raise error or OSError("another process could not write its part of a checkpoint")
+                write(self.path, _KIND, {**about, **state}, self.version)
+                self._remove_shards(state.get("shards", []))
 
-    def _remove_shards(self, but: list[str]) -> None:
+    def _path_of(self, token: str, first: int) -> str:
         name, extension = os.path.splitext(self.path)
-        for path in glob.glob(f"{glob.escape(name)}.*.*{extension}"):
-            if os.path.basename(path) not in but:
-                with suppress(OSError):
-                    os.unlink(path)
+        return f"{name}.{token}.{first}{extension}"
 
-    def _read(self, path: str) -> dict[str, Any]:
-        kind, state = read(path)
-        if kind != _KIND:
-            raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
-        return state
+    def _write_shard(self, token: str, first: int, state: dict[str, Any]) -> None:
+        path = self._path_of(token, first)
+        write(path, _KIND, {**state, "shard": os.path.basename(path)}, self.version)
+
+    def _remove_shards(self, new: list[str]) -> None:
+        """Remove the shards that the file before named; another fit's may be on their way."""
+        for name in self._shards:
+            with suppress(OSError):
+                os.unlink(os.path.join(os.path.dirname(self.path), os.path.basename(name)))
+        self._shards = new
 
     def _known_state(self, state: dict[str, Any]) -> TrainingState:
         """Return the state of the members of this process, of all files that hold some."""
-        folder, states = os.path.dirname(self.path), [state]
+        states = [state]
         if "shards" in state:
-            # A name leads to no other folder.
-            names = [os.path.basename(name) for name in state["shards"]]
-            states = [self._read(os.path.join(folder, name)) for name in names]
+            states = [self._read_shard(name) for name in state["shards"]]
         first, *others = (TrainingState.from_dict(s["training"]) for s in states)
         if others:
             first = first.over_members(lambda *parts: torch.cat(parts), *others)
         return first.over_members(lambda values: values[self._communicator.members])
+
+    def _read_shard(self, name: str) -> dict[str, Any]:
+        name = os.path.basename(name)  # It leads to no other folder.
+        state = _read(os.path.join(os.path.dirname(self.path), name))
+        if state.get("shard") != name:
+            raise ValueError(f"Got {state.get('shard')!r} as {name!r}, but expected that shard.")
+        return state
+
+
+def _read(path: str) -> dict[str, Any]:
+    kind, state = read(path)
+    if kind != _KIND:
+        raise ValueError(f"Got {path!r} of a {kind!r}, but expected a checkpoint.")
+    return state
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class Likelihood(ABC):
     def spread_over(self, communicator: Communicator) -> Self:
         """Return a likelihood of outputs of some members, where other processes have the others."""
         spread = copy(self)
-        spread.communicator = communicator
+        vars(spread)["communicator"] = communicator  # A likelihood may be frozen.
         return spread
 
 
