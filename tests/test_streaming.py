@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+from collections import deque
 from types import GeneratorType
 
 import numpy as np
@@ -696,3 +697,57 @@ def test_a_table_of_equal_rows_has_none_to_validate_on():
         FoRDEClassifier(**SMALL, iterator_train__sample_rows=300, validation_fraction=1e-9).fit(
             [(X, y)]
         )
+
+
+@pytest.mark.parametrize("X", [range(4), {1, 2}, len, deque([[0.0, 1.0]]), "text", b"bytes"])
+def test_what_is_no_source_is_no_stream(X):
+    assert not streaming.is_stream(X)
+    assert streaming.opened(X, "y") is None
+
+
+def test_sources_where_tables_belong_are_named(tmp_path):
+    frame = make_frame(200)
+    source = written(frame, tmp_path, 100)
+    target = target_of(FoRDEClassifier)
+    for name in ("X_val", "X_repulsion"):
+        given = {name: source} | ({"y_val": target} if name == "X_val" else {})
+        with pytest.raises(ValueError, match=f"as {name}, which is read in blocks, but expected"):
+            FoRDEClassifier(**SMALL).fit(source, target, **given)
+    with pytest.raises(ValueError, match="as y and as sample_weight, but expected two columns"):
+        FoRDEClassifier(**SMALL).fit(source, target, target)
+
+
+def test_text_with_gaps_comes_in_several_chunks(tmp_path):
+    frame = make_frame(300)
+    text = pd.Series(["a", "b", None] * 100)
+    table = pa.table({"text": text, "x": frame["size"]})
+    y = np.arange(300) % 2
+    chunked = pa.concat_tables([table.slice(0, 100), table.slice(100)])
+    one = FoRDEClassifier(**SMALL).fit(table, y)
+    other = FoRDEClassifier(**SMALL).fit(chunked, y)
+    np.testing.assert_array_equal(one.predict_proba(chunked), other.predict_proba(table))
+
+
+def test_a_block_whose_weights_are_all_zero_is_left_out(tmp_path):
+    frame = make_frame(400)
+    target = target_of(FoRDEClassifier)
+    weight = (np.arange(400) >= 100) * 1.0
+    source = written(frame.assign(weight=weight), tmp_path, 100)
+    model = FoRDEClassifier(**SMALL).fit(source, target, "weight")
+    assert model.predict_proba(frame.drop(columns=target)).shape[0] == 400
+
+
+def test_an_epoch_of_a_source_has_as_many_batches_as_the_iterator_says(tmp_path):
+    frame = make_frame(900)
+    source = written(frame, tmp_path, 300)
+    lengths = []
+
+    class Note(Callback):
+        def on_train_begin(self, net, X=None, **kwargs):
+            lengths.append(len(net.get_iterator(X, training=True)))
+
+    settings = {**SMALL, "iterator_train__sample_rows": 200, "batch_size": "auto"}
+    model = FoRDEClassifier(**settings, callbacks=[Note()]).fit(source, target_of(FoRDEClassifier))
+    batches = model.net_.history[:, "train_batch_count"]
+    assert set(batches) == set(lengths)
+    assert model.net_.batch_size == 64  # Of 900 rows, not of 200.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_fordes import inference, training
+from sklearn_fordes import inference, streaming, training
 from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
@@ -42,6 +42,11 @@ def dataset_of(
     new = partial(training.DeviceDataset, dtype=inputs.dtype)
     valid_rows, weight = None, data.sample_weight
     if X_repulsion is not None:
+        if streaming.is_stream(X_repulsion):
+            raise ValueError(
+                f"Got a {type(X_repulsion).__name__} as X_repulsion, which is read in blocks, but "
+                "expected a table."
+            )
         with naming_argument("X_repulsion"):
             X_repulsion = fitted.encode(estimator._checked(X_repulsion))
     if isinstance(valid, Folds):

@@ -69,6 +69,11 @@ def rows_of(
     """
     given = None if given[0] is None and given[1] is None else given
     with communicator.together():
+        if given is not None and streaming.is_stream(given[0]):
+            raise ValueError(
+                f"Got a {type(given[0]).__name__} as X_val, which is read in blocks, but expected "
+                "a table of the rows that validate."
+            )
         if given is not None and isinstance(given[1], str):
             with naming_argument("X_val and y_val"):
                 given = separated(*given)[:2]

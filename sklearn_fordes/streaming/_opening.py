@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
+from inspect import isbuiltin
 from numbers import Integral
 from typing import Any
 
@@ -77,6 +78,8 @@ def opened(X: Any, y: Any = None, sample_weight: Any = None) -> Blocks | None:
                 f"Got {name}={_shown(value)} with {source.name}, but expected {wanted}: data that "
                 "are read in blocks hold it beside the features."
             )
+    if sample_weight is not None and sample_weight == y:
+        raise ValueError(f"Got {_shown(y)} as y and as sample_weight, but expected two columns.")
     return Blocks(source, None if is_paired else y, sample_weight, is_share=is_share)
 
 
@@ -158,7 +161,7 @@ def _source_of(X: Any, y: Any) -> tuple[Source | None, bool]:
 def _kind_of(X: Any) -> str | None:
     """Return the kind of a source, None of a table in memory and of what is no table."""
     X = nw.to_native(X, pass_through=True)
-    if isinstance(X, str | bytes | dict) or issparse(X) or _is_in_memory(X):
+    if issparse(X) or _is_in_memory(X):
         return None
     if _is_of(X, "pyarrow.dataset", "Dataset"):
         return "dataset"
@@ -166,9 +169,11 @@ def _kind_of(X: Any) -> str | None:
         return "lazy"
     if hasattr(X, "__arrow_c_stream__"):
         return "arrow"
+    # Sequences and sets are tables or no tables, but no sources.
+    is_other = isinstance(X, type | Sequence | Set | Mapping) or isbuiltin(X)
     is_array = hasattr(X, "__array__") or hasattr(X, "shape")
     is_new = callable(X) or hasattr(X, "__iter__")
-    return "iterable" if is_new and not is_array and not isinstance(X, type) else None
+    return "iterable" if is_new and not (is_array or is_other) else None
 
 
 def _source_for(X: Any, check: Any) -> Source:
