@@ -51,6 +51,7 @@ bench: .venv/bench.stamp
 	.venv/bin/python -m benchmarks.wide_tables
 	.venv/bin/python -m benchmarks.support
 	.venv/bin/python -m benchmarks.saving
+	.venv/bin/python -m benchmarks.scaling
 	.venv/bin/python -m benchmarks.out_of_core
 
 # Hours, and libraries of gigabytes. Goes on where it stopped.
