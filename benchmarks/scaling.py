@@ -146,7 +146,7 @@ def cost_model() -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "scaling", rounds=9, epochs=3)
+    parser = make_parser(__doc__, "scaling", rounds=5, epochs=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(measure, (folder, options.rounds, options.epochs), nprocs=2)
