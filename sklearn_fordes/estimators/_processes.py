@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sklearn_fordes import inference, particles, persistence, training
@@ -86,10 +85,14 @@ def _sums_of(
 
     They are not compared bit by bit, since machines of several kinds may round otherwise.
     """
-    table = torch.column_stack([rows.X.flatten(1), rows.y.to(rows.X)]).cpu()  # type: ignore[union-attr]
-    factors = torch.arange(len(table), dtype=torch.float64).cos().to(table)
-    sums, sizes = factors @ table, table.abs().sum(0)
-    return tuple(rows.X.shape), sums.double().numpy(), sizes.double().numpy()
+    X = rows.X.flatten(1)
+    factors = X.new_tensor(np.cos(np.arange(len(X))))
+    parts = [X] if rows.y is None else [X, rows.y.to(X).unsqueeze(1)]
+    sums, sizes = (
+        np.concatenate([values.double().cpu().numpy() for values in of_parts])
+        for of_parts in ([factors @ part for part in parts], [part.abs().sum(0) for part in parts])
+    )
+    return tuple(rows.X.shape), sums, sizes
 
 
 def expect_all_members(net: Any) -> None:
