@@ -311,6 +311,7 @@ def test_an_exit_ends_the_worker_alone():
         raise_cause([failure(0, SystemExit(3))], 2, "")
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_warning_may_be_an_error():
     learnt = StandIn()
     learnt.total_ = 1

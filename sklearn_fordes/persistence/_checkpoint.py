@@ -185,7 +185,9 @@ class Checkpoint:
                 if communicator.row_share == 0:
                     self._write_shard(token, first, state)
             parts = sorted({*communicator.all_gather_object(first)})
-            state = {"shards": [os.path.basename(self._path_of(token, i)) for i in parts]}
+            names = [os.path.basename(self._path_of(token, i)) for i in parts]
+            # Old versions of safetensors keep no metadata of a file without arrays.
+            state = {"shards": names, "first_members": np.array(parts)}
         with communicator.together():
             if communicator.is_first:
                 write(self.path, _KIND, {**about, **state}, self.version)
