@@ -66,7 +66,7 @@ class StandIn(BaseEstimator):
             raise KeyError("the cause")
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)
+        time.sleep(600)
 '''
 # A class that no worker can import is pickled by value, wherever the worker is.
 _namespace = {"__name__": "of_no_file"}
