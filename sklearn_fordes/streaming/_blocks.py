@@ -66,7 +66,7 @@ class Block(NamedTuple):
 
 
 class Source(ABC):
-    """Where rows come from: parts, in an order of one's own if there is random access.
+    """Where rows come from, in the order in which it gives them.
 
     Attributes
     ----------
@@ -82,13 +82,22 @@ class Source(ABC):
     n_parts: int | None = None
     parts_at_once: int = 8
 
-    def read_part(self, part: int) -> Iterator[Any]:
-        """Yield tables with the rows of a part, or pairs of a table and targets."""
-        raise NotImplementedError
-
     @abstractmethod
     def read_all(self) -> Iterator[Any]:
-        """Yield the parts in the source's own order, as tables, or as pairs with targets."""
+        """Yield the rows in the source's own order, as tables, or as pairs with targets."""
+
+
+class SourceOfParts(Source):
+    """Where rows come from: parts, which can be read in any order if `n_parts` is their number."""
+
+    @abstractmethod
+    def read_part(self, part: int) -> Iterator[Any]:
+        """Yield tables with the rows of a part, or pairs of a table and targets."""
+
+    def read_all(self) -> Iterator[Any]:
+        """Yield the rows of all parts, one after another."""
+        for part in range(self.n_parts or 0):
+            yield from self.read_part(part)
 
 
 @dataclass(frozen=True)
@@ -217,7 +226,7 @@ class Blocks:
 
     def _given(self, order: Iterable[int] | None) -> Iterator[tuple[int, Any]]:
         source = self.source
-        if source.n_parts is None:
+        if source.n_parts is None or not isinstance(source, SourceOfParts):
             for part, table in enumerate(source.read_all()):
                 if self.is_share:
                     yield self.index + part * self.n_shards, table

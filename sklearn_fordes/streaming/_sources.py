@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_fordes.streaming._blocks import Source, rows_of_a_block
+from sklearn_fordes.streaming._blocks import Source, SourceOfParts, rows_of_a_block
 
 # Of row groups that are open at once. Each of them is read as a whole.
 _BYTES_AT_ONCE = 1 << 28
 
 
-class ArrowDataset(Source):
+class ArrowDataset(SourceOfParts):
     """A dataset of pyarrow: a part is a row group of a Parquet file, or another file.
 
     Parameters
@@ -51,8 +51,7 @@ class ArrowDataset(Source):
         """Yield blocks in the dataset's own order."""
         if self.n_parts is not None:
             # One by one: a scanner of the whole reads row groups ahead.
-            for part in range(self.n_parts):
-                yield from self.read_part(part)
+            yield from super().read_all()
             return
         batches = self.dataset.scanner(**self._settings)
         yield from _tables_of(batches.to_batches(), batches.projected_schema)
@@ -122,7 +121,7 @@ class PolarsLazyFrame(Source):
         yield from _of_one_length(batch for table in tables for batch in table.to_batches())
 
 
-class Array(Source):
+class Array(SourceOfParts):
     """An array, such as one that is mapped from a file: a part is a slice of it.
 
     Parameters
@@ -142,13 +141,8 @@ class Array(Source):
         begin = part * self._n_rows
         yield np.array(self.array[begin : begin + self._n_rows])
 
-    def read_all(self) -> Iterator[Any]:
-        """Yield all slices."""
-        for part in range(self.n_parts or 0):
-            yield from self.read_part(part)
 
-
-class Pairs(Source):
+class Pairs(SourceOfParts):
     """A list of pairs of a table and its targets: each is a part.
 
     Parameters
@@ -165,10 +159,6 @@ class Pairs(Source):
     def read_part(self, part: int) -> Iterator[Any]:
         """Yield a pair."""
         yield as_pair(self.pairs[part])
-
-    def read_all(self) -> Iterator[Any]:
-        """Yield all pairs."""
-        yield from map(as_pair, self.pairs)
 
 
 class Iterated(Source):
