@@ -137,10 +137,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         began = time.monotonic()
         goes_on = self.warm_start and "fitted_" in vars(self)
         new = self._copied("_importances_") if goes_on else self._copied(*_LEARNT)
-        n_before = new.n_iter_ if goes_on else 0
-        ended_by = new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
-        if ended_by is not None:
-            warn_of_end(ended_by, new.n_iter_ - n_before, new.max_epochs)
+        new._fit(X, y, sample_weight, X_val, y_val, X_repulsion, groups, began)
         return self._adopt(new)
 
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -154,8 +151,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         X_repulsion: Any,
         groups: Any,
         began: float,
-    ) -> str | None:
-        """Fit this copy, and return why training did not come to its end, if it did not."""
+    ) -> None:
+        """Fit this copy, and warn if training did not come to its end."""
+        n_before = vars(self).get("n_iter_", 0)
         communicator = self._communicator()
         with communicator.together():
             self._validate_params()
@@ -164,14 +162,15 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         rows, valid, whole, stream = rows_of(
             self, X, y, sample_weight, (X_val, y_val), groups, [split, seeds[1]], communicator
         )
-        tasks = tasks_of(self, X, y, sample_weight)
+        max_epochs = self._n_epochs(len(rows.y) if stream is None else stream.n_rows, stream)
+        tasks = tasks_of(self, X, y, sample_weight, max_epochs)
         ended_by = self._train(
             rows,
             valid,
             X_repulsion,
             whole,
             stream,
-            max_epochs=self.max_epochs,
+            max_epochs=max_epochs,
             seeds=seeds,
             tasks=tasks,
             communicator=communicator,
@@ -180,7 +179,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         )
         if tasks is not None:
             tasks.end()
-        return ended_by
+        if ended_by is not None:
+            warn_of_end(ended_by, self.n_iter_ - n_before, max_epochs)
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
@@ -239,6 +239,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                     around=epoch_callbacks(tasks, partial(self._snapshot, fitted), rows),
                     communicator=communicator,
                     n_rows=None if stream is None else stream.n_rows,
+                    is_a_fit=is_a_fit,
                 )
                 if state:
                     members = communicator.members
@@ -425,7 +426,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             self.fitted_,
             self.fitted_.as_inputs(np.zeros((1, *self.fitted_.input_shape))),
             state.known_lengthscale("identity"),
-            max_epochs=then.max_epochs,
+            max_epochs=then.n_iter_ if isinstance(then.max_epochs, str) else then.max_epochs,
             seeds=(0, 0),
         )
         state.load_into(net)

@@ -83,13 +83,20 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ``module__embedded_features``…
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
-    max_epochs : int, default=200
-        Largest number of passes over the training rows.
+    max_epochs : int or "auto", default="auto"
+        Largest number of passes over the training rows, in which the learning rate falls to zero.
+        "auto" follows the number of rows n: ``950 / n ** 0.4``, which is 60 for 1,000 rows, 24 for
+        10,000 and 10 for 100,000. More lower the loss of tables on which it still falls at the end,
+        and cost time (see ``docs/performance.md``).
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
-        power of two, from 32 to 128.
-    lr : float, default=0.004
-        Learning rate.
+        power of two, from 32 to 256.
+    lr : float, default=0.012
+        The largest learning rate.
+    lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
+        How the learning rate changes in `fit`. "one_cycle" rises to `lr` in the first twentieth of
+        the steps of `max_epochs`, and falls to zero, both linearly. "auto" is one cycle, unless
+        `callbacks` has a ``skorch.callbacks.LRScheduler``. In `partial_fit` it is constant.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and to the embedding, and not to biases or
         normalisation.
@@ -252,9 +259,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         hidden_layer_sizes: Iterable[int] | int = (128, 128),
         module: Any = None,
         optimizer: Any = None,
-        max_epochs: int = 200,
+        max_epochs: Literal["auto"] | int = "auto",
         batch_size: Literal["auto"] | int = "auto",
-        lr: float = 4e-3,
+        lr: float = 0.012,
+        lr_schedule: Literal["auto", "one_cycle", "constant"] = "auto",
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,

@@ -50,6 +50,9 @@ MOST_EMBEDDED = 128
 # Of smaller tables, if they have so many rows, members leave folds out in turn.
 _FEWEST_TO_DEAL = 5
 _FEWEST_TO_HOLD_OUT = 640
+# Rows that training sees in all epochs together: so many times a power of the number of rows.
+# Chosen on the development sets (docs/defaults.md).
+_ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -280,12 +283,13 @@ class Parameters(BaseEstimator):
         around: Any = ((), ()),
         communicator: particles.Communicator | None = None,
         n_rows: int | None = None,
+        is_a_fit: bool = True,
     ) -> Any:
         """Return an initialised net for training rows, whose members are untrained.
 
         Callbacks come between those in the two parts of `around`. In one of several processes the
         net has the members of this process. There are `n_rows` training rows if the inputs are a
-        sample of them.
+        sample of them. The learning rate is constant outside of fits, which know their length.
         """
         lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
         repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
@@ -315,6 +319,9 @@ class Parameters(BaseEstimator):
             strength=float(self.repulsion_strength),
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
+            schedule=training.schedule_of(
+                self.lr_schedule if is_a_fit else "constant", self.callbacks or ()
+            ),
             communicator=communicator or particles.ALONE,
             max_epochs=max_epochs,
             batch_size=self._batch_size(n_rows or len(inputs)),
@@ -342,7 +349,17 @@ class Parameters(BaseEstimator):
         if not isinstance(self.batch_size, str):
             return int(self.batch_size)
         # A tenth of the rows, rounded down to a power of two.
-        return 128 if n_rows >= 1280 else 64 if n_rows >= 640 else 32
+        return max(32, min(256, 1 << max(n_rows // 10, 1).bit_length() - 1))
+
+    def _n_epochs(self, n_rows: int, stream: Any = None) -> int:
+        """Return the number of epochs of a fit at most."""
+        if not isinstance(self.max_epochs, str):
+            return int(self.max_epochs)
+        in_epoch = n_rows
+        if stream is not None:  # An epoch is a part of it.
+            most = training.BatchIterator.rows_per_epoch
+            in_epoch = min(n_rows, int(getattr(self, "iterator_train__rows_per_epoch", most)))
+        return max(1, round(_ROWS_SEEN * n_rows**_GROWTH_OF_ROWS_SEEN / in_epoch))
 
     def _n_folds(self, n_rows: int) -> int:
         """Return into how many folds a small table is dealt; 0 for others, which hold rows out.

@@ -60,12 +60,14 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ``noise="quantile"`` to ``(n_rows, 23)``, see `QuantileLikelihood`.
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
-    max_epochs : int, default=200
-        Largest number of passes over the training rows.
+    max_epochs : int or "auto", default="auto"
+        Largest number of passes over the training rows, as in `FoRDEClassifier`.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch, as in `FoRDEClassifier`.
-    lr : float, default=0.004
-        Learning rate.
+    lr : float, default=0.012
+        The largest learning rate.
+    lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
+        How the learning rate changes in `fit`, as in `FoRDEClassifier`.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and to the embedding, and not to biases or
         normalisation.
@@ -196,9 +198,10 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         hidden_layer_sizes: Iterable[int] | int = (128, 128),
         module: Any = None,
         optimizer: Any = None,
-        max_epochs: int = 200,
+        max_epochs: Literal["auto"] | int = "auto",
         batch_size: Literal["auto"] | int = "auto",
-        lr: float = 4e-3,
+        lr: float = 0.012,
+        lr_schedule: Literal["auto", "one_cycle", "constant"] = "auto",
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,
         early_stopping: bool = True,

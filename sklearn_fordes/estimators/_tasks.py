@@ -20,12 +20,16 @@ class FitTasks:
         It has callbacks, and `fit` has begun.
     X, y, sample_weight : as given to `fit`
         Rows that are held out of training are among them.
+    max_epochs : int
+        How many epochs there are at most.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def __init__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, max_epochs: int
+    ) -> None:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._task = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
-        self._fit = estimator._init_callback_context(max_subtasks=estimator.max_epochs)
+        self._fit = estimator._init_callback_context(max_subtasks=max_epochs)
         self._fit.call_on_fit_task_begin(**self._task)
 
     def begin_epoch(self, attributes: Callable[[], Mapping[str, Any]]) -> None:
@@ -44,10 +48,12 @@ class FitTasks:
         self._fit.call_on_fit_task_end(**self._task, reconstruction_attributes={})
 
 
-def tasks_of(estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> FitTasks | None:
+def tasks_of(
+    estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None, max_epochs: int
+) -> FitTasks | None:
     """Begin the tasks of a fit, or return None if the estimator has no callbacks."""
     has_callbacks = CALLBACK_ATTRIBUTES[0] in vars(estimator)
-    return FitTasks(estimator, X, y, sample_weight) if has_callbacks else None
+    return FitTasks(estimator, X, y, sample_weight, max_epochs) if has_callbacks else None
 
 
 def epoch_callbacks(

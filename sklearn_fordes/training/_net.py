@@ -43,6 +43,7 @@ from sklearn_fordes.training._recovery import (
     is_raised_by_statement,
     names_of_members,
 )
+from sklearn_fordes.training._schedule import Schedule, constant
 from sklearn_fordes.training._shares import share_of
 from sklearn_fordes.training._strength import unit_of_strength, with_rows_compared
 
@@ -76,6 +77,9 @@ class ParticleNet(NeuralNet):
     seed : int, default=0
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
+    schedule : callable, default=constant
+        Maps the share of a run's steps that are done to a factor of the learning rates. A run has
+        `max_epochs`.
     communicator : Communicator, default=ALONE
         Reaches processes that train with this one. The module has the members of this process.
     **kwargs
@@ -91,6 +95,7 @@ class ParticleNet(NeuralNet):
         strength: float = 0.0,
         ema_decay: float = 0.0,
         seed: int = 0,
+        schedule: Schedule = constant,
         communicator: Communicator = ALONE,
         **kwargs: Any,
     ) -> None:
@@ -101,12 +106,14 @@ class ParticleNet(NeuralNet):
         self.space_is_users = isinstance(space, FunctionOfEnsemble)
         self.ema_decay = ema_decay
         self.seed = seed
+        self.schedule = schedule
         self.communicator = communicator
         self.n_steps = self.n_epochs = 0  # Those completed.
         self.figures = Figures(communicator)
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
         self.rate_factor = 1.0  # Of the learning rates, in this run.
+        self.done = 0.0  # Share of this run, in the middle of the next step.
         self.deadline = math.inf  # Of this run, in seconds of `time.monotonic`.
         self.is_out_of_time = self.is_cut = False  # In the last run.
         self.n_resumed = 0  # Epochs of the last run that its checkpoint knew.
@@ -220,6 +227,7 @@ class ParticleNet(NeuralNet):
             self.checkpoint.resume(self)
             self.n_resumed = self.n_epochs - before
             n_left = 0 if self.checkpoint.is_finished else n_left - self.n_resumed
+        self._run_of = before, n_left + self.n_resumed
         recovery = Recovery(self)
         while n_left > 0 and not self.is_out_of_time:
             began = time.monotonic()
@@ -256,7 +264,8 @@ class ParticleNet(NeuralNet):
             self.average = WeightAverage(self.module_.parameters(), self.ema_decay)
         rows = getattr(iterator, "dataset", None)
         self.members_differ = getattr(rows, "augmentation", None) is not None
-        n_steps = 0
+        n_steps, n_batches = 0, len(iterator)
+        began, n_epochs = self._run_of
         self.figures.begin_epoch()
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
@@ -264,6 +273,7 @@ class ParticleNet(NeuralNet):
                 if self.is_cut:
                     break
                 self.notify("on_batch_begin", batch=batch, training=True)
+                self.done = (self.n_epochs - began + (n_steps + 0.5) / n_batches) / n_epochs
                 step = self.train_step(batch)
                 n_steps += 1
                 self.history.record_batch("train_batch_size", len(batch[1]))
@@ -304,7 +314,7 @@ class ParticleNet(NeuralNet):
 
     def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
-        with scaled_rates(self.optimizer_, self.rate_factor):
+        with scaled_rates(self.optimizer_, self.rate_factor * self.schedule(self.done)):
             step = super().train_step(batch)
         self.figures.note(torch.stack(step["of_members"]), step["y_pred"].shape[0])
         self.n_steps += 1

@@ -16,6 +16,7 @@ from sklearn_fordes.training._loss import MixtureLoss
 from sklearn_fordes.training._net import ParticleNet
 from sklearn_fordes.training._optimizer import AdamW
 from sklearn_fordes.training._processes import communicator_for
+from sklearn_fordes.training._schedule import constant, schedule_of
 from sklearn_fordes.training._state import TrainingState
 from sklearn_fordes.training._stream import EncodedRows, StreamDataset, StreamPosition
 from sklearn_fordes.training._strength import unit_of_strength
