@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from recording import OnCPU
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import CyclicLR, ExponentialLR
 
+from recording import OnCPU
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import _kernel

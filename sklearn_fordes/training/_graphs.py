@@ -28,8 +28,8 @@ _OF_A_BATCH = ("on_batch_begin", "on_grad_computed", "on_batch_end")
 _ONE_AT_A_TIME = Lock()
 
 Step = dict[str, Any]
-# Makes a step of a batch with a strength of the repulsion.
-MakeStep = Callable[[Batch, "float | Tensor"], Step]
+# Makes a step of a batch with a `strength` of the repulsion.
+MakeStep = Callable[..., Step]
 
 
 class Recorder(Protocol):
@@ -100,7 +100,7 @@ def _recorder_of_device(device: torch.device) -> Recorder | None:
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
-def _no_recorder(device: torch.device) -> None:  # noqa: ARG001 (it is called with one)
+def _no_recorder(device: torch.device) -> None:
     """Return what records nothing."""
 
 
@@ -191,11 +191,11 @@ class CapturedSteps:
         if not self._is_checked:
             self._check(net)
         if self._recorder is None:
-            return make(batch, strength)
+            return make(batch, strength=strength)
         kind = _kind_of(batch, strength)
         if kind not in self._is_known or not self._is_recorded(kind, net, make, batch, strength):
             self._is_known.add(kind)
-            return make(batch, strength)
+            return make(batch, strength=strength)
         recorded = self._recorded[kind]
         _write(batch, recorded.batch)
         self._write_values(net, strength)
@@ -232,7 +232,7 @@ class CapturedSteps:
 
         def work() -> Step:
             with rates_on_device(net.optimizer_, rates):
-                step = make(own, of_strength if is_acting else 0.0)
+                step = make(own, strength=of_strength if is_acting else 0.0)
             net.optimizer_.zero_grad()  # The memory of gradients serves other graphs too.
             return step
 

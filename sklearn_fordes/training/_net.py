@@ -310,15 +310,12 @@ class ParticleNet(NeuralNet):
         """Make a step, however often its optimizer evaluates the objective, and count it."""
         strength = strength_of_step(self, batch)
         with scaled_rates(self.optimizer_, self.rate_factor):
-            step = self.captured(self, self._ordinary_step, batch, strength)
+            step = self.captured(self, super().train_step, batch, strength)
         self.figures.note(torch.stack(step["of_members"]), step["y_pred"].shape[0])
         self.n_steps += 1
         if self.average:
             self.average.update()
         return step
-
-    def _ordinary_step(self, batch: Any, strength: float | Tensor) -> Any:
-        return super().train_step(batch, strength=strength)
 
     def train_step_single(self, batch: Any, strength: float | Tensor = 0.0) -> dict[str, Any]:
         """Leave the direction of one particle step in the gradients.
