@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CyclicLR, ExponentialLR
 from recording import OnCPU
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
 from sklearn_fordes.networks import MLP
+from sklearn_fordes.networks.fast import _passes
 from sklearn_fordes.particles import _kernel
 from sklearn_fordes.training import ClipMemberGradients, _graphs, _optimizer, recording_with
 
@@ -25,10 +26,14 @@ def _as_on_a_gpu(monkeypatch):
         in_order = values.topk(n // 2 + 1, largest=False).values
         return (in_order[..., (n - 1) // 2] + in_order[..., n // 2]) / 2
 
+    def waves(angle, function, out):
+        return out.copy_(getattr(torch, function.__name__)(angle))
+
     def one_hot(y, n):
         return (y.unsqueeze(-1) == torch.arange(n)).long()
 
     monkeypatch.setattr(_kernel, "_median", median)
+    monkeypatch.setattr(_passes, "_waves", waves)
     monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
     monkeypatch.setattr(_optimizer, "_FUSED_AT_A_TIME", 1)  # Fused kernels count on the device.
     monkeypatch.setattr(OnCPU, "n_recorded", 0)
