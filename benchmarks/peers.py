@@ -151,7 +151,7 @@ def from_pytabkit(name: str, seed: int, **parameters: Any) -> Any:
     import pytabkit
 
     settings = {"n_threads": N_THREADS, "device": "cpu", "verbosity": 0}
-    model = getattr(pytabkit, name)(random_state=seed, **settings, **parameters)
+    model = getattr(pytabkit, name)(random_state=seed, **(settings | parameters))
     return make_pipeline(Categories(fill=True), model)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from benchmarks import one_row, regression_tables, support
+from benchmarks import gpu, one_row, regression_tables, support
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.datasets import (
     DEVELOPMENT_SETS,
@@ -299,3 +299,38 @@ def test_the_benchmark_of_saving_reports_times_and_sizes(tmp_path, monkeypatch):
     for name in ("save, load", "pickle", "joblib", "joblib, mapped", "skops", "1 threads"):
         (line,) = (line for line in lines if line.startswith(f"{name}  "))
         assert all(float(number) > 0 for number in line.removeprefix(name).split())
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_parts_of_the_gpu_benchmark_take_ten_minutes_at_most(device):
+    parts = gpu.parts_of(device)
+    assert sum(part.seconds for part in parts.values()) <= gpu.SECONDS < 600
+    assert {"tests", "products", "M 10", "M 1000", f"FoRDE, {device}"} <= parts.keys()
+
+
+def test_the_report_of_a_gpu_has_what_was_measured_and_why_the_rest_is_missing():
+    products = {"FP32": 50.0, "TF32": 400.0}
+    step = {"captured": {"ms": 1.0, "TFLOP/s": 5.0}}
+    fits = {name: {"seconds": s, "log loss": 0.5} for name, s in (("FoRDE, cuda", 4.0), ("b", 6.0))}
+    found = {"products": products, "M 10": step, "M 100": {"failed": "too slow"}, **fits}
+    text = "\n".join(gpu.report(found, "cuda"))
+    (steps,) = (line.split() for line in text.splitlines() if line.startswith("M 10 "))
+    assert steps[2:] == ["captured", "1.000", "5.000", "10.000", "1.250"]
+    assert "M 100: too slow" in text
+    assert text.index("1.500") > text.index("relative to FoRDE, cuda")
+    # A run that finds nothing at all says why, too.
+    assert "products: broken" in gpu.report({"products": {"failed": "broken"}}, "cuda")
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path, monkeypatch):
+    output = tmp_path / "gpu.txt"
+    options = ["--device", "cpu", "--quick", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", ["gpu", *options])
+    monkeypatch.chdir(Path(__file__).parents[1])
+    gpu.main()
+    text = output.read_text()
+    assert " skipped in " in text or " passed" in text
+    (step,) = (line.split() for line in text.splitlines() if line.startswith("M 10 "))
+    assert all(float(number) > 0 for number in (step[4], *step[6:]))
+    assert "\nFoRDE, cpu " in text

@@ -4,14 +4,17 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
+from torch.optim.lr_scheduler import ExponentialLR
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, distributed
 from sklearn_fordes.persistence import _checkpoint
+from sklearn_fordes.training import CorruptedVersions, ParticleNet, recording_with
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,6 +71,69 @@ def test_regressors_agree_and_take_extra_inputs(binary, noise):
     away = models[1].fit(X, y, X_repulsion=X + 5)
     assert np.isfinite(away.predict(X, return_std=True)).all()
     assert device_of(away.estimators_[0]) == "cuda"
+
+
+CAPTURED = [
+    ({}, 2),
+    ({"repulsion": "none"}, 1),
+    ({"module__dropout": 0.3, "ema_decay": 0.0, "augmentation": None}, 2),
+    ({"repulsion": Repulsion(relative=False, period=1, warmup=3)}, 1),
+    ({"repulsion": Repulsion("weight", update="svgd")}, 2),
+    ({"callbacks": [LRScheduler(ExponentialLR, gamma=0.5)]}, 2),
+]
+
+
+@pytest.mark.parametrize(("parameters", "n_graphs"), CAPTURED, ids=str)
+def test_captured_steps_agree_with_ordinary_ones(binary, parameters, n_graphs):
+    X, y = binary
+    captured = make(device="cuda", **parameters).fit(X, y)
+    with recording_with(None):
+        plain = make(device="cuda", **parameters).fit(X, y)
+    assert plain.net_.captured.n_replayed == 0
+    assert captured.net_.captured.n_replayed == captured.net_.n_steps - n_graphs
+    np.testing.assert_allclose(captured.predict_proba(X), plain.predict_proba(X), atol=2e-3)
+    for one, other in zip(captured.history_, plain.history_, strict=True):
+        for name in ("driving_loss", "repulsion"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4)
+
+
+def test_a_step_that_cannot_be_captured_is_an_ordinary_one(binary):
+    """The levels of quantiles come from the host in each step."""
+    X, y = binary
+    settings = {"noise": "quantile", "max_epochs": 3, "random_state": 0}
+    model = FoRDERegressor(3, device="cuda", **settings).fit(X, y)
+    stream = torch.cuda.current_stream()
+    assert model.net_.captured.n_replayed == 0
+    # A failed capture leaves the device as it was: the next fit captures.
+    assert stream == torch.cuda.default_stream()
+    assert make(device="cuda").fit(X, y).net_.captured.n_replayed > 10
+
+
+def refuse_to_wait(monkeypatch, owner, name, n_free):
+    """Raise an error where a method waits for the device, but for its first calls."""
+    function, calls = getattr(owner, name), []
+
+    def watched(*arguments, **named):
+        calls.append(None)
+        torch.cuda.set_sync_debug_mode("error" if len(calls) > n_free else "default")
+        try:
+            return function(*arguments, **named)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
+@pytest.mark.parametrize("is_captured", [True, False])
+def test_nothing_waits_for_the_device_within_an_epoch(binary, monkeypatch, is_captured):
+    # The first steps capture, and the first versions count members and columns.
+    steps = refuse_to_wait(monkeypatch, ParticleNet, "train_step", 8)
+    versions = refuse_to_wait(monkeypatch, CorruptedVersions, "__call__", 1)
+    with nullcontext() if is_captured else recording_with(None):
+        model = make(device="cuda").fit(*binary)
+    assert (model.net_.captured.n_replayed > 0) == is_captured
+    assert len(steps) == len(versions) == model.net_.n_steps > 20
 
 
 def test_generators_of_the_gpu_are_left_as_they_were(binary):

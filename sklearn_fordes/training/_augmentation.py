@@ -14,6 +14,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from sklearn_fordes.training._transfer import sent
+
 # A function of the rows of a batch (B, ...) and a generator of random numbers. It returns versions
 # of these rows: of their shape, or with an axis of members before it.
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
@@ -182,17 +184,17 @@ class CorruptedVersions:
         exposure = levels.view(-1, 1, 1)
 
         def uniform(*shape: int) -> Tensor:
-            return torch.from_numpy(rng.random(shape, dtype=np.float32)).to(X)
+            return sent(rng.random(shape, dtype=np.float32), X.device).to(X.dtype)
 
         def is_hit(probability: float, exposure: Tensor) -> Tensor:
             severity = probability * uniform(n_rows, 1)
             return (uniform(n_rows, self.n_columns) < exposure * severity)[..., self.column_of]
 
-        normal = torch.from_numpy(rng.standard_normal(X.shape, dtype=np.float32)).to(X)
+        normal = sent(rng.standard_normal(X.shape, dtype=np.float32), X.device).to(X.dtype)
         scale = self.noise * uniform(n_rows, 1) * self.deviation
         versions = X + exposure * (scale * normal * ~self._are_gaps(X))
-        donors = torch.from_numpy(rng.integers(len(self.rows), size=(n_rows, self.n_columns)))
-        others = self.rows.gather(0, donors.to(X.device)[:, self.column_of])
+        donors = sent(rng.integers(len(self.rows), size=(n_rows, self.n_columns)), X.device)
+        others = self.rows.gather(0, donors[:, self.column_of])
         versions = torch.where(is_hit(self.swapped, exposure), others, versions)
         blanked = is_hit(self.blanked, exposure.clamp(min=_LEAST_EXPOSURE_TO_GAPS))
         if self.blanked:

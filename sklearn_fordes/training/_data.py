@@ -13,6 +13,7 @@ from skorch.dataset import Dataset
 from torch import Tensor
 
 from sklearn_fordes.training._augmentation import Augmentation
+from sklearn_fordes.training._transfer import sent
 
 # Inputs by name, and targets. "X" is (B, ...), or (M, B, ...) if the members see versions of their
 # own; "rows" are then the rows as they are. "sample_weight", "validators" and "extra_inputs" are
@@ -97,7 +98,7 @@ class DeviceDataset(Dataset):
         parts: Iterable[Any] = [slice(i, i + size) for i in range(0, n_rows, size)]
         if iterator.shuffle:
             order = np.resize(rng.permutation(n_rows), n_batches * size)
-            parts = torch.from_numpy(order).to(self.X.device).split(size)
+            parts = sent(order, self.X.device).split(size)
         for part in parts:
             yield self[part]
 
@@ -175,7 +176,7 @@ class BatchIterator:
                 inputs |= _versions(self.dataset.augmentation, rows, rng)
             if extra is not None:
                 drawn = rng.integers(len(extra), size=n_rows)
-                inputs["extra_inputs"] = extra[torch.from_numpy(drawn)]
+                inputs["extra_inputs"] = extra[sent(drawn, extra.device)]
             yield inputs, y
 
 

@@ -29,6 +29,7 @@ from sklearn_fordes.particles import (
 from sklearn_fordes.training._averaging import WeightAverage
 from sklearn_fordes.training._data import BatchIterator, DeviceDataset
 from sklearn_fordes.training._figures import FIGURES, Figures
+from sklearn_fordes.training._graphs import CapturedSteps
 from sklearn_fordes.training._loss import MixtureLoss
 from sklearn_fordes.training._optimizer import (
     expect_one_evaluation,
@@ -45,7 +46,7 @@ from sklearn_fordes.training._recovery import (
 )
 from sklearn_fordes.training._schedule import Schedule, constant
 from sklearn_fordes.training._shares import share_of
-from sklearn_fordes.training._strength import unit_of_strength, with_rows_compared
+from sklearn_fordes.training._strength import strength_of_step, with_rows_compared
 
 _OF_MEMBERS = ("training loss", "repulsion")
 _CAN_T_BE_TRAINED = (
@@ -110,6 +111,7 @@ class ParticleNet(NeuralNet):
         self.communicator = communicator
         self.n_steps = self.n_epochs = 0  # Those completed.
         self.figures = Figures(communicator)
+        self.captured = CapturedSteps()
         self.average: WeightAverage | None = None  # It exists while training.
         self.is_stopped = False  # By a callback, in the last run.
         self.rate_factor = 1.0  # Of the learning rates, in this run.
@@ -167,6 +169,7 @@ class ParticleNet(NeuralNet):
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Drop the weights of the last step, which the average replaces, and evaluate from now."""
+        self.captured.clear()
         self.average = None
         self.module_.eval()
 
@@ -267,6 +270,7 @@ class ParticleNet(NeuralNet):
         n_steps, n_batches = 0, len(iterator)
         began, n_epochs = self._run_of
         self.figures.begin_epoch()
+        self.captured.begin_epoch()
         with self.average.training() if self.average else nullcontext():
             for batch in iterator:
                 self.is_cut = n_steps > 0 and self._is_over(time.monotonic())
@@ -314,15 +318,16 @@ class ParticleNet(NeuralNet):
 
     def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
+        strength = strength_of_step(self, batch)
         with scaled_rates(self.optimizer_, self.rate_factor * self.schedule(self.done)):
-            step = super().train_step(batch)
+            step = self.captured(self, super().train_step, batch, strength)
         self.figures.note(torch.stack(step["of_members"]), step["y_pred"].shape[0])
         self.n_steps += 1
         if self.average:
             self.average.update()
         return step
 
-    def train_step_single(self, batch: Any) -> dict[str, Any]:
+    def train_step_single(self, batch: Any, strength: float | Tensor = 0.0) -> dict[str, Any]:
         """Leave the direction of one particle step in the gradients.
 
         Returns
@@ -350,14 +355,8 @@ class ParticleNet(NeuralNet):
             # Members come first there, in memory too: so each has its sums in one order.
             weight = weight.T.contiguous()
         repulsion = self.repulsion
-        strength: float | Tensor = 0.0
-        if repulsion and self.strength and not self.n_steps % repulsion.period:
-            self.figures.exchange()
-            epoch = len(self.history) - 1
-            strength = self.strength * unit_of_strength(
-                repulsion, epoch, n_rows, self.relative_loss
-            )
-        elif repulsion and not repulsion.mixes_driving_force:
+        is_acting = isinstance(strength, Tensor) or strength
+        if repulsion and not (is_acting or repulsion.mixes_driving_force):
             repulsion = None  # Stein's changes the driving force at a strength of zero as well.
         if repulsion and not shared:
             n_compared = repulsion.n_compared(n_rows, self.communicator)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature, unwrap
 from typing import Any
 
 import torch
+from torch import Tensor
 
 # Numbers of single precision that a CPU's fused optimizer updates at a time.
 _FUSED_AT_A_TIME = 16
@@ -47,6 +48,44 @@ def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[No
     finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def can_be_captured(optimizer: Any) -> bool:
+    """Return whether a step of an optimizer can be captured as a graph.
+
+    Adam and AdamW can, if the number of their steps is on the device, as that of fused kernels is,
+    and the rates, which change from step to step, are on the host.
+    """
+    return (
+        type(optimizer) in (AdamW, torch.optim.AdamW, torch.optim.Adam)
+        and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+        and all(
+            (group["fused"] or group["capturable"])
+            and not group["differentiable"]
+            and not any(isinstance(group[name], Tensor) for name in optimizer.defaults)
+            for group in optimizer.param_groups
+        )
+    )
+
+
+@contextmanager
+def rates_on_device(optimizer: torch.optim.Optimizer, rates: Sequence[Tensor]) -> Iterator[None]:
+    """Have steps inside the block read the rate of each group from a tensor, as a graph needs it.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        One for which `can_be_captured` is true.
+    rates : sequence of Tensor of shape ()
+    """
+    before = [(group["lr"], group["capturable"]) for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group.update(lr=rate, capturable=True)
+    try:
+        yield
+    finally:
+        for group, (rate, is_capturable) in zip(optimizer.param_groups, before, strict=True):
+            group.update(lr=rate, capturable=is_capturable)
 
 
 def group_parameters(optimizer: Any) -> None:

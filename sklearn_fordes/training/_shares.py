@@ -10,6 +10,13 @@ from sklearn_fordes.particles import Communicator
 from sklearn_fordes.training._data import Batch
 
 
+def n_rows_of(batch: Batch, communicator: Communicator) -> int:
+    """Return the number of rows of a whole batch, of which each process may have a share only."""
+    inputs, _ = batch
+    n_rows: int = inputs["X"].shape[0 if inputs.get("shared", True) else 1]
+    return n_rows * communicator.n_row_shares if inputs.get("is_share") else n_rows
+
+
 def share_of(batch: Batch, communicator: Communicator) -> tuple[dict[str, Any], Any, int]:
     """Return what this process needs of a batch.
 
@@ -28,11 +35,11 @@ def share_of(batch: Batch, communicator: Communicator) -> tuple[dict[str, Any], 
         Number of rows of the whole batch.
     """
     (inputs, y), members, rows = batch, communicator.members, communicator.rows
-    n_rows = len(inputs["X"] if inputs.get("shared", True) else inputs["X"][0])
+    n_rows = n_rows_of(batch, communicator)
     if communicator.n_processes == 1:
         return inputs, y, n_rows
     if inputs.get("is_share"):
-        n_rows, rows = n_rows * communicator.n_row_shares, slice(None)
+        rows = slice(None)
     share: dict[str, Any] = {}
     for name, value in inputs.items():
         if not isinstance(value, Tensor):

@@ -12,6 +12,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_fordes.training._data import Batch, BatchIterator, DeviceDataset
+from sklearn_fordes.training._transfer import sent
 
 
 class EncodedRows(NamedTuple):
@@ -147,10 +148,11 @@ class StreamDataset(DeviceDataset):
         rng, first = np.random.default_rng([self.seed, epoch]), None
         for begin in range(0, n_rows, buffer_rows):
             window = rows.take(min(buffer_rows, n_rows - begin))
-            window = window.at(torch.from_numpy(rng.permutation(len(window.y))).to(self.X.device))
+            window = window.at(sent(rng.permutation(len(window.y)), self.X.device))
             yield window
             # A copy, since a slice would keep the whole window.
-            first = first or window.at(torch.arange(min(n_extra, len(window.y))))
+            n_first = min(n_extra, len(window.y))
+            first = first or window.at(torch.arange(n_first, device=self.X.device))
         while first and n_extra > 0:
             yield first.at(slice(0, n_extra))
             n_extra -= len(first.y)

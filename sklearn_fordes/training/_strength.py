@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from sklearn_fordes.particles import BuiltRepulsion
+from sklearn_fordes.training._data import Batch
+from sklearn_fordes.training._shares import n_rows_of
 
 
 def unit_of_strength(
@@ -31,6 +35,21 @@ def unit_of_strength(
     """
     ramp = min(1.0, (epoch + 1) / (repulsion.warmup + 1))
     return repulsion.period * ramp * (relative_loss if repulsion.relative else 1 / n_rows)
+
+
+def strength_of_step(net: Any, batch: Batch) -> float | Tensor:
+    """Return how strongly members of a net repel each other in its next step: 0 if they do not.
+
+    Processes that train together do this together.
+    """
+    repulsion = net.repulsion
+    if not (repulsion and net.strength) or net.n_steps % repulsion.period:
+        return 0.0
+    net.figures.exchange()
+    n_rows = n_rows_of(batch, net.communicator)
+    unit = unit_of_strength(repulsion, len(net.history) - 1, n_rows, net.relative_loss)
+    strength: float | Tensor = net.strength * unit
+    return strength
 
 
 def with_rows_compared(

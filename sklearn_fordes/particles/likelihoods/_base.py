@@ -199,7 +199,7 @@ class RealLikelihood(Likelihood):
     def gradient_target_derivatives(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, None]:
         """Return ones for the location, and zeros; there is no second derivative."""
         gradient = torch.zeros_like(outputs)
-        gradient[..., 0] = 1
+        gradient[..., 0].fill_(1)
         return gradient, None
 
     def prediction(self, outputs: Tensor) -> Tensor:
