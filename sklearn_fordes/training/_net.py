@@ -229,6 +229,9 @@ class ParticleNet(NeuralNet):
                 recovery.go_back(self, error)
                 continue
             recovery.keep(self)
+            # Those of the last epoch are enough to look at: of a million rows an epoch has thousands.
+            for epoch in self.history[-2:-1]:
+                epoch["batches"] = []
             n_left -= 1
             # The next epoch would take as long as this one did.
             ends_late = n_left > 0 and self._is_over(2 * time.monotonic() - began)
