@@ -99,7 +99,7 @@ class Clock:
         from sklearn_fordes.estimators import _base
         from sklearn_fordes.training import ParticleNet
 
-        def part_of_epoch(net: Any, iterator: Any, training: bool, **named: Any) -> str:
+        def part_of_epoch(*_: Any, training: bool, **__: Any) -> str:
             return "epochs" if training else "validation"
 
         self.watch(_base, "first_encoded", "encoding")

@@ -19,9 +19,9 @@ def first_encoded(estimator: Any, encoder: Any, data: TrainingData) -> Any:
     Rows held out decide with them what the columns hold, where the encoder takes the whole table: a
     value in one of them could make it unreadable.
     """
-    takes_rows = data.index is not None and accepts(encoder.fit_transform, "rows")
+    takes_rows = data.at is not None and accepts(encoder.fit_transform, "rows")
     X = data.X if takes_rows else data.table
-    rows = {"rows": data.index} if takes_rows else {}
+    rows = {"rows": data.at} if takes_rows else {}
     if isinstance(estimator.encoder, str | None):
         return encoder.fit_transform(X, data.y, **rows)
     with naming_argument(f"encoder={estimator.encoder!r}"):

@@ -91,23 +91,23 @@ PARAMETER_CONSTRAINTS = {
 class TrainingData(NamedTuple):
     """Checked rows: inputs (N, ...), a frame or an array, targets (N,) and weights (N,).
 
-    X may have other rows too: then these N are those at `index`, and no copy of them is made before
+    X may have other rows too: then these N are those at the indices `at`, and no copy of them is made before
     they are needed.
     """
 
     X: Any
     y: NDArray[Any]
     sample_weight: NDArray[np.float64]
-    index: NDArray[np.int64] | None = None
+    at: NDArray[np.int64] | None = None
 
     @property
     def table(self) -> Any:
         """The inputs of these rows alone, a copy if X has others."""
-        return self.X if self.index is None else _safe_indexing(self.X, self.index)
+        return self.X if self.at is None else _safe_indexing(self.X, self.at)
 
     def part(self, index: NDArray[np.int64]) -> TrainingData:
         """Return the rows at `index`, with the inputs of all."""
-        of_table = index if self.index is None else self.index[index]
+        of_table = index if self.at is None else self.at[index]
         return TrainingData(self.X, self.y[index], self.sample_weight[index], of_table)
 
     def take(self, index: NDArray[Any]) -> TrainingData:

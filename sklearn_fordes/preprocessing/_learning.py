@@ -21,8 +21,8 @@ from sklearn_fordes.preprocessing._numbers import (
 from sklearn_fordes.preprocessing._ranks import rank_knots
 from sklearn_fordes.preprocessing._values import DATE
 
-# Numbers that are learnt from and encoded at once. There are several copies of them, which take some
-# tens of megabytes, however large the table is.
+# Numbers that are learnt from and encoded at once. Several copies of them take tens of megabytes,
+# however large the table is.
 _LEARNT_AT_ONCE, _ENCODED_AT_ONCE = 1 << 20, 1 << 19
 
 

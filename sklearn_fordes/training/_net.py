@@ -229,7 +229,7 @@ class ParticleNet(NeuralNet):
                 recovery.go_back(self, error)
                 continue
             recovery.keep(self)
-            # Those of the last epoch are enough to look at: of a million rows an epoch has thousands.
+            # An epoch of a million rows has thousands of batches: those of the last one are kept.
             for epoch in self.history[-2:-1]:
                 epoch["batches"] = []
             n_left -= 1
