@@ -1,18 +1,23 @@
 """Wide tables, networks that no machine can hold, and memory that runs out in prediction."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 from sklearn_fordes.estimators import _parameters
+from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.inference import Chunks
 from sklearn_fordes.networks import MLP, PeriodicEmbedding
 from sklearn_fordes.networks.fast import MLPEnsemble
-from sklearn_fordes.particles import Ensemble, _memory
+from sklearn_fordes.particles import CategoricalLikelihood, Ensemble, _memory
+from sklearn_fordes.particles.likelihoods import _base
+from sklearn_fordes.preprocessing import TabularEncoder, _learning
 
 SETTINGS = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(40, 4))
@@ -307,3 +312,101 @@ def test_kept_memory_of_the_device_that_ran_out_is_released(monkeypatch):
         assert tried == [8, 4, 2, 2, 2, 2, 1]
         assert [part.start for part in parts] == [0, 2, 4, 6, 8]
     assert released == ["cuda", "cuda", "mps", "mps"]
+
+
+# ---- copies of a large table
+
+
+N_LARGE = 150_000
+
+
+def peak_of(call):
+    """Return the bytes that numpy has at most during a call, beyond those before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def large():
+    return np.random.default_rng(0).normal(size=(N_LARGE, 20))
+
+
+def test_an_encoder_needs_little_more_memory_than_its_codes(large, monkeypatch):
+    monkeypatch.setattr(_learning, "_LEARNT_AT_ONCE", 1 << 16)
+    monkeypatch.setattr(_learning, "_ENCODED_AT_ONCE", 1 << 16)
+    encoder, rows = TabularEncoder(gap_indicators="all"), np.arange(1000, N_LARGE)
+    codes = 40 * 4 * N_LARGE  # As much as the table: twice the columns, in single precision.
+    assert peak_of(lambda: encoder.fit_transform(large, rows=rows)) < codes + large.nbytes / 2
+    assert peak_of(lambda: encoder.transform(large)) < codes + large.nbytes / 2
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_rows_of_a_table_are_encoded_as_a_table_of_them(as_frame, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(300, 6))
+    table[rng.random(table.shape) < 0.1] = np.nan
+    table[:, 5] = rng.integers(3, size=300)
+    if as_frame:
+        table = pd.DataFrame(table).rename(columns=str)
+        table["text"] = rng.choice(list("abc"), size=300)
+        table["text"] = table["text"].where(table["text"] != "c")
+        table["day"] = pd.Timestamp("2024-01-31") + pd.to_timedelta(rng.integers(99, size=300), "D")
+    rows = np.sort(rng.permutation(300)[:211])
+    part = table.iloc[rows] if as_frame else table[rows]
+    expected = TabularEncoder(gap_indicators="all")
+    codes = expected.fit_transform(part)
+    for at_once in (1 << 20, 700, 1):  # All columns and rows, some of them, one by one.
+        monkeypatch.setattr(_learning, "_LEARNT_AT_ONCE", at_once)
+        monkeypatch.setattr(_learning, "_ENCODED_AT_ONCE", at_once)
+        encoder = TabularEncoder(gap_indicators="all")
+        np.testing.assert_array_equal(encoder.fit_transform(table, rows=rows), codes)
+        for name, value in vars(expected).items():
+            found = getattr(encoder, name)
+            if name == "ordinary_surprise_":  # A sum over columns, in another order.
+                np.testing.assert_allclose(found, value, rtol=1e-12)
+            else:
+                np.testing.assert_equal(found, value)
+
+
+def test_rows_to_train_on_are_no_copy():
+    data = TrainingData(X, y, np.ones(len(y)))
+    for part in data.hold_out(8, 0):
+        assert part.X is X
+        np.testing.assert_array_equal(part.table[:, 0] > 0, part.y)
+    again = part.part(np.array([3, 1]))
+    np.testing.assert_array_equal(again.table, part.table[[3, 1]])
+
+
+def test_the_callers_array_is_not_trained_on():
+    given = X.astype(np.float32)
+    fitted = FoRDEClassifier(**SETTINGS, encoder=None).fit(given, y).fitted_
+    inputs = fitted.as_inputs(given)
+    inputs.zero_()
+    np.testing.assert_array_equal(given, X.astype(np.float32))
+
+
+def test_the_loss_of_a_constant_needs_no_row_of_each_class_at_once(monkeypatch):
+    classes = torch.arange(50) % 7
+    likelihood = CategoricalLikelihood(7)
+    expected = likelihood.constant_loss(classes, None, classes, None)
+    sizes, losses_of = [], CategoricalLikelihood.mixture_losses
+
+    def noted(self, outputs, y):
+        sizes.append(outputs.numel())
+        return losses_of(self, outputs, y)
+
+    monkeypatch.setattr(CategoricalLikelihood, "mixture_losses", noted)
+    monkeypatch.setattr(_base, "_OUTPUTS_AT_ONCE", 30)
+    assert likelihood.constant_loss(classes, None, classes, None) == pytest.approx(expected)
+    assert max(sizes) == 28
+
+
+def test_batches_of_earlier_epochs_are_forgotten():
+    settings = {**SETTINGS, "max_epochs": 3, "early_stopping": False, "batch_size": 10}
+    model = FoRDEClassifier(**settings).fit(X, y)
+    assert [len(epoch["batches"]) for epoch in model.net_.history] == [0, 0, 4]
+    assert [epoch["train_batch_count"] for epoch in model.history_] == [4, 4, 4]

@@ -1114,7 +1114,7 @@ def test_the_whole_table_decides_what_columns_hold():
     whole = pd.DataFrame({"a": [1.0, 2.0] * 5 + ["x"], "b": [None] * 10 + [1.0]}, dtype=object)
     part = whole[:10]
     encoder = TabularEncoder(min_frequency=1)
-    encoded = encoder.fit_transform(part, whole=whole)
+    encoded = encoder.fit_transform(whole, rows=np.arange(10))
     assert encoder.kinds_.tolist() == ["category", "number"]
     np.testing.assert_array_equal(encoder.transform(part), encoded)
     assert encoder.transform(whole[10:]).tolist() == [[0, 0, 0.5, 0.5]]

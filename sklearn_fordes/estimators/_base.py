@@ -159,7 +159,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             self._validate_params()
         expect_same_settings(self, communicator)
         split, *seeds = communicator.broadcast(seeds_of(random_state_of(self)))
-        rows, valid, whole, stream = rows_of(
+        rows, valid, stream = rows_of(
             self, X, y, sample_weight, (X_val, y_val), groups, [split, seeds[1]], communicator
         )
         max_epochs = self._n_epochs(len(rows.y) if stream is None else stream.n_rows, stream)
@@ -168,7 +168,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             rows,
             valid,
             X_repulsion,
-            whole,
             stream,
             max_epochs=max_epochs,
             seeds=seeds,
@@ -204,7 +203,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         data: TrainingData,
         valid: TrainingData | Folds | None = None,
         X_repulsion: Any = None,
-        whole: Any = None,
         stream: Any = None,
         *,
         max_epochs: int,
@@ -223,7 +221,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         with inference.ordinary_state(grad=True):
             with communicator.together():
                 fitted, inputs, rows, state, lengthscale = self._prepared(
-                    data, valid, X_repulsion, whole, stream, seeds, is_a_fit=is_a_fit
+                    data, valid, X_repulsion, stream, seeds, is_a_fit=is_a_fit
                 )
             n_before, checkpoint = len(state.history) if state else 0, None
             if is_a_fit:
@@ -263,7 +261,6 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         data: TrainingData,
         valid: TrainingData | Folds | None,
         X_repulsion: Any,
-        whole: Any,
         stream: Any,
         seeds: Any,
         *,
@@ -285,11 +282,11 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         else:
             encoder, device = self._new_encoder(), inference.available_device(self.device)
             # Not always what transform gives: a target encoder leaves a row's own target out.
-            encoded = first_encoded(self, encoder, data, whole)
+            encoded = first_encoded(self, encoder, data)
             shape = np.shape(encoded)[1:]
             if 0 in shape:
                 raise ValueError(
-                    f"Got X of shape {data.X.shape}, of which the encoder makes no column, but "
+                    f"Got X of shape {data.table.shape}, of which the encoder makes no column, but "
                     "expected numbers, or categories of min_frequency rows or more."
                 )
         likelihood = self._likelihood()
@@ -297,7 +294,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         members = networks.stack_members(make_member, int(self.n_members), seeds[0]).to(device)
         rows_per_chunk = getattr(self, "iterator_valid__batch_size", members.rows_at_a_time())
         fitted = inference.FittedEnsemble(encoder, members, likelihood, shape, int(rows_per_chunk))
-        inputs = fitted.encode(data.X) if state else fitted.as_inputs(encoded)
+        inputs = fitted.encode(data.table) if state else fitted.as_inputs(encoded)
         rows = dataset_of(self, fitted, inputs, data, valid, X_repulsion)
         if stream is not None:
             rows = stream.dataset(fitted, rows)

@@ -13,17 +13,19 @@ from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 
 
-def first_encoded(estimator: Any, encoder: Any, data: TrainingData, whole: Any) -> Any:
+def first_encoded(estimator: Any, encoder: Any, data: TrainingData) -> Any:
     """Fit the encoder, and return what it makes of the training rows.
 
     Rows held out decide with them what the columns hold, where the encoder takes the whole table: a
     value in one of them could make it unreadable.
     """
-    extra = {"whole": whole} if accepts(encoder.fit_transform, "whole") else {}
+    takes_rows = data.at is not None and accepts(encoder.fit_transform, "rows")
+    X = data.X if takes_rows else data.table
+    rows = {"rows": data.at} if takes_rows else {}
     if isinstance(estimator.encoder, str | None):
-        return encoder.fit_transform(data.X, data.y, **extra)
+        return encoder.fit_transform(X, data.y, **rows)
     with naming_argument(f"encoder={estimator.encoder!r}"):
-        encoded = encoder.fit_transform(data.X, data.y, **extra)
+        encoded = encoder.fit_transform(X, data.y, **rows)
         n_rows = np.shape(encoded)[0]
         if n_rows != len(data.y):
             raise ValueError(f"it made {n_rows} rows of {len(data.y)}.")
@@ -56,7 +58,7 @@ def dataset_of(
         weight = valid.training_weights(weight, n_members)
     elif valid is not None:
         with naming_argument("validation rows"):
-            valid_rows = new(fitted.encode(valid.X), *valid[1:])
+            valid_rows = new(fitted.encode(valid.table), valid.y, valid.sample_weight)
     return new(
         inputs,
         data.y,

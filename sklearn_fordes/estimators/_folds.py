@@ -221,7 +221,7 @@ def divided(
         folds = Folds.of_splitter(fraction, rows, int(estimator.n_members), seed, groups)
         if len(folds.pairs) > 1:
             return rows, folds
-        rows, held_out = map(rows.take, folds.pairs[0])
+        rows, held_out = map(rows.part, folds.pairs[0])
     return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
 

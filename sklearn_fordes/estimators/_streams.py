@@ -43,8 +43,8 @@ def rows_of(
     groups: Any,
     seeds: list[int],
     communicator: particles.Communicator,
-) -> tuple[TrainingData, TrainingData | Folds | None, Any, Stream | None]:
-    """Return the rows to train on, what validates, the whole table, and what reads a source.
+) -> tuple[TrainingData, TrainingData | Folds | None, Stream | None]:
+    """Return the rows to train on, what validates, and what reads a source.
 
     Parameters
     ----------
@@ -63,7 +63,6 @@ def rows_of(
     rows : TrainingData
         Those of a source are a sample.
     valid : TrainingData, Folds or None
-    whole : data frame or ndarray
     stream : Stream or None
         What reads all rows of a source.
     """
@@ -83,7 +82,6 @@ def rows_of(
             rows = estimator._rows(X, y, sample_weight).of_mean_weight_one()
             return (
                 *divided(rows, estimator, len(np.asarray(y)), seeds[0], given, groups),
-                rows.X,
                 None,
             )
         _expect_settings(estimator, blocks, groups)
@@ -357,8 +355,8 @@ def _sampled(
     seeds: list[int],
     given: Any,
     communicator: particles.Communicator,
-) -> tuple[TrainingData, TrainingData | Folds | None, Any, Stream]:
-    """Return a sample that stands for the training rows, what validates, both, and all rows."""
+) -> tuple[TrainingData, TrainingData | Folds | None, Stream]:
+    """Return a sample that stands for the training rows, what validates, and all rows."""
     n_shares = communicator.n_row_shares
     if blocks.is_share and communicator.n_processes > n_shares:
         raise ValueError(
@@ -403,15 +401,15 @@ def _sampled(
     n_rows = len(sample.y)
     tables = [sample.X] if held_out is None else [sample.X, held_out.X]
     whole = stream.table(streaming.joined(tables))
-    X = whole if held_out is None else streaming.taken(whole, np.arange(n_rows))
-    rows = TrainingData(X, *stream.encode_targets(sample))
+    index = None if held_out is None else np.arange(n_rows)
+    rows = TrainingData(whole, *stream.encode_targets(sample), index)
     valid: TrainingData | Folds | None = None
     if held_out is not None:
-        X = streaming.taken(whole, np.arange(n_rows, n_rows + len(held_out.y)))
-        valid = TrainingData(X, *stream.encode_targets(held_out)).of_mean_weight_one()
+        index = np.arange(n_rows, n_rows + len(held_out.y))
+        valid = TrainingData(whole, *stream.encode_targets(held_out), index).of_mean_weight_one()
     elif given is not None:
         _, valid = divided(rows, estimator, n_rows, seeds[0], given, None)
-    return rows, valid, whole, stream
+    return rows, valid, stream
 
 
 def _expect_settings(estimator: Any, blocks: streaming.Blocks, groups: Any) -> None:

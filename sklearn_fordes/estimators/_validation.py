@@ -90,15 +90,31 @@ PARAMETER_CONSTRAINTS = {
 
 
 class TrainingData(NamedTuple):
-    """Checked rows: inputs (N, ...), a frame or an array, targets (N,) and weights (N,)."""
+    """Checked rows: inputs (N, ...), a frame or an array, targets (N,) and weights (N,).
+
+    X may have other rows too: then these N are those at the indices `at`, and no copy of them is made before
+    they are needed.
+    """
 
     X: Any
     y: NDArray[Any]
     sample_weight: NDArray[np.float64]
+    at: NDArray[np.int64] | None = None
+
+    @property
+    def table(self) -> Any:
+        """The inputs of these rows alone, a copy if X has others."""
+        return self.X if self.at is None else _safe_indexing(self.X, self.at)
+
+    def part(self, index: NDArray[np.int64]) -> TrainingData:
+        """Return the rows at `index`, with the inputs of all."""
+        of_table = index if self.at is None else self.at[index]
+        return TrainingData(self.X, self.y[index], self.sample_weight[index], of_table)
 
     def take(self, index: NDArray[Any]) -> TrainingData:
-        """Return the rows at `index`, indices or a mask."""
-        return TrainingData(*(_safe_indexing(column, index) for column in self))
+        """Return the rows at `index`, indices or a mask, without the others."""
+        columns = self.table, self.y, self.sample_weight
+        return TrainingData(*(_safe_indexing(column, index) for column in columns))
 
     def of_positive_weight(self, names: str) -> TrainingData:
         """Leave out rows whose weight is zero.
@@ -139,7 +155,7 @@ class TrainingData(NamedTuple):
             )
         else:
             held_out = np.random.default_rng(seed).permutation(candidates)[:n_rows]
-        return self.take(np.delete(rows, held_out)), self.take(held_out)
+        return self.part(np.delete(rows, held_out)), self.part(held_out)
 
 
 def input_tags_of(encoder: Any) -> InputTags:

@@ -32,6 +32,8 @@ from sklearn_fordes.particles import (
 # Rows encoded at once, and numbers at most, so that memory does not grow with the table. Rows that
 # are sparse before they are encoded may be wide.
 _ROWS_ENCODED_AT_ONCE, _NUMBERS_ENCODED_AT_ONCE = 65_536, 1 << 27
+# Numbers that are looked at at once, since what says which are finite is larger than they are.
+_NUMBERS_CHECKED_AT_ONCE = 1 << 20
 # Of so few activations in the widest layer no second thread is worth its start, and on a busy
 # machine the first one would wait for it: tens of milliseconds where the work takes one.
 _MOST_OF_ONE_THREAD = 1 << 17
@@ -124,9 +126,15 @@ class FittedEnsemble:
                 f"Got values of type {array.dtype} from the encoder ({error}), but expected "
                 "numbers."
             ) from error
-        # A copy protects the caller's array, and takes read-only ones; torch takes no flipped ones.
-        inputs = torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=self.device)
-        if not inputs.isfinite().all():
+        array = np.ascontiguousarray(array)  # Torch takes no flipped ones.
+        if hasattr(self.encoder, "transform_checked") and array.flags.writeable:
+            # What this encoder returns is new. A frame that is made of it is read-only.
+            inputs = torch.from_numpy(array).to(self.device, dtype)
+        else:
+            # A copy protects the caller's array, and takes read-only ones.
+            inputs = torch.tensor(array, dtype=dtype, device=self.device)
+        rows_at_once = max(1, _NUMBERS_CHECKED_AT_ONCE // math.prod(inputs.shape[1:]))
+        if not all(part.isfinite().all() for part in inputs.split(rows_at_once)):
             raise ValueError(
                 f"Got X that contains NaN or infinity, or is too large for {dtype}, after "
                 "encoding, but expected finite numbers of the scale of the training rows."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import narwhals as nw
@@ -84,7 +86,8 @@ class Column:
 
     def __init__(self, name: Any, values: Any) -> None:
         self.name = name.item() if isinstance(name, np.generic) else name
-        self._values = values
+        self._values, self._n_rows = values, len(values)
+        self._rows: Any = None  # Indices of those that are its own, if others are there too.
         if isinstance(values, np.ndarray):
             self._has_numeric_type, self._has_category_type = values.dtype.kind in "biuf", False
         elif isinstance(values, pd.Series):
@@ -96,7 +99,30 @@ class Column:
             self._has_category_type = dtype in (nw.Categorical, nw.Enum)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return self._n_rows
+
+    def at(self, rows: slice | NDArray[np.int64]) -> Column:
+        """Return some rows of the column. Values that are no plain numbers are read only once."""
+        part = copy(self)
+        vars(part).pop("labels", None)
+        if self._has_numeric_type:
+            vars(part).pop("_distinct", None)
+            # They are taken when they are read, so that no copy of the column is kept.
+            part._rows = rows if self._rows is None else self._rows[rows]
+            part._n_rows = len(range(self._n_rows)[rows]) if isinstance(rows, slice) else len(rows)
+            return part
+        distinct, codes = self._distinct
+        codes = codes[rows]
+        is_present = np.zeros(len(distinct), dtype=bool)
+        is_present[codes] = True
+        # In place of what the property would read.
+        part._distinct = [*compress(distinct, is_present)], (np.cumsum(is_present) - 1)[codes]
+        part._n_rows = len(codes)
+        return part
+
+    @property
+    def _own_values(self) -> Any:
+        return self._values if self._rows is None else self._values[self._rows]
 
     @property
     def has_numeric_type(self) -> bool:
@@ -167,10 +193,11 @@ class Column:
         return [None if value is None else self._label(value) for value in distinct], codes
 
     def _floats_of_type(self) -> NDArray[np.float64]:
-        if isinstance(self._values, np.ndarray):
-            return self._values.astype(np.float64)
+        values = self._own_values
+        if isinstance(values, np.ndarray):
+            return values.astype(np.float64)
         try:
-            floats: NDArray[np.float64] = self._values.cast(nw.Float64).to_numpy()
+            floats: NDArray[np.float64] = values.cast(nw.Float64).to_numpy()
         except ValueError:  # Arrow refuses to round integers, which others do.
             distinct, codes = self._distinct
             floats = np.array([self._read(value, NUMBER) for value in distinct])[codes]
@@ -183,7 +210,7 @@ class Column:
     @cached_property
     def _distinct(self) -> tuple[list[Any], NDArray[np.int64]]:
         """Return distinct values, None if missing, and the index of each row's value."""
-        known = _distinct_text_of_arrow(self._values)
+        known = _distinct_text_of_arrow(self._own_values)
         if known is not None:
             return known
         try:
@@ -205,7 +232,7 @@ class Column:
         return distinct, np.array(codes, dtype=np.int64)
 
     def _listed(self) -> list[Any]:
-        values = self._values
+        values = self._own_values
         listed: list[Any]
         if not isinstance(values, np.ndarray):
             listed = values.to_list()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -21,12 +22,12 @@ from sklearn_fordes.preprocessing._layout import (
     shares_of_rows,
     unique_names,
 )
+from sklearn_fordes.preprocessing._learning import LearntNumbers, parts_of_rows
 from sklearn_fordes.preprocessing._levels import MISSING, Levels
-from sklearn_fordes.preprocessing._numbers import scaled, statistics, varying_parts, with_parts
-from sklearn_fordes.preprocessing._ranks import rank_knots, rank_scores
+from sklearn_fordes.preprocessing._numbers import scaled, with_parts
+from sklearn_fordes.preprocessing._ranks import rank_scores
 from sklearn_fordes.preprocessing._reports import Reports
 from sklearn_fordes.preprocessing._tables import as_table
-from sklearn_fordes.preprocessing._values import DATE
 
 # Numbers with long tails may go so much further after their logarithm is taken.
 LOGARITHMIC_CLIP = 3
@@ -212,9 +213,12 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
             If text is read as numbers, or most values of a column are encoded alike.
         """
         table = as_table(X)
-        return self._learn(table, read_columns(table))
+        columns = read_columns(table)
+        return self._learn(table, columns, self._kinds(columns))
 
-    def fit_transform(self, X: Any, y: Any = None, *, whole: Any = None) -> NDArray[np.float32]:
+    def fit_transform(
+        self, X: Any, y: Any = None, *, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
         """Learn ranges, scales and levels of rows, and encode them.
 
         Parameters
@@ -222,70 +226,67 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         X : data frame or array-like of shape (n_samples, n_features)
         y : None
             Not used.
-        whole : like X, optional
-            The table of which X are some rows. Its values decide what the columns hold; by default
-            those of X.
+        rows : ndarray of int, optional
+            Which rows these are; all by default. The values of the others decide with them what the
+            columns hold. No copy of the rows is made.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features_out)
+        ndarray of shape (n_rows, n_features_out)
             As from `transform`.
         """
         table = as_table(X)
         columns = read_columns(table)
-        typed_by = columns if whole is None else read_columns(as_table(whole))
-        return self._learn(table, columns, typed_by)._encode(columns)
+        kinds = self._kinds(columns)
+        chosen = columns if rows is None else [column.at(rows) for column in columns]
+        return self._learn(table, chosen, kinds)._encode(chosen)
 
-    def _learn(
-        self, table: Any, columns: list[Column], typed_by: list[Column] | None = None
-    ) -> Self:
+    def _kinds(self, columns: list[Column]) -> NDArray[np.str_]:
         self._check_parameters()
-        kinds = find_kinds(typed_by or columns, self.categorical_features)
-        raw, categories = read_kinds(columns, kinds)
-        parts = [
-            varying_parts(values) if kind == DATE else [""]
-            for values, kind in zip(raw.T, kinds[are_numeric(kinds)], strict=True)
-        ]
-        numbers = with_parts(raw, parts)
-        learnt = statistics(numbers, self.min_frequency)
-        is_ranked = ~learnt.is_long_tailed & (learnt.n_values > 2)
-        z = np.where(np.isnan(numbers) | ~is_ranked, np.nan, scaled(numbers, *learnt[:4]))
-        has_gaps = np.isnan(raw).sum(axis=0) >= self.min_frequency
+        return find_kinds(columns, self.categorical_features)
+
+    def _learn(self, table: Any, columns: list[Column], kinds: NDArray[np.str_]) -> Self:
+        n_rows, is_numeric = len(columns[0]), are_numeric(kinds)
+        order = np.random.default_rng(0)
+        numeric = [*compress(columns, is_numeric)]
+        surprise = np.zeros((2, n_rows))
+        learnt = LearntNumbers.learn(
+            numeric, kinds[is_numeric], surprise, self.min_frequency, order
+        )
+        numbers = learnt.statistics
+        has_gaps = learnt.n_missing >= self.min_frequency
         if self.gap_indicators == "all":
             # A date that never changes tells nothing.
-            has_gaps |= np.array([len(names) > 0 for names in parts], dtype=bool)
-        levels = [
-            Levels.learn(*column.labels, self.min_frequency, self.max_levels)
-            for column in categories
-        ]
-        shares = shares_of_rows(kinds, raw, levels, categories)
+            has_gaps |= np.array([len(names) > 0 for names in learnt.parts], dtype=bool)
+        categories = [*compress(columns, kinds == CATEGORY)]
+        labels = [column.labels for column in categories]
+        levels = [Levels.learn(*of_rows, self.min_frequency, self.max_levels) for of_rows in labels]
+        shares = shares_of_rows(kinds, learnt.n_missing / n_rows, levels, categories)
         shares[0, kinds == EMPTY] = 1.0
         rare = [
-            _support.RareLevels.learn(*column.labels, level.known)
-            for level, column in zip(levels, categories, strict=True)
+            _support.RareLevels.learn(*of_rows, level.known)
+            for level, of_rows in zip(levels, labels, strict=True)
         ]
-        labels = [column.labels for column in categories]
         warn_of_losses(columns, kinds, shares, self.min_frequency, self.max_levels)
         # This raises, if at all, before it sets the number and names of the input columns.
         validate_data(self, table, skip_check_array=True)
         self.kinds_ = kinds
-        self.parts_ = parts
-        self.low_, self.high_, self.center_, self.scale_ = learnt[:4]
-        self.is_long_tailed_ = learnt.is_long_tailed
-        self.rank_numbers_, self.rank_scores_ = rank_knots(z)
+        self.parts_ = learnt.parts
+        self.low_, self.high_, self.center_, self.scale_ = numbers[:4]
+        self.is_long_tailed_ = numbers.is_long_tailed
+        self.rank_numbers_, self.rank_scores_ = learnt.rank_numbers, learnt.rank_scores
         self.has_gaps_ = has_gaps
-        self.continuous_ = np.flatnonzero(learnt.n_values > 2)
+        self.continuous_ = np.flatnonzero(numbers.n_values > 2)
         self.known_levels_ = [column.known for column in levels]
         self.other_levels_ = [column.other for column in levels]
         self.level_shares_ = [column.share for column in levels]
-        self.column_map_ = column_map(kinds, parts, has_gaps, levels)
+        self.column_map_ = column_map(kinds, learnt.parts, has_gaps, levels)
         self.training_shares_ = shares
-        self.n_samples_seen_ = len(raw)
+        self.n_samples_seen_ = n_rows
         self.rare_levels_ = [column.seen for column in rare]
         self.unseen_shares_ = np.array([column.unseen_share for column in rare], dtype=float)
-        distance = _support.of_columns(_support.distance_from_others(numbers, learnt), parts)
-        self.ordinary_surprise_ = _support.ordinary_surprise(raw, distance, labels, rare)
-        self.samples_ = self._codes(*_support.sampled_cells(raw, labels))
+        self.ordinary_surprise_ = _support.ordinary_surprise(surprise, labels, rare)
+        self.samples_ = self._codes(learnt.samples, _support.sampled_labels(labels, order))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -403,6 +404,15 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         return table
 
     def _encode(self, columns: list[Column]) -> NDArray[np.float32]:
+        parts = [*parts_of_rows(len(columns[0]), len(columns))]
+        if len(parts) == 1:
+            return self._encode_at_once(columns)
+        encoded = np.empty((len(columns[0]), len(self.column_map_)), dtype=np.float32)
+        for part in parts:
+            encoded[part] = self._encode_at_once([column.at(part) for column in columns])
+        return encoded
+
+    def _encode_at_once(self, columns: list[Column]) -> NDArray[np.float32]:
         raw, categories = read_kinds(columns, self.kinds_)
         return self._codes(raw, [column.labels for column in categories])
 

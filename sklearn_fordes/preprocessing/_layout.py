@@ -17,9 +17,12 @@ def are_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 
 def read_kinds(
-    columns: list[Column], kinds: NDArray[np.str_]
+    columns: list[Column], kinds: NDArray[np.str_], n_rows: int | None = None
 ) -> tuple[NDArray[np.float64], list[Column]]:
-    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories."""
+    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories.
+
+    The number of rows is that of the columns, unless there may be none.
+    """
     numeric, categories = [], []
     # Plain text is compared in less time than numpy's.
     for column, kind in zip(columns, kinds.tolist(), strict=True):
@@ -27,7 +30,7 @@ def read_kinds(
             categories.append(column)
         elif kind != EMPTY:
             numeric.append((column, kind))
-    raw = np.empty((len(columns[0]), len(numeric)))
+    raw = np.empty((len(columns[0]) if n_rows is None else n_rows, len(numeric)))
     for index, (column, kind) in enumerate(numeric):
         raw[:, index] = column.floats(kind, is_checked=False)
     if np.isinf(raw).any():  # One check of all columns, and then one of each, to name the first.
@@ -53,13 +56,16 @@ def are_clipped(
 
 def shares_of_rows(
     kinds: NDArray[np.str_],
-    raw: NDArray[np.float64],
+    missing_share: NDArray[np.float64],
     levels: list[Levels],
     categories: list[Column],
 ) -> NDArray[np.float64]:
-    """Return shares of rows, of shape (3, n_features_in): missing, infrequent and zeros."""
+    """Return shares of rows, of shape (3, n_features_in): missing, infrequent and zeros.
+
+    Those of numeric columns that are missing are given.
+    """
     shares = np.where(kinds == EMPTY, [[np.nan], [0.0], [0.0]], 0.0)
-    shares[0, are_numeric(kinds)] = np.isnan(raw).mean(axis=0)
+    shares[0, are_numeric(kinds)] = missing_share
     shares[:2, kinds == CATEGORY] = np.reshape(
         [level.shares_of(*column.labels) for level, column in zip(levels, categories, strict=True)],
         (-1, 2),

@@ -138,7 +138,9 @@ class Reports:
         shares = self.training_shares_
         if X is not None:
             raw, categories = read_kinds(read_columns(self._checked(X)), self.kinds_)
-            shares = shares_of_rows(self.kinds_, raw, self.levels_, categories)
+            shares = shares_of_rows(
+                self.kinds_, np.isnan(raw).mean(axis=0), self.levels_, categories
+            )
             is_clipped = are_clipped(raw, self.parts_, self.low_, self.high_)
             shares[2, are_numeric(self.kinds_)] = is_clipped.mean(axis=0)
         return pd.DataFrame(

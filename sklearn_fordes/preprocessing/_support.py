@@ -223,11 +223,29 @@ def surprise_of_rows(support: CellSupport, ordinary: NDArray[np.float64]) -> NDA
     return surprise
 
 
+def surprise_of_numbers(
+    raw: NDArray[np.float64], distance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the surprise of training rows at numeric columns, each row judged by the others.
+
+    Parameters
+    ----------
+    raw : ndarray of shape (n_samples, n_numeric_columns)
+    distance : ndarray of shape (n_samples, n_numeric_columns)
+        From `distance_from_others` and `of_columns`.
+
+    Returns
+    -------
+    ndarray of shape (2, n_samples)
+        At gaps, and at numbers beyond the range.
+    """
+    n_rows, is_missing = len(raw), np.isnan(raw)
+    gaps = is_missing @ _nats(is_missing.mean(axis=0), n_rows)
+    return np.stack([gaps, degree_of(distance).sum(axis=1) * np.log(n_rows + 1)])
+
+
 def ordinary_surprise(
-    raw: NDArray[np.float64],
-    distance: NDArray[np.float64],
-    categories: list[Labelled],
-    rare: list[RareLevels],
+    of_numbers: NDArray[np.float64], categories: list[Labelled], rare: list[RareLevels]
 ) -> NDArray[np.float64]:
     """Return the surprise that 95 % of the training rows do not exceed.
 
@@ -236,9 +254,8 @@ def ordinary_surprise(
 
     Parameters
     ----------
-    raw : ndarray of shape (n_samples, n_numeric_columns)
-    distance : ndarray of shape (n_samples, n_numeric_columns)
-        From `distance_from_others` and `of_columns`.
+    of_numbers : ndarray of shape (2, n_samples)
+        From `surprise_of_numbers`, summed over columns.
     categories : list of n_categories pairs
         Labels, and the index of each row's label.
     rare : list of n_categories RareLevels
@@ -248,16 +265,14 @@ def ordinary_surprise(
     ndarray of shape (2,)
         At gaps and unseen levels, and at numbers beyond the range.
     """
-    n_rows = len(raw)
-    surprise = np.isnan(raw) @ _nats(np.isnan(raw).mean(axis=0), n_rows)
-    beyond = degree_of(distance).sum(axis=1) * np.log(n_rows + 1)
+    both = of_numbers.copy()
+    n_rows = both.shape[1]
     for (labels, codes), column in zip(categories, rare, strict=True):
         is_missing = np.array([label is None for label in labels])
         is_new = np.array([label in column.new for label in labels])
         of_gap = _nats(is_missing[codes].mean(), n_rows)
         of_labels = np.where(is_new, -np.log(column.unseen_share), is_missing * of_gap)
-        surprise += of_labels[codes]
-    both = np.stack([surprise, beyond])
+        both[0] += of_labels[codes]
     ordinary: NDArray[np.float64] = np.quantile(both, _ORDINARY_SHARE, axis=1, method="higher")
     return ordinary
 
@@ -304,10 +319,8 @@ def _nats(share: NDArray[np.float64] | np.float64, n_rows: int) -> NDArray[np.fl
     return nats
 
 
-def sampled_cells(
-    raw: NDArray[np.float64], categories: list[Labelled]
-) -> tuple[NDArray[np.float64], list[Labelled]]:
-    """Return `N_SAMPLES` values of each column, at equal distances of rank.
+def sampled_numbers(raw: NDArray[np.float64], order: np.random.Generator) -> NDArray[np.float64]:
+    """Return `N_SAMPLES` values of each numeric column, at equal distances of rank.
 
     Their order is shuffled by column, so that no row is one of the training rows. Missing values
     are left out, but of a column that has no other.
@@ -315,16 +328,27 @@ def sampled_cells(
     Parameters
     ----------
     raw : ndarray of shape (n_samples, n_numeric_columns)
-    categories : list of pairs
-        Labels, and the index of each row's label.
+    order : numpy.random.Generator
+        Shuffles the values, those of `sampled_labels` after these.
     """
-    order = np.random.default_rng(0)
     numbers = np.full((N_SAMPLES, raw.shape[1]), np.nan)
     for index, column in enumerate(raw.T):
         known = column[~np.isnan(column)]
         if len(known):
             numbers[:, index] = np.quantile(known, _LEVELS, method="inverted_cdf")
             order.shuffle(numbers[:, index])
+    return numbers
+
+
+def sampled_labels(categories: list[Labelled], order: np.random.Generator) -> list[Labelled]:
+    """Return `N_SAMPLES` labels of each column, as `sampled_numbers` does for numbers.
+
+    Parameters
+    ----------
+    categories : list of pairs
+        Labels, and the index of each row's label.
+    order : numpy.random.Generator
+    """
     sampled = []
     for labels, codes in categories:
         count = np.bincount(codes, minlength=len(labels))
@@ -339,4 +363,4 @@ def sampled_cells(
             drawn = np.take(known_codes, np.searchsorted(total, _LEVELS * total[-1]))
             order.shuffle(drawn)
         sampled.append((labels, drawn))
-    return numbers, sampled
+    return sampled

@@ -24,6 +24,9 @@ _LEAST_EXPOSURE_TO_GAPS = 0.2
 # Share of the rows that are blank, from which every member learns the distribution of the targets.
 _EMPTY_SHARE = 0.02
 
+# Numbers of which the deviation is computed at once, with copies of them.
+_NUMBERS_AT_ONCE = 1 << 20
+
 
 @dataclass(eq=False, repr=False)
 class CellCorruption(BaseEstimator):
@@ -113,8 +116,10 @@ class CellCorruption(BaseEstimator):
                 raise ValueError(f"Got {name}={value!r}, but expected a number that is {expected}.")
         columns, index = np.unique(column_of, return_inverse=True)
         deviation = torch.zeros_like(rows[0])
-        numbers = rows[:, continuous]
-        deviation[continuous] = (numbers - numbers.mean(0)).square().mean(0).sqrt()
+        n_at_once = max(1, _NUMBERS_AT_ONCE // len(rows))
+        for columns_at_once in torch.as_tensor(continuous).split(n_at_once):
+            numbers = rows[:, columns_at_once]
+            deviation[columns_at_once] = (numbers - numbers.mean(0)).square().mean(0).sqrt()
         # Member i has the exposure that it has among any number of members.
         n_exposed = np.floor(np.arange(n_members + 1) * self.exposed + 1e-9)
         return CorruptedVersions(

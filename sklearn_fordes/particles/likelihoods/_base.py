@@ -17,6 +17,8 @@ from sklearn_fordes.uncertainty import Uncertainty, variance_decomposition
 
 # Halvings of an interval after which its ends are equal in double precision.
 _BISECTIONS = 60
+# Outputs of which a constant's losses are computed at once, of however many classes.
+_OUTPUTS_AT_ONCE = 1 << 22
 
 
 def positive(total: Tensor) -> Tensor:
@@ -136,7 +138,13 @@ class Likelihood(ABC):
         weight_at : Tensor of shape (N,) or None
         """
         outputs = self.constant_outputs(y, weight)
-        losses = self.mixture_losses(outputs.expand(1, len(at), -1), at)
+        n_at_once = max(1, _OUTPUTS_AT_ONCE // len(outputs))
+        losses = torch.cat(
+            [
+                self.mixture_losses(outputs.expand(1, len(part), -1), part)
+                for part in at.split(n_at_once)
+            ]
+        )
         return float((losses if weight_at is None else losses * weight_at).mean())
 
     def gradient_target_derivatives(
