@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -171,6 +171,9 @@ class CorruptedVersions:
     swapped: float
     blanked: float
     noise: float
+
+    # Small operations take as long as their calls, so that several batches are corrupted at once.
+    rows_at_once: ClassVar[int] = 2048
 
     def __call__(self, X: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a version of the rows for each member.

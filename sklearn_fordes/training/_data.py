@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -166,22 +167,41 @@ class BatchIterator:
         extra, share = self.dataset.extra_inputs, self.dataset.share
         if share is not None:  # All processes have the same generator, for other rows.
             rng = np.random.default_rng([int(rng.integers(1 << 62)), share])
-        for inputs, y in self.dataset.batches(self, rng):
+        batches = self.dataset.batches(self, rng)
+        if self.dataset.augmentation is not None:
+            batches = _with_versions(batches, self.dataset.augmentation, rng)
+        for inputs, y in batches:
             if share is not None:
                 inputs["is_share"] = True
-            n_rows = len(inputs["X"])
-            if self.dataset.augmentation is not None:
-                # A slice is a view, which a function may change in place.
-                rows = inputs["X"] if self.shuffle else inputs["X"].clone()
-                inputs |= _versions(self.dataset.augmentation, rows, rng)
+            n_rows = len(inputs.get("rows", inputs["X"]))
             if extra is not None:
                 drawn = rng.integers(len(extra), size=n_rows)
                 inputs["extra_inputs"] = extra[sent(drawn, extra.device)]
             yield inputs, y
 
 
+def _with_versions(
+    batches: Iterator[Batch], augmentation: Augmentation, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Yield batches of versions of the rows, made of several batches at once where that may be."""
+    most = getattr(augmentation, "rows_at_once", 1)
+    for first in batches:
+        some = [first, *islice(batches, max(0, most // len(first[0]["X"]) - 1))]
+        # A copy, which a function may change in place: a slice is a view.
+        rows = torch.cat([inputs["X"] for inputs, _ in some])
+        made = _versions(augmentation, rows, rng)
+        start = 0
+        for inputs, y in some:
+            stop = start + len(inputs["X"])
+            shared = made["shared"]
+            own = made["X"][start:stop] if shared else made["X"][:, start:stop]
+            original = {} if shared else {"rows": inputs["X"]}
+            yield {**inputs, "X": own, "shared": shared, **original}, y
+            start = stop
+
+
 def _versions(augmentation: Augmentation, X: Tensor, rng: np.random.Generator) -> dict[str, Any]:
-    """Return versions of rows as inputs, whether all members share them, and the rows if not."""
+    """Return versions of rows as inputs, and whether all members share them."""
     versions = augmentation(X, rng)
     shape = tuple(getattr(versions, "shape", ()))
     is_dense = isinstance(versions, Tensor) and versions.layout == torch.strided
@@ -190,9 +210,7 @@ def _versions(augmentation: Augmentation, X: Tensor, rng: np.random.Generator) -
             f"Got a {type(versions).__name__} of shape {shape} from augmentation, but expected a "
             f"dense tensor of shape {tuple(X.shape)}, or with an axis of members before these."
         )
-    shared = versions.ndim == X.ndim
-    inputs: dict[str, Any] = {"X": versions.detach().to(X), "shared": shared}
-    return inputs if shared else {**inputs, "rows": X}
+    return {"X": versions.detach().to(X), "shared": versions.ndim == X.ndim}
 
 
 def _as_tensor(values: ArrayLike | Tensor) -> Tensor:
