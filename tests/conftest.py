@@ -29,7 +29,10 @@ def _no_figures_left():
 
 @pytest.fixture
 def small():
-    """Make a classifier of the default recipe, whose fit takes a fraction of a second."""
+    """Make a classifier of the default recipe, whose fit takes a fraction of a second.
+
+    Its rate is constant, so that a few epochs are the first ones of any number.
+    """
 
     def make(**params):
         defaults = {
@@ -38,6 +41,7 @@ def small():
             "max_epochs": 6,
             "batch_size": 32,
             "lr": 1e-2,
+            "lr_schedule": "constant",
             "random_state": 0,
             "validation_fraction": 0.1,
         }

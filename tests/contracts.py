@@ -13,7 +13,15 @@ PAPER = {
     "augmentation": None,
 }
 RECIPES = {"default": {}, "paper": PAPER}
-SIZES = {"n_members": 3, "hidden_layer_sizes": (8,), "batch_size": 32, "max_epochs": 3, "lr": 1e-2}
+# The rate is constant, so that a few epochs are the first ones of any number.
+SIZES = {
+    "n_members": 3,
+    "hidden_layer_sizes": (8,),
+    "batch_size": 32,
+    "max_epochs": 3,
+    "lr": 1e-2,
+    "lr_schedule": "constant",
+}
 
 
 class EstimatorContract:

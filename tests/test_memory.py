@@ -403,10 +403,3 @@ def test_the_loss_of_a_constant_needs_no_row_of_each_class_at_once(monkeypatch):
     monkeypatch.setattr(_base, "_OUTPUTS_AT_ONCE", 30)
     assert likelihood.constant_loss(classes, None, classes, None) == pytest.approx(expected)
     assert max(sizes) == 28
-
-
-def test_batches_of_earlier_epochs_are_forgotten():
-    settings = {**SETTINGS, "max_epochs": 3, "early_stopping": False, "batch_size": 10}
-    model = FoRDEClassifier(**settings).fit(X, y)
-    assert [len(epoch["batches"]) for epoch in model.net_.history] == [0, 0, 4]
-    assert [epoch["train_batch_count"] for epoch in model.history_] == [4, 4, 4]

@@ -334,7 +334,7 @@ def test_optimizer_and_iterator_parameters_arrive(small, binary):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "batch_size"), [(2, 32), (639, 32), (640, 64), (1279, 64), (1280, 128), (9999, 128)]
+    ("n_rows", "batch_size"), [(2, 32), (639, 32), (640, 64), (1279, 64), (1280, 128), (9999, 256)]
 )
 def test_automatic_batch_size_grows_with_the_table(n_rows, batch_size):
     X, y = np.arange(n_rows)[:, None], np.arange(n_rows) % 2

@@ -86,7 +86,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     max_epochs : int or "auto", default="auto"
         Largest number of passes over the training rows, in which the learning rate falls to zero.
         "auto" follows the number of rows n: ``950 / n ** 0.4``, which is 60 for 1,000 rows, 24 for
-        10,000 and 10 for 100,000. More lower the loss of tables on which it still falls at the end,
+        10,000 and 9 for 100,000. More lower the loss of tables on which it still falls at the end,
         and cost time (see ``docs/performance.md``).
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a

@@ -240,9 +240,6 @@ class ParticleNet(NeuralNet):
                 recovery.go_back(self, error)
                 continue
             recovery.keep(self)
-            # An epoch of a million rows has thousands of batches: those of the last one are kept.
-            for epoch in self.history[-2:-1]:
-                epoch["batches"] = []
             n_left -= 1
             # The next epoch would take as long as this one did.
             ends_late = n_left > 0 and self._is_over(2 * time.monotonic() - began)

@@ -1,0 +1,114 @@
+"""The budget of a fit: how many epochs there are, and how the learning rate changes in them."""
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback, LRScheduler
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
+from sklearn_fordes.training._schedule import one_cycle
+
+SMALL = {"n_members": 2, "hidden_layer_sizes": (4,), "batch_size": 40, "lr": 0.1, "random_state": 0}
+
+
+class Rates(Callback):
+    """Keeps the learning rate of each step."""
+
+    def __init__(self):
+        self.rates_ = []
+
+    def on_grad_computed(self, net, **kwargs):
+        self.rates_.append(net.optimizer_.param_groups[0]["lr"])
+
+
+def rates_of(model):
+    return dict(model.net_.callbacks_)["Rates"].rates_
+
+
+def fitted(X, y, *callbacks, **parameters):
+    settings = {"max_epochs": 4, "early_stopping": False, "callbacks": [Rates(), *callbacks]}
+    return FoRDEClassifier(**{**SMALL, **settings, **parameters}).fit(X, y)
+
+
+def test_rate_rises_in_a_twentieth_of_the_steps_and_falls_to_zero(binary):
+    rates = rates_of(fitted(*binary))  # Five batches of forty rows.
+    middles = (np.arange(20) + 0.5) / 20
+    np.testing.assert_allclose(rates, [0.1 * one_cycle(done) for done in middles])
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[1]
+    assert rates[-1] == pytest.approx(0.1 * 0.025 / 0.95)
+    assert (one_cycle(0.0), one_cycle(0.05), one_cycle(1.0)) == (0, 1, 0)
+
+
+def test_rate_is_constant_where_it_is_asked_for_and_where_a_callback_sets_it(binary):
+    assert set(rates_of(fitted(*binary, lr_schedule="constant"))) == {0.1}
+    halved = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
+    for scheduler in (halved, ("mine", halved)):
+        rates = rates_of(fitted(*binary, scheduler))
+        assert rates == pytest.approx([0.1] * 10 + [0.05] * 10)
+    both = rates_of(fitted(*binary, halved, lr_schedule="one_cycle"))
+    assert both[-1] == pytest.approx(0.05 * 0.025 / 0.95)
+
+
+def test_rate_is_the_given_one_after_a_fit_and_in_partial_fit(binary):
+    model = fitted(*binary)
+    assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {0.1}
+    model.set_params(callbacks=[Rates()]).partial_fit(*binary)
+    assert rates_of(model) == [0.1] * 5
+
+
+def test_a_later_fit_has_a_cycle_of_its_own(binary):
+    once = rates_of(fitted(*binary))
+    model = fitted(*binary, warm_start=True)
+    model.set_params(callbacks=[Rates()]).fit(*binary)
+    assert model.n_iter_ == 8
+    assert rates_of(model) == once
+
+
+def test_a_resumed_fit_goes_on_in_its_cycle(binary, tmp_path):
+    expected = fitted(*binary, checkpoint_dir=tmp_path / "whole")
+
+    class Stop(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 3:
+                raise RuntimeError("stopped")
+
+    settings = {**SMALL, "max_epochs": 4, "early_stopping": False, "checkpoint_dir": tmp_path}
+    with pytest.raises(RuntimeError, match="stopped"):
+        FoRDEClassifier(**settings, callbacks=[Stop()]).fit(*binary)
+    # A callback of another name is another fit, so that the rate must come from the file.
+    resumed = FoRDEClassifier(**settings, callbacks=[Stop()])
+    with pytest.raises(RuntimeError, match="stopped"):
+        resumed.fit(*binary)
+    whole = FoRDEClassifier(**settings).fit(*binary)
+    np.testing.assert_array_equal(whole.predict_proba(binary[0]), expected.predict_proba(binary[0]))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_epochs"), [(100, 151), (1000, 60), (10_000, 24), (100_000, 9), (10**6, 4)]
+)
+def test_epochs_follow_the_rows(n_rows, n_epochs):
+    for kind in (FoRDEClassifier, FoRDERegressor):
+        assert kind()._n_epochs(n_rows) == n_epochs
+        assert kind(max_epochs=7)._n_epochs(n_rows) == 7
+
+
+def test_epochs_of_a_source_are_parts_of_it():
+    model = FoRDEClassifier(iterator_train__rows_per_epoch=10_000)
+    assert model._n_epochs(10**6, stream=object()) == round(950 * 10**3.6 / 10_000)
+    assert FoRDEClassifier()._n_epochs(10**8, stream=object()) == round(950 * 10**4.8 / 10**6)
+
+
+def test_the_net_says_how_many_epochs_there_could_have_been(binary, tmp_path):
+    model = FoRDEClassifier(**SMALL, n_iter_no_change=1).fit(*binary)
+    # Two members have no folds, so that forty rows are held out.
+    assert model.net_.max_epochs == model._n_epochs(160) >= model.n_iter_
+    model.save(tmp_path / "model")
+    assert load(tmp_path / "model").net_.max_epochs == model.n_iter_
+
+
+@pytest.mark.parametrize("parameters", [{"lr_schedule": "cosine"}, {"max_epochs": "many"}])
+def test_other_words_are_refused(binary, parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=name):
+        FoRDEClassifier(**parameters).fit(*binary)
