@@ -423,7 +423,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             self.fitted_,
             self.fitted_.as_inputs(np.zeros((1, *self.fitted_.input_shape))),
             state.known_lengthscale("identity"),
-            max_epochs=then.n_iter_ if isinstance(then.max_epochs, str) else then.max_epochs,
+            max_epochs=self.n_iter_ if isinstance(then.max_epochs, str) else then.max_epochs,
             seeds=(0, 0),
         )
         state.load_into(net)

@@ -91,8 +91,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
         power of two, from 32 to 256.
-    lr : float, default=0.012
-        The largest learning rate.
+    lr : float or "auto", default="auto"
+        The largest learning rate. "auto" is ``0.03 * sqrt(b / 256)`` for batches of b rows, at most
+        0.03, and a sixth of that where the rate is constant.
     lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
         How the learning rate changes in `fit`. "one_cycle" rises to `lr` in the first twentieth of
         the steps of `max_epochs`, and falls to zero, both linearly. "auto" is one cycle, unless
@@ -261,7 +262,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         optimizer: Any = None,
         max_epochs: Literal["auto"] | int = "auto",
         batch_size: Literal["auto"] | int = "auto",
-        lr: float = 0.012,
+        lr: Literal["auto"] | float = "auto",
         lr_schedule: Literal["auto", "one_cycle", "constant"] = "auto",
         weight_decay: float = 1e-4,
         ema_decay: float = 0.995,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,6 +54,7 @@ _FEWEST_TO_HOLD_OUT = 640
 # Rows that training sees in all epochs together: so many times a power of the number of rows.
 # Chosen on the development sets (docs/defaults.md).
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
+_LARGEST_RATE = 0.03
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -62,9 +64,12 @@ class Parameters(BaseEstimator):
     They are attributes like any other, so that `get_params`, `clone` and a grid search see them.
     """
 
-    # Of the default network. Chosen on the development sets (benchmarks/recipe.py): it pays with
-    # many classes.
-    _dropout = 0.1
+    # Of the default network, chosen on the development sets (docs/defaults.md).
+    _recipe: ClassVar[dict[str, Any]] = {
+        "dropout": 0.1,
+        "n_frequencies": 8,
+        "frequency_scale": 0.45,
+    }
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -208,7 +213,7 @@ class Parameters(BaseEstimator):
             "hidden_layer_sizes": tuple(map(int, sizes)),
             "embedded_features": continuous if len(continuous) <= MOST_EMBEDDED else [],
         }
-        module = self.module or partial(networks.MLP, dropout=self._dropout)
+        module = self.module or partial(networks.MLP, **self._recipe)
         taken = {name: value for name, value in offered.items() if accepts(module, name)}
         make_member = partial(module, **(taken | arguments))
         self._expect_memory(make_member, device)
@@ -311,6 +316,9 @@ class Parameters(BaseEstimator):
                 f"Got weight_decay={self.weight_decay!r} with an optimizer that takes none "
                 f"({optimizer!r}), but expected 0."
             )
+        name = self.lr_schedule if is_a_fit else "constant"
+        schedule = training.schedule_of(name, self.callbacks or ())
+        batch_size = self._batch_size(n_rows or len(inputs))
         net = training.ParticleNet(
             fitted.members,
             likelihood=fitted.likelihood,
@@ -319,14 +327,12 @@ class Parameters(BaseEstimator):
             strength=float(self.repulsion_strength),
             ema_decay=float(self.ema_decay),
             seed=seeds[0],
-            schedule=training.schedule_of(
-                self.lr_schedule if is_a_fit else "constant", self.callbacks or ()
-            ),
+            schedule=schedule,
             communicator=communicator or particles.ALONE,
             max_epochs=max_epochs,
-            batch_size=self._batch_size(n_rows or len(inputs)),
+            batch_size=batch_size,
             optimizer=optimizer,
-            lr=self.lr,
+            lr=self._rate(batch_size, is_constant=schedule is training.constant),
             callbacks=[*around[0], *self._new_callbacks(communicator), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
@@ -351,6 +357,13 @@ class Parameters(BaseEstimator):
         # A tenth of the rows, rounded down to a power of two.
         return max(32, min(256, 1 << max(n_rows // 10, 1).bit_length() - 1))
 
+    def _rate(self, batch_size: int, *, is_constant: bool) -> float:
+        if not isinstance(self.lr, str):
+            return float(self.lr)
+        rate = _LARGEST_RATE * math.sqrt(min(batch_size / 256, 1))
+        # One that does not fall must be lower for as low a loss in the end.
+        return rate / 6 if is_constant else rate
+
     def _n_epochs(self, n_rows: int, stream: Any = None) -> int:
         """Return the number of epochs of a fit at most."""
         if not isinstance(self.max_epochs, str):
@@ -359,7 +372,7 @@ class Parameters(BaseEstimator):
         if stream is not None:  # An epoch is a part of it.
             most = training.BatchIterator.rows_per_epoch
             in_epoch = min(n_rows, int(getattr(self, "iterator_train__rows_per_epoch", most)))
-        return max(1, round(_ROWS_SEEN * n_rows**_GROWTH_OF_ROWS_SEEN / in_epoch))
+        return int(max(1, round(_ROWS_SEEN * n_rows**_GROWTH_OF_ROWS_SEEN / in_epoch)))
 
     def _n_folds(self, n_rows: int) -> int:
         """Return into how many folds a small table is dealt; 0 for others, which hold rows out.
@@ -387,8 +400,8 @@ _CANDIDATES: _Candidates = {
     "lengthscale": ([0.0, 0.5, 1.0], 0.0),
     "hidden_layer_sizes": ([[64, 64], [128, 128], [256, 256]], [128, 128]),
     "module__dropout": ([0.0, 0.1, 0.2, 0.3], 0.1),
-    "module__frequency_scale": ((0.05, 1.0), 0.3),
-    "lr": ((1e-3, 1e-2), 4e-3),
+    "module__frequency_scale": ((0.05, 1.0), 0.45),
+    "lr": (["auto", 0.01, 0.02, 0.05], "auto"),
 }
 _OF_REGRESSOR: _Candidates = {
     "repulsion_strength": (_CANDIDATES["repulsion_strength"][0], 0.6),

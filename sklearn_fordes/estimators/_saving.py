@@ -43,7 +43,9 @@ _OF_TARGETS = ("classes", "target_mean", "target_scale")
 _OF_THE_NETWORK = ("module", "hidden_layer_sizes", "noise")
 # Parameters that files of older versions lack, with the values by which these were fitted. Their
 # defaults are others.
-_OF_OLDER_FILES = {"augmentation": None}
+_OF_OLDER_FILES = {"augmentation": None, "lr_schedule": "constant"}
+# The default network of files that do not tell theirs.
+_RECIPE_OF_OLDER_FILES = {"module__n_frequencies": 16, "module__frequency_scale": 0.3}
 # Numbers of an input. A file of a few bytes could ask for more than fit into the memory.
 _LARGEST_ROW = 1 << 24
 
@@ -267,12 +269,13 @@ def _state_of(estimator: Any, include_training_state: bool) -> dict[str, Any]:
     fitted = estimator.fitted_
     members = fitted.members.__getstate__()
     del members["make_member"]
+    kept = {n: value if _must_be_kept(n, value) else now.get(n) for n, value in then.items()}
+    if then["module"] is None:  # Another version may have another default network.
+        recipe = estimator._then_._recipe.items()
+        kept = {**{f"module__{name}": value for name, value in recipe}, **kept}
     return {
         "parameters": now,
-        "then": {
-            name: value if _must_be_kept(name, value) else now.get(name)
-            for name, value in then.items()
-        },
+        "then": kept,
         "learnt": {name: attributes[name] for name in LEARNT_VALUES if name in attributes},
         "fitted": {name: getattr(fitted, name) for name in _FITTED},
         "members": members,
@@ -296,7 +299,11 @@ def _parameters_of(estimator: Any) -> dict[str, Any]:
 
 def _estimator_of(kind: Any, state: dict[str, Any], module: Any) -> Any:
     """Return the estimator that a state describes, with members on the CPU."""
-    now, then = (_with_parameters(kind, state[part], module) for part in ("parameters", "then"))
+    is_older = module is None and not _RECIPE_OF_OLDER_FILES.keys() <= state["then"].keys()
+    recipe = _RECIPE_OF_OLDER_FILES if is_older else {}
+    now, then = (
+        _with_parameters(kind, {**recipe, **state[part]}, module) for part in ("parameters", "then")
+    )
     then._validate_params()
     learnt, parts, members = state["learnt"], state["fitted"], state["members"]
     encoder, likelihood, shape, rows_per_chunk = (parts[name] for name in _FITTED)

@@ -66,7 +66,7 @@ PARAMETER_CONSTRAINTS = {
     "optimizer": [callable, None],
     "max_epochs": [StrOptions({"auto"}), *_COUNT],
     "batch_size": [StrOptions({"auto"}), *_COUNT],
-    "lr": [Interval(Real, 0, None, closed="neither")],
+    "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     "lr_schedule": [StrOptions({"auto", "one_cycle", "constant"})],
     "weight_decay": _NOT_NEGATIVE,
     "ema_decay": [Interval(Real, 0, 1, closed="left")],

@@ -23,6 +23,8 @@ from sklearn_fordes.particles import (
 
 # They have no parameters, and no state that threads would share.
 _ACTIVATIONS = {activation: activation() for activation in DERIVATIVES}
+# Where autograd does not need their inputs they take over the memory, if they can.
+_IN_PLACE = {**_ACTIVATIONS, nn.ReLU: nn.ReLU(inplace=True), nn.SiLU: nn.SiLU(inplace=True)}
 
 
 def stack_members(
@@ -73,15 +75,17 @@ class MLPEnsemble(Ensemble):
         """Evaluate every member (see `Ensemble.forward`)."""
         (first, *rest), embedding = self._layers()
         rows = X.expand(self.n_members, *X.shape) if shared else X
+        activations = _ACTIVATIONS if torch.is_grad_enabled() else _IN_PLACE
         if embedding is None:
             h = first.affine(rows)
         else:
             # Two products are faster than one of columns and components copied together.
             of_columns, of_components = first.weight.tensor_split([X.shape[-1]], dim=-1)
             h = torch.baddbmm(first.bias.unsqueeze(1), rows, of_columns.mT)
-            h = torch.baddbmm(h, embedding.components(X), of_components.mT)
+            add = h.baddbmm if torch.is_grad_enabled() else h.baddbmm_
+            h = add(embedding.components(X), of_components.mT)
         for layer in rest:
-            h = _ACTIVATIONS[layer.activation](h)
+            h = activations[layer.activation](h)
             if layer.mask is not None:
                 h = h * layer.mask(h)
             h = layer.affine(h)

@@ -88,7 +88,9 @@ class Embedding:
     def _angles(self, X: Tensor) -> Tensor:
         """Return α (M, D, F, B) at rows (..., B, n_features), and keep x (..., D, 1, B)."""
         self.numbers = X[..., self.features].mT.unsqueeze(-2).contiguous()
-        return self.frequency.unsqueeze(-1) * self.numbers + self.phase.unsqueeze(-1)
+        angle = self.frequency.unsqueeze(-1) * self.numbers
+        angle += self.phase.unsqueeze(-1)
+        return angle
 
     def components(self, X: Tensor) -> Tensor:
         """Return e (M, B, D · K) at rows (..., B, n_features), which autograd can follow."""
