@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,12 @@ def are_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 
 def read_kinds(
-    columns: list[Column], kinds: NDArray[np.str_]
+    columns: list[Column], kinds: NDArray[np.str_], order: Literal["C", "F"] = "C"
 ) -> tuple[NDArray[np.float64], list[Column]]:
-    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories."""
+    """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories.
+
+    In the order "F" a column's values lie side by side in memory.
+    """
     numeric, categories = [], []
     # Plain text is compared in less time than numpy's.
     for column, kind in zip(columns, kinds.tolist(), strict=True):
@@ -27,7 +31,7 @@ def read_kinds(
             categories.append(column)
         elif kind != EMPTY:
             numeric.append((column, kind))
-    raw = np.empty((len(columns[0]), len(numeric)))
+    raw = np.empty((len(columns[0]), len(numeric)), order=order)
     for index, (column, kind) in enumerate(numeric):
         raw[:, index] = column.floats(kind, is_checked=False)
     if np.isinf(raw).any():  # One check of all columns, and then one of each, to name the first.
