@@ -97,7 +97,7 @@ def test_components_and_slopes_by_hand():
     torch.testing.assert_close(embedding(X), torch.cat([X, expected], dim=1))
     stacked = [parameter.detach()[None] for parameter in embedding.parameters()]
     passes = Embedding(embedding.features, *stacked)
-    torch.testing.assert_close(passes.forward(X, 2)[0], expected.detach())
+    torch.testing.assert_close(passes.forward(X, 2)[0], expected.detach().T)
     step = torch.tensor([[0.0, 1e-5]], dtype=torch.float64)
     slope = (embedding(X[:2] + step) - embedding(X[:2] - step)) / 2e-5
     torch.testing.assert_close(passes.slope[0], slope[:, 2:].detach())

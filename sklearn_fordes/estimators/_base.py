@@ -396,10 +396,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         progress = Progress("prediction", n_rows, "row", only_if_slow=True) if verbose else None
         found = []
         # Chunk by chunk, so that outputs of all rows are never held.
-        for outputs in self.fitted_.outputs(X, chunks):
-            found.append(compute(outputs, *arguments))
+        for values in self.fitted_.computed(X, lambda z: compute(z, *arguments), chunks):
+            found.append(values)
             if progress:
-                progress.advance(outputs.shape[1])
+                progress.advance(np.shape(values)[axis])
         if progress:
             progress.close(f"{n_rows} rows")
         return np.concatenate(found, axis=axis)

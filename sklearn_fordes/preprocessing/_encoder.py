@@ -413,7 +413,8 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         return encoded
 
     def _encode_at_once(self, columns: list[Column]) -> NDArray[np.float32]:
-        raw, categories = read_kinds(columns, self.kinds_)
+        # Each column has a scale of its own, which numpy applies to values side by side.
+        raw, categories = read_kinds(columns, self.kinds_, order="F")
         return self._codes(raw, [column.labels for column in categories])
 
     def _codes(self, raw: NDArray[np.float64], categories: list[Any]) -> NDArray[np.float32]:
@@ -421,7 +422,9 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         numbers = with_parts(raw, self.parts_)
         z = scaled(numbers, self.low_, self.high_, self.center_, self.scale_)
         bound = np.where(self.is_long_tailed_, LOGARITHMIC_CLIP * self.clip, self.clip)
-        code = np.arcsinh(z, out=z.copy(), where=self.is_long_tailed_)
+        code = z.copy("K")
+        for column in np.flatnonzero(self.is_long_tailed_):
+            np.arcsinh(z[:, column], out=code[:, column])
         code /= np.hypot(1, code / bound)
         if self.rank_share:
             ranked = self.continuous_[~self.is_long_tailed_[self.continuous_]]
@@ -431,14 +434,18 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         # Only a network that was trained with gaps drawn at random knows what an indicator means.
         if self.gap_indicators == "all" and self.n_samples_seen_:
             is_beyond = (numbers < self.low_) | (numbers > self.high_)
-            if is_beyond.any():
-                degree = _support.degree_of(self._distance(numbers))
-                code *= 1 - np.repeat(degree, [len(names) for names in self.parts_], axis=1)
-                unknown = np.maximum(unknown, degree)
+            rows = np.flatnonzero(is_beyond.any(axis=1))
+            if len(rows):  # Few, mostly.
+                degree = _support.degree_of(self._distance(numbers[rows]))
+                code[rows] *= 1 - np.repeat(degree, [len(names) for names in self.parts_], axis=1)
+                unknown = unknown.astype(np.float32)
+                unknown[rows] = np.maximum(unknown[rows], degree)
         blocks = [code, unknown[:, self.has_gaps_]]
         for levels, column in zip(self.levels_, categories, strict=True):
             blocks.append(levels.encode(*column))
-        return np.concatenate(blocks, axis=1, dtype=np.float32)
+        # Rows are wanted in the order of C, whatever the order of the blocks.
+        encoded = np.empty((len(raw), sum(block.shape[1] for block in blocks)), dtype=np.float32)
+        return np.concatenate(blocks, axis=1, out=encoded)
 
     def _suffixes(self) -> list[str]:
         """Return what is appended to the name of its input column, for each encoded column."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,15 @@ def are_numeric(kinds: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 
 def read_kinds(
-    columns: list[Column], kinds: NDArray[np.str_], n_rows: int | None = None
+    columns: list[Column],
+    kinds: NDArray[np.str_],
+    n_rows: int | None = None,
+    order: Literal["C", "F"] = "C",
 ) -> tuple[NDArray[np.float64], list[Column]]:
     """Return floats of shape (n_samples, n_numeric_columns), and the columns of categories.
 
-    The number of rows is that of the columns, unless there may be none.
+    The number of rows is that of the columns, unless there may be none. In the order "F" a column's
+    values lie side by side in memory.
     """
     numeric, categories = [], []
     # Plain text is compared in less time than numpy's.
@@ -30,7 +35,7 @@ def read_kinds(
             categories.append(column)
         elif kind != EMPTY:
             numeric.append((column, kind))
-    raw = np.empty((len(columns[0]) if n_rows is None else n_rows, len(numeric)))
+    raw = np.empty((len(columns[0]) if n_rows is None else n_rows, len(numeric)), order=order)
     for index, (column, kind) in enumerate(numeric):
         raw[:, index] = column.floats(kind, is_checked=False)
     if np.isinf(raw).any():  # One check of all columns, and then one of each, to name the first.

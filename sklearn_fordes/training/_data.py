@@ -173,8 +173,8 @@ class BatchIterator:
         for inputs, y in batches:
             if share is not None:
                 inputs["is_share"] = True
-            n_rows = len(inputs.get("rows", inputs["X"]))
             if extra is not None:
+                n_rows = len(inputs.get("rows", inputs["X"]))
                 drawn = rng.integers(len(extra), size=n_rows)
                 inputs["extra_inputs"] = extra[sent(drawn, extra.device)]
             yield inputs, y
