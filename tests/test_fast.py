@@ -164,10 +164,10 @@ def test_derivatives_of_activations(activation, n_rows):
 def test_rows_at_a_time_follow_the_widest_layer(monkeypatch):
     for layers, width in [({}, 6), ({"embedded_features": [0, 3]}, 32)]:
         ensemble = make_ensemble(stack_members, **layers)
-        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 10)
-        assert ensemble.rows_at_a_time() == 10
-        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 10 - 1)
-        assert ensemble.rows_at_a_time() == 9
+        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 100)
+        assert ensemble.rows_at_a_time() == 100
+        monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 4 * width * 100 - 1)
+        assert ensemble.rows_at_a_time() == 99
 
 
 def test_interleaved_evaluations_are_those_of_one_after_another():

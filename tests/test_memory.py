@@ -15,7 +15,12 @@ from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.inference import Chunks
 from sklearn_fordes.networks import MLP, PeriodicEmbedding
 from sklearn_fordes.networks.fast import MLPEnsemble
-from sklearn_fordes.particles import CategoricalLikelihood, Ensemble, _memory
+from sklearn_fordes.particles import (
+    ACTIVATIONS_AT_ONCE,
+    CategoricalLikelihood,
+    Ensemble,
+    _memory,
+)
 from sklearn_fordes.particles.likelihoods import _base
 from sklearn_fordes.preprocessing import TabularEncoder, _learning
 
@@ -219,6 +224,19 @@ def holds(monkeypatch):
         return seen
 
     return limit
+
+
+def test_many_members_evaluate_no_fewer_rows_than_they_fill_up(monkeypatch, holds):
+    monkeypatch.setitem(ACTIVATIONS_AT_ONCE, "cpu", 1)
+    table = np.tile(X, (4, 1))[:150]
+    fitted = FoRDEClassifier(**SETTINGS).fit(table, np.arange(150) % 2).fitted_
+    seen = holds(1000, MemoryError())
+    outputs = [*fitted.outputs(table)]
+    assert seen == [64, 64, 32]
+    assert [part.shape[1] for part in outputs] == [64, 64, 22]
+    seen.clear()
+    fitted.column_effects(fitted.encode(table))
+    assert seen == [16] * 9 + [6]
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)

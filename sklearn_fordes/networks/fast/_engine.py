@@ -135,9 +135,14 @@ class MLPEnsemble(Ensemble):
         return self.n_members * max(widths)
 
     def rows_at_a_time(self) -> int:
-        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
+        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`).
+
+        Fewer than `row_multiple` are filled up, and all weights are read for each chunk. Input
+        gradients take a quarter of the rows at once, which still is a whole multiple.
+        """
         device = next(self.stacked.parameters()).device
-        return max(1, int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row))
+        n_rows = int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row)
+        return max(n_rows, 4 * self.row_multiple)
 
     def _layers(self) -> tuple[list[Layer], Embedding | None]:
         layers: list[Layer] = []
