@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from sklearn.datasets import make_classification
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,7 +21,7 @@ from sklearn_fordes.inference import _fitted
 from sklearn_fordes.inference._parallel import NoThreadError, in_order
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.networks.fast import MLPEnsemble
-from sklearn_fordes.particles import Ensemble
+from sklearn_fordes.particles import Ensemble, seeded_generators
 from sklearn_fordes.preprocessing import TabularEncoder
 
 RNG = np.random.default_rng(0)
@@ -252,3 +253,17 @@ def test_threads_have_the_context_of_the_call():
     with np.errstate(invalid="raise"):
         (found,) = in_order([lambda: [setting.get(), np.geterr()["invalid"]]], 2)
     assert found == [7, "raise"]
+
+
+def test_members_that_may_draw_stay_in_the_calling_thread():
+    # Their templates are drawn from the global generators, for which other threads would wait.
+    X, y = make_classification(3000, 4, random_state=0)
+    settings = {"encoder": None, "max_epochs": 1, "early_stopping": False, "random_state": 0}
+    instance = MLP(4, 2, hidden_layer_sizes=(8,))
+    model = FoRDEClassifier(2, module=instance, iterator_valid__batch_size=256, **settings)
+    model.fit(X.astype(np.float32), y)
+    assert type(model.fitted_.members) is MLPEnsemble
+    with seeded_generators(0):
+        found = model.predict_proba(X.astype(np.float32))
+    assert not any("prediction" in thread.name for thread in threading.enumerate())
+    np.testing.assert_array_equal(found, model.predict_proba(X.astype(np.float32)))

@@ -174,7 +174,7 @@ class BatchIterator:
             if share is not None:
                 inputs["is_share"] = True
             if extra is not None:
-                n_rows = len(inputs.get("rows", inputs["X"]))
+                n_rows = len(inputs["rows" if "rows" in inputs else "X"])
                 drawn = rng.integers(len(extra), size=n_rows)
                 inputs["extra_inputs"] = extra[sent(drawn, extra.device)]
             yield inputs, y
