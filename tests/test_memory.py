@@ -2,6 +2,7 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -410,3 +411,9 @@ def test_batches_of_earlier_epochs_are_forgotten():
     model = FoRDEClassifier(**settings).fit(X, y)
     assert [len(epoch["batches"]) for epoch in model.net_.history] == [0, 0, 4]
     assert [epoch["train_batch_count"] for epoch in model.history_] == [4, 4, 4]
+
+
+def test_many_members_evaluate_as_many_rows_as_are_filled_up():
+    few, many = (MLPEnsemble(partial(MLP, 4, 2, hidden_layer_sizes=(128,)), n) for n in (2, 2000))
+    assert few.rows_at_a_time() > few.row_multiple
+    assert many.rows_at_a_time() == many.row_multiple

@@ -91,8 +91,8 @@ PARAMETER_CONSTRAINTS = {
 class TrainingData(NamedTuple):
     """Checked rows: inputs (N, ...), a frame or an array, targets (N,) and weights (N,).
 
-    X may have other rows too: then these N are those at the indices `at`, and no copy of them is made before
-    they are needed.
+    X may have other rows too: then these N are those at the indices `at`, and no copy of them is
+    made before they are needed.
     """
 
     X: Any

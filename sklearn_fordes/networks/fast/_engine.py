@@ -131,9 +131,14 @@ class MLPEnsemble(Ensemble):
         return self.n_members * max(widths)
 
     def rows_at_a_time(self) -> int:
-        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`)."""
+        """Return the number of rows to evaluate at once (see `Ensemble.rows_at_a_time`).
+
+        Fewer than `row_multiple` would be filled up, and of many members each evaluation reads all
+        weights.
+        """
         device = next(self.stacked.parameters()).device
-        return max(1, int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row))
+        n_rows = int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row)
+        return max(self.row_multiple, n_rows)
 
     def _layers(self) -> tuple[list[Layer], Embedding | None]:
         layers: list[Layer] = []
