@@ -385,7 +385,9 @@ class FittedEnsemble:
             return found
 
         # The derivatives of every layer are kept, where outputs need one layer at a time.
-        chunks = Chunks(max(1, self.rows_per_chunk // 4), self.members.row_multiple)
+        # Not fewer rows than are evaluated together: of many members each chunk reads all weights.
+        multiple = self.members.row_multiple
+        chunks = Chunks(max(multiple, self.rows_per_chunk // 4), multiple)
         yield from chunks.results(len(inputs), inputs.device, evaluate)
 
     def select(self, members: list[int]) -> FittedEnsemble:
