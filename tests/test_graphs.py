@@ -41,8 +41,9 @@ def _as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(OnCPU, "n_recorded", 0)
 
 
-# Single precision has this rate exactly.
+# Single precision has this rate exactly, and would round those of a schedule.
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 4, "batch_size": 32, "lr": 2**-7}
+SETTINGS |= {"lr_schedule": "constant"}
 
 
 def both(kind, X, y, n_members=3, fit=None, **parameters):
@@ -99,6 +100,13 @@ def test_replayed_steps_are_the_ordinary_ones(binary, parameters, n_graphs):
     assert plain.net_.captured.n_replayed == 0
     # The first step of each kind is an ordinary one.
     assert recorded.net_.captured.n_replayed == recorded.net_.n_steps - n_graphs
+
+
+def test_the_rates_of_a_schedule_reach_replayed_steps(binary):
+    plain, recorded = both(FoRDEClassifier, *binary, lr_schedule="one_cycle")
+    assert recorded.net_.captured.n_replayed == recorded.net_.n_steps - 2
+    for p, q in zip(*(m.net_.module_.parameters() for m in (plain, recorded)), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
 class DrawingMLP(MLP):
