@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -260,15 +261,20 @@ def run_part(name: str, part: Part, options: argparse.Namespace, seconds: float)
     command += ["--quick"] if options.quick else []
     command += ["--seconds", str(max(1, int(seconds)))]
     environment = {**os.environ, "PEER_THREADS": str(os.cpu_count())}
-    try:
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {seconds:.0f} s"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+    ) as run:
+        try:
+            output, errors = run.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return {"failed": f"took more than {seconds:.0f} s"}
+        finally:
+            if run.poll() is None:  # With what it has started, which would go on beside the rest.
+                os.killpg(run.pid, signal.SIGKILL)
     if run.returncode:
-        return {"failed": (run.stderr.strip().splitlines() or ["without a message"])[-1]}
-    found: Result = json.loads(run.stdout.splitlines()[-1])
+        return {"failed": (errors.strip().splitlines() or ["without a message"])[-1]}
+    found: Result = json.loads(output.splitlines()[-1])
     return found
 
 

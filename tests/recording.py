@@ -9,18 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-aten = torch.ops.aten
-# The first ones wait for the device, since the host has to know a value, or how many there are.
-REFUSED = {
-    aten._local_scalar_dense,
-    aten.is_nonzero,
-    aten.equal,
-    aten.nonzero,
-    aten.masked_select,
-    aten._unique2,
-    aten.bincount,
-    aten.lift_fresh,  # A tensor made of numbers of the host's.
-}
+from sklearn_fordes.training._host_access import needs_host
 
 
 class Recording(TorchDispatchMode):
@@ -32,11 +21,7 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, arguments=(), named=None):
         named = named or {}
-        name = operation.overloadpacket
-        is_mask = name in (aten.index, aten.index_put, aten.index_put_) and any(
-            index is not None and index.dtype == torch.bool for index in arguments[1]
-        )
-        if name in REFUSED or is_mask:
+        if needs_host(operation, arguments, named):
             raise RuntimeError(f"Got {operation} in a recording, but expected no values on a host.")
         for written in self._written(operation, arguments, named):
             address = written.untyped_storage().data_ptr()
@@ -71,12 +56,13 @@ class Recording(TorchDispatchMode):
 class OnCPU:
     """A recorder of the steps of a net on a CPU."""
 
-    n_recorded = 0
+    n_tried = n_recorded = 0
 
     def __init__(self, device):
         assert device.type == "cpu"
 
     def record(self, function):
+        OnCPU.n_tried += 1
         recording = Recording()
         try:
             with recording:

@@ -1,6 +1,9 @@
 """What the benchmarks share: runs that go on where they stopped, and scores."""
 
+import argparse
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +323,20 @@ def test_the_report_of_a_gpu_has_what_was_measured_and_why_the_rest_is_missing()
     assert text.index("1.500") > text.index("relative to FoRDE, cuda")
     # A run that finds nothing at all says why, too.
     assert "products: broken" in gpu.report({"products": {"failed": "broken"}}, "cuda")
+
+
+def test_a_part_of_the_gpu_benchmark_is_ended_with_all_that_it_has_started(tmp_path, monkeypatch):
+    started, late = subprocess.Popen, tmp_path / "late"
+
+    def begin(command, **named):
+        return started(["sh", "-c", f"(sleep 2; touch {late}) & wait"], **named)
+
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    options = argparse.Namespace(device="cpu", quick=True)
+    found = gpu.run_part("tests", gpu.Part(gpu.run_tests, 1), options, 0.5)
+    assert found == {"failed": "took more than 0 s"}
+    time.sleep(2.5)
+    assert not late.exists()
 
 
 @pytest.mark.slow

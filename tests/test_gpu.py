@@ -104,7 +104,7 @@ def test_a_step_that_cannot_be_captured_is_an_ordinary_one(binary):
     model = FoRDERegressor(3, device="cuda", **settings).fit(X, y)
     stream = torch.cuda.current_stream()
     assert model.net_.captured.n_replayed == 0
-    # A failed capture leaves the device as it was: the next fit captures.
+    # Nothing has failed on the device: the next fit captures.
     assert stream == torch.cuda.default_stream()
     assert make(device="cuda").fit(X, y).net_.captured.n_replayed > 10
 

@@ -15,6 +15,7 @@ from sklearn_fordes.networks import MLP
 from sklearn_fordes.networks.fast import _passes
 from sklearn_fordes.particles import _kernel
 from sklearn_fordes.training import ClipMemberGradients, _graphs, _optimizer, recording_with
+from sklearn_fordes.training._host_access import HostAccess
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +37,13 @@ def _as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(_passes, "_waves", waves)
     monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
     monkeypatch.setattr(_optimizer, "_FUSED_AT_A_TIME", 1)  # Fused kernels count on the device.
+    monkeypatch.setattr(OnCPU, "n_tried", 0)
     monkeypatch.setattr(OnCPU, "n_recorded", 0)
 
 
-# Single precision has this rate exactly.
+# Single precision has this rate exactly, and would round those of a schedule.
 SETTINGS = {"hidden_layer_sizes": (16,), "max_epochs": 4, "batch_size": 32, "lr": 2**-7}
+SETTINGS |= {"lr_schedule": "constant"}
 
 
 def both(kind, X, y, n_members=3, fit=None, **parameters):
@@ -99,6 +102,33 @@ def test_replayed_steps_are_the_ordinary_ones(binary, parameters, n_graphs):
     assert recorded.net_.captured.n_replayed == recorded.net_.n_steps - n_graphs
 
 
+def test_the_rates_of_a_schedule_reach_replayed_steps(binary):
+    plain, recorded = both(FoRDEClassifier, *binary, lr_schedule="one_cycle")
+    assert recorded.net_.captured.n_replayed == recorded.net_.n_steps - 2
+    for p, q in zip(*(m.net_.module_.parameters() for m in (plain, recorded)), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+class DrawingMLP(MLP):
+    """Draws from a generator of its own in each step."""
+
+    def __init__(self, *sizes, generator=None, **parameters):
+        super().__init__(*sizes, generator=generator, **parameters)
+        self.noise = torch.Generator().manual_seed(0)
+
+    def forward(self, X):
+        return super().forward(X) + torch.rand(1, generator=self.noise)
+
+
+def test_a_step_that_draws_is_ordinary(binary):
+    X, y = binary
+    settings = {"module": DrawingMLP, "module__n_features": 6, "module__n_outputs": 2}
+    with recording_with(OnCPU):
+        model = FoRDEClassifier(3, **SETTINGS, **settings, repulsion="none", random_state=0)
+        model.fit(X, y)
+    assert OnCPU.n_tried == model.net_.captured.n_replayed == 0
+
+
 @pytest.mark.parametrize("noise", ["heteroscedastic", "homoscedastic"])
 def test_replayed_steps_of_a_regressor_have_weights_and_extra_inputs(binary, noise):
     X, y = binary
@@ -127,13 +157,52 @@ def test_steps_that_depend_on_more_than_tensors_are_ordinary(binary, parameters)
     assert OnCPU.n_recorded == recorded.net_.captured.n_replayed == 0
 
 
-def test_a_step_that_cannot_be_recorded_is_ordinary(binary):
-    """The levels of quantiles come from the host in each step."""
+def test_a_step_that_needs_the_host_is_ordinary(binary):
+    """The levels of quantiles come from the host in each step, so that no capture is tried."""
     X, y = binary
     plain, recorded = both(FoRDERegressor, X, X @ np.arange(6) + y, noise="quantile")
     assert_alike(plain, recorded, X)
+    assert OnCPU.n_tried == recorded.net_.captured.n_replayed == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_a_step_whose_recording_fails_is_ordinary(binary, monkeypatch, error):
+    def fail(recorder, function):
+        OnCPU.n_tried += 1
+        raise error
+
+    monkeypatch.setattr(OnCPU, "record", fail)
+    plain, recorded = both(FoRDEClassifier, *binary)
+    assert_alike(plain, recorded, binary[0])
+    assert OnCPU.n_tried == 1
     assert recorded.net_.captured.n_replayed == 0
-    assert all(p.grad is None for p in recorded.net_.module_.parameters())
+
+
+@pytest.mark.parametrize(
+    ("operate", "is_needed"),
+    [
+        (lambda x: x + 1, False),
+        (lambda x: x * torch.tensor(2.0), True),  # A number made on the host, in each step.
+        (lambda x: x[torch.arange(2)], False),
+        (lambda x: x.amax(0).sqrt_() + x.mT, False),
+        (lambda x: x[0, 0].item(), True),
+        (lambda x: bool(x[0, 0] > 0), True),
+        (lambda x: x[x > 0], True),
+        (lambda x: x.nonzero(), True),
+        (lambda x: x.unique(), True),
+        (lambda x: torch.nn.functional.dropout(x), True),
+        (lambda x: torch.rand(3, generator=torch.Generator()), True),
+        (lambda x: x.to("meta"), True),
+        (lambda x: torch.empty(3, 3, device="meta").copy_(x), True),
+        (lambda x: torch.empty(3, device="meta") * x[0, 0], False),  # An argument of a kernel.
+        (lambda x: torch.func.vmap(lambda row: row * row.sum())(x), False),
+    ],
+)
+def test_operations_that_need_the_host(operate, is_needed):
+    x = torch.rand(3, 3)
+    with HostAccess() as host:
+        operate(x)
+    assert host.is_needed == is_needed
 
 
 class Change(Callback):

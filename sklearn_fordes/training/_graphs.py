@@ -19,6 +19,7 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import Tensor
 
 from sklearn_fordes.training._data import Batch
+from sklearn_fordes.training._host_access import HostAccess
 from sklearn_fordes.training._optimizer import can_be_captured, rates_on_device
 
 # A run that needs more graphs than these changes too often to gain from them.
@@ -193,8 +194,9 @@ class CapturedSteps:
         if self._recorder is None:
             return make(batch, strength=strength)
         kind = _kind_of(batch, strength)
-        if kind not in self._is_known or not self._is_recorded(kind, net, make, batch, strength):
-            self._is_known.add(kind)
+        if kind not in self._is_known:
+            return self._first_of(kind, make, batch, strength)
+        if not self._is_recorded(kind, net, make, batch, strength):
             return make(batch, strength=strength)
         recorded = self._recorded[kind]
         _write(batch, recorded.batch)
@@ -202,6 +204,21 @@ class CapturedSteps:
         recorded.replay()
         self.n_replayed += 1
         return recorded.step
+
+    def _first_of(
+        self, kind: Hashable, make: MakeStep, batch: Batch, strength: float | Tensor
+    ) -> Step:
+        """Make the first step of a kind, and see whether those that follow can be recorded.
+
+        A capture that fails leaves torch's allocator in the state of a capture, for as long as the
+        process lives: so one that would fail is not begun.
+        """
+        self._is_known.add(kind)
+        with HostAccess() as host:
+            step = make(batch, strength=strength)
+        if host.is_needed:
+            self._recorder, self._has_failed = None, True
+        return step
 
     def _check(self, net: Any) -> None:
         """Choose a recorder, if the net's steps can be recorded, and forget what is outdated."""
