@@ -2,7 +2,6 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pandas as pd

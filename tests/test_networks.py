@@ -145,10 +145,15 @@ def test_dropout_is_identity_in_evaluation_and_keeps_the_mean_in_training():
         assert Dropout(0.5)(torch.empty(4, 5)).shape == (4, 5)
 
 
-def test_members_of_an_instance_draw_different_masks():
-    ensemble = stack_members(MLP(4, 2, dropout=0.5), 3)
+@pytest.mark.parametrize("stack", [stack_members, Ensemble])
+def test_members_draw_one_mask_at_each_call(stack):
+    ensemble = stack(partial(MLP, 4, 2, hidden_layer_sizes=(50,), dropout=0.5), 3)
     draws = ensemble.stacked.get_buffer("2.draws")
-    assert len(draws[:, 0].unique()) == 3
+    assert draws[:, 0].unique().numel() == 1
+    ensemble(torch.ones(5, 4))
+    assert draws[:, 1].tolist() == [1, 1, 1]
+    other = stack(partial(MLP, 4, 2, hidden_layer_sizes=(50,), dropout=0.5), 3, seed=1)
+    assert not torch.equal(other.stacked.get_buffer("2.draws")[:, 0], draws[:, 0])
 
 
 # ---- engines

@@ -238,8 +238,9 @@ class Dropout(nn.Module):
     """Dropout by a counter-based generator of its own.
 
     A mask depends on the layer's key, on the number of calls so far and on the position in the
-    batch, and on nothing else. So a member's masks do not depend on the global generators, on the
-    other members of its ensemble or on the device, and a saved member goes on where it was.
+    batch, and on nothing else. So masks do not depend on the global generators, on the number of
+    members or on the device, and a saved member goes on where it was. The members of an ensemble
+    have one key, and so one mask, which is made once.
 
     Parameters
     ----------

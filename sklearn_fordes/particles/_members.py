@@ -74,8 +74,9 @@ class Ensemble(nn.Module):
 
     Notes
     -----
-    Dropout draws another mask for each member; batch normalisation keeps statistics of each
-    member's own. Buffers must be updated in place, as torch's own layers do.
+    Torch's dropout draws another mask for each member, `networks.Dropout` the same: units of
+    different members have nothing in common. Batch normalisation keeps statistics of each member's
+    own. Buffers must be updated in place, as torch's own layers do.
 
     Examples
     --------
@@ -100,6 +101,7 @@ class Ensemble(nn.Module):
             make_member = partial(_reset_copy, copy.deepcopy(make_member))
         members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
         parameters, buffers = stack_module_state(members)
+        _share_masks(members[0], buffers)
         _check_trainable(parameters)
         self._assemble(make_member, parameters, buffers)
 
@@ -454,6 +456,17 @@ def _draw_member(make_member: MemberFactory, seed: int) -> nn.Module:
             "torch.nn.Module."
         )
     return member
+
+
+def _share_masks(member: nn.Module, buffers: dict[str, Tensor]) -> None:
+    """Give the counter-based dropout of all members the key of the first one.
+
+    Units of different members have nothing to do with each other, so that one mask serves all.
+    """
+    for name, part in member.named_modules():
+        if hasattr(part, "mask_sequence"):
+            draws = buffers[f"{name}.draws" if name else "draws"]
+            draws.copy_(draws[:1].expand_as(draws))
 
 
 def _has_matrix(layer: nn.Module) -> bool:

@@ -43,8 +43,6 @@ class Figures:
         """Note a step: `FIGURES` of the members of this process, (3, m), at so many rows."""
         self._noted.append(figures)
         self._n_rows = n_rows  # The batches of an epoch are of one size.
-        if self._communicator.n_processes == 1:
-            self.exchange()
 
     def of_epoch(self) -> Tensor:
         """Return the figures of all members in each step of this epoch, (n, 3, M)."""

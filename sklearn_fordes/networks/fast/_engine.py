@@ -82,8 +82,9 @@ class MLPEnsemble(Ensemble):
             # Two products are faster than one of columns and components copied together.
             of_columns, of_components = first.weight.tensor_split([X.shape[-1]], dim=-1)
             h = torch.baddbmm(first.bias.unsqueeze(1), rows, of_columns.mT)
-            add = h.baddbmm if torch.is_grad_enabled() else h.baddbmm_
-            h = add(embedding.components(X), of_components.mT)
+            components = embedding.components(X)
+            is_kept = torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
+            h = (h.baddbmm if is_kept else h.baddbmm_)(components, of_components.mT)
         for layer in rest:
             h = activations[layer.activation](h)
             if layer.mask is not None:
@@ -159,8 +160,15 @@ class MLPEnsemble(Ensemble):
             elif not isinstance(part, Dropout):
                 activation = type(part)
             elif self.training:
-                mask = partial(dropout_mask, next(buffers), p=part.p, sequence=part.mask_sequence)
+                mask = partial(_shared_mask, next(buffers), part)
         return layers, embedding
+
+
+def _shared_mask(draws: Tensor, part: Dropout, like: Tensor) -> Tensor:
+    """Return the mask (B, H) of all members for activations (M, B, H), and count the call."""
+    mask = dropout_mask(draws[0], like[0], part.p, part.mask_sequence)
+    draws[1:, 1].add_(1)
+    return mask
 
 
 def _with_zeros(values: Tensor, n_rows: int) -> Tensor:

@@ -34,8 +34,9 @@ is still in the cache is worth 6 % of a step. So each pass of a batch is made on
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import wraps
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ _FEWEST_OF_A_THREAD = 32768
 
 # Value and slope at every row, curvature at the first rows; None is zero.
 Derivatives = tuple[Tensor, Tensor, Tensor | None]
+_Activation = Callable[..., Derivatives]
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Layer:
     weight: Tensor  # (M, out, in)
     bias: Tensor  # (M, out)
     activation: type[nn.Module]
-    mask: partial[Tensor] | None  # Makes the dropout of an activation.
+    mask: Callable[[Tensor], Tensor] | None  # Makes the dropout of an activation.
     slope: Tensor | None = None  # σ'(a_{l−1}); None for the first layer.
     curvature: Tensor | None = None  # σ''(a_{l−1}), and then its products; None is zero.
 
@@ -104,7 +106,7 @@ class Embedding:
         angle = self._angles(X)
         n_waves = angle.shape[2]
         self.waves = angle.new_empty(*angle.shape[:2], 2 * n_waves, X.shape[-2])
-        cos, sin = self.waves.split(n_waves, dim=2)
+        cos, sin = self.waves[:, :, :n_waves], self.waves[:, :, n_waves:]
         _waves(angle, np.cos, out=cos)
         _waves(angle, np.sin, out=sin)
         weight = (self.weight * self.frequency.unsqueeze(-1)).mT
@@ -157,8 +159,7 @@ class Embedding:
         both = torch.cat([e_bar, e_bar * self.numbers[..., :n_rows]], dim=2)
         moments = torch.bmm(both.flatten(0, 1), self.waves[..., :n_rows].flatten(0, 1).mT)
         moments = moments.view(*self.bias.shape[:2], 2, n_components, 2 * n_waves)
-        cos_e, sin_e = moments.split(n_waves, dim=-1)
-        return cos_e, sin_e
+        return moments[..., :n_waves], moments[..., n_waves:]
 
 
 def _waves(angle: Tensor, function: np.ufunc, out: Tensor) -> Tensor:
@@ -205,13 +206,8 @@ class Passes:
         self.layer_gradients: list[Tensor] = []  # g_l, from the last layer to the first
         self.outputs = layers[0].affine(h)
         for layer in layers[1:]:
-            h, slope, curvature = DERIVATIVES[layer.activation](self.outputs, n_rows)
-            if layer.mask is not None:
-                mask = layer.mask(h)
-                h.mul_(mask)
-                slope.mul_(mask)
-                if curvature is not None:
-                    curvature.mul_(mask[:, :n_rows])
+            mask = None if layer.mask is None else layer.mask(self.outputs)
+            h, slope, curvature = DERIVATIVES[layer.activation](self.outputs, n_rows, mask)
             layer.slope, layer.curvature = slope, curvature
             self.inputs.append(h)
             self.outputs = layer.affine(h)
@@ -292,11 +288,13 @@ def _weight_gradient(left: Tensor, right: Tensor, *more: Tensor) -> Tensor:
     return gradient
 
 
-def _silu(a: Tensor, n_rows: int) -> Derivatives:
+def _silu(a: Tensor, n_rows: int, mask: Tensor | None = None) -> Derivatives:
     s = _sigmoid(a)
     value = a.mul_(s)
-    # lerp(x, y, t) = x + t (y − x), in one pass over memory: s + a s (1 − s).
-    slope = torch.lerp(value, s.new_ones(1), s)
+    if mask is not None:
+        value.mul_(mask)
+    # lerp(x, y, t) = x + t (y − x), in one pass over memory: (s + a s (1 − s)) times the mask.
+    slope = torch.lerp(value, s.new_ones(1) if mask is None else mask, s)
     if not n_rows:
         return value, slope, None
     # The curvature is (1 − s) (2 slope − value).
@@ -319,6 +317,23 @@ def _sigmoid(a: Tensor) -> Tensor:
     return torch.sigmoid(a)
 
 
+def _masked(derivatives: Callable[[Tensor, int], Derivatives]) -> _Activation:
+    """Multiply derivatives with a mask, if there is one."""
+
+    @wraps(derivatives)
+    def masked(a: Tensor, n_rows: int, mask: Tensor | None = None) -> Derivatives:
+        value, slope, curvature = derivatives(a, n_rows)
+        if mask is not None:
+            value.mul_(mask)
+            slope.mul_(mask)
+            if curvature is not None:
+                curvature.mul_(mask[:n_rows])
+        return value, slope, curvature
+
+    return masked
+
+
+@_masked
 def _gelu(a: Tensor, n_rows: int) -> Derivatives:
     cdf = torch.special.ndtr(a)
     pdf = torch.square(a).mul_(-0.5).exp_().div_(math.sqrt(2 * math.pi))
@@ -329,6 +344,7 @@ def _gelu(a: Tensor, n_rows: int) -> Derivatives:
     return a.mul_(cdf), slope, curvature
 
 
+@_masked
 def _tanh(a: Tensor, n_rows: int) -> Derivatives:
     value = a.tanh_()
     slope = torch.square(value).neg_().add_(1)
@@ -336,13 +352,14 @@ def _tanh(a: Tensor, n_rows: int) -> Derivatives:
     return value, slope, curvature
 
 
+@_masked
 def _relu(a: Tensor, n_rows: int) -> Derivatives:  # noqa: ARG001 (its curvature is zero)
     slope = (a > 0).to(a.dtype)
     return a.relu_(), slope, None
 
 
-# Each takes preactivations (M, B, H), which it overwrites because nothing else needs them, and the
-# number of rows that need a curvature.
+# Each takes preactivations (M, B, H), which it overwrites because nothing else needs them, the
+# number of rows that need a curvature, and the members' mask of dropout (B, H).
 DERIVATIVES = {
     nn.GELU: _gelu,
     nn.ReLU: _relu,
