@@ -464,8 +464,8 @@ def _share_masks(member: nn.Module, buffers: dict[str, Tensor]) -> None:
     Units of different members have nothing to do with each other, so that one mask serves all.
     """
     for name, part in member.named_modules():
-        if hasattr(part, "mask_sequence"):
-            draws = buffers[f"{name}.draws" if name else "draws"]
+        draws = buffers.get(f"{name}.draws".lstrip("."))
+        if draws is not None and isinstance(vars(part).get("mask_sequence"), int):
             draws.copy_(draws[:1].expand_as(draws))
 
 
