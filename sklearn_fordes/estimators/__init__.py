@@ -2,7 +2,7 @@
 
 from sklearn_fordes.estimators._classifier import FoRDEClassifier
 from sklearn_fordes.estimators._load import load
-from sklearn_fordes.estimators._parameters import search_space
 from sklearn_fordes.estimators._regressor import FoRDERegressor
+from sklearn_fordes.estimators._search_space import search_space
 
 __all__ = ["FoRDEClassifier", "FoRDERegressor", "load", "search_space"]

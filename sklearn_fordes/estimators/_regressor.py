@@ -82,7 +82,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         stratification: a share of the rows is held out, folds of a small table are left out by
         different members ("auto"), or a splitter says which members leave which rows out. Not used
         when `fit` is given validation rows.
-    n_iter_no_change : int, default=16
+    n_iter_no_change : int, default=8
         Epochs without improvement that early stopping waits for.
     augmentation : "auto", CellCorruption, callable or None, default="auto"
         Versions of a batch's rows on which the members train, as in `FoRDEClassifier`. "auto" is
@@ -206,7 +206,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ema_decay: float = 0.995,
         early_stopping: bool = True,
         validation_fraction: Literal["auto"] | float | Any = "auto",
-        n_iter_no_change: int = 16,
+        n_iter_no_change: int = 8,
         augmentation: Any = "auto",
         device: Any = "auto",
         callbacks: Any = None,

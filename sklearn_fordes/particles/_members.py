@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,25 +11,32 @@ from operator import attrgetter
 from threading import local
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized
 
 from sklearn_fordes.particles._arrays import to_arrays, to_tensors
+from sklearn_fordes.particles._drawing import (
+    MemberFactory,
+    accepts_generator,
+    derived_seed,
+    draw_member,
+    expect_trainable,
+    has_matrix,
+    reset_copy,
+    share_masks,
+)
 from sklearn_fordes.particles._evaluation import (
     Evaluation,
     Gradients,
     OutputDerivatives,
     OutputFunction,
 )
-from sklearn_fordes.particles._random import GLOBAL_STATE, seeded_generators
+from sklearn_fordes.particles._random import GLOBAL_STATE
 from sklearn_fordes.particles._rows import filled_up, n_missing
 
-MemberFactory = Callable[..., nn.Module]
 # Activations of the widest layer over rows and members: a layer of 4 MB stays in a CPU's cache.
 ACTIVATIONS_AT_ONCE = defaultdict(lambda: 1 << 20, cuda=1 << 27)
 
@@ -98,11 +104,11 @@ class Ensemble(nn.Module):
             raise ValueError(f"Got n_members={n_members}, but expected an integer >= 1.")
         if isinstance(make_member, nn.Module):
             # Its user may change it later.
-            make_member = partial(_reset_copy, copy.deepcopy(make_member))
-        members = [_draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
+            make_member = partial(reset_copy, copy.deepcopy(make_member))
+        members = [draw_member(make_member, derived_seed(seed, i)) for i in range(n_members)]
         parameters, buffers = stack_module_state(members)
-        _share_masks(members[0], buffers)
-        _check_trainable(parameters)
+        share_masks(members[0], buffers)
+        expect_trainable(parameters)
         self._assemble(make_member, parameters, buffers)
 
     def _assemble(
@@ -119,7 +125,7 @@ class Ensemble(nn.Module):
     def _template(self) -> nn.Module:
         """A member of this thread, whose weights are replaced in each call."""
         if not hasattr(self._templates, "module"):
-            self._templates.module = _draw_member(self._make_member, 0)
+            self._templates.module = draw_member(self._make_member, 0)
         template: nn.Module = self._templates.module
         if template.training != self.training:
             template.train(self.training)
@@ -381,7 +387,7 @@ def _call_noting_features(
     hooks = [
         layer.register_forward_pre_hook(note, with_kwargs=True)
         for name, layer in member.named_modules()
-        if _has_matrix(layer) and "parametrizations" not in name.split(".")
+        if has_matrix(layer) and "parametrizations" not in name.split(".")
     ]
     try:
         output = _call_member(member, parameters, buffers, X)
@@ -394,101 +400,6 @@ def _call_noting_features(
             "are the features to compare (such as a torch.nn.Linear at the end)."
         )
     return output, entering[-1]
-
-
-def derived_seed(*entropy: int) -> int:
-    """Return a seed that depends on every number given and on nothing else.
-
-    Parameters
-    ----------
-    *entropy : int
-        Non-negative.
-
-    Returns
-    -------
-    int
-        Below 2**63.
-    """
-    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-    return int(state) >> 1
-
-
-def accepts_generator(make: Callable[..., object]) -> bool:
-    """Return whether a function has an argument ``generator`` for its random draws.
-
-    Parameters
-    ----------
-    make : callable
-
-    Returns
-    -------
-    bool
-        False for a callable without a signature, too.
-    """
-    try:
-        return "generator" in inspect.signature(make).parameters
-    except (TypeError, ValueError):  # A callable written in C.
-        return False
-
-
-def _check_trainable(parameters: dict[str, Tensor]) -> None:
-    trainable = [p for p in parameters.values() if p.requires_grad]
-    if not trainable:
-        raise ValueError("Got a module without parameters, but expected some to train.")
-    if len(trainable[0]) > 1 and all(torch.equal(p, p[:1].expand_as(p)) for p in trainable):
-        raise ValueError(
-            "Got a module whose initial weights are the same for each member, so that the "
-            "members would stay alike, but expected random ones. Does it return the same "
-            "instance each time, or seed the generator itself?"
-        )
-
-
-def _draw_member(make_member: MemberFactory, seed: int) -> nn.Module:
-    # On the CPU, whatever torch's default device: a seed gives the same weights on each.
-    if accepts_generator(make_member):
-        member = make_member(generator=torch.Generator("cpu").manual_seed(seed))
-    else:
-        with seeded_generators(seed):
-            member = make_member()
-    if not isinstance(member, nn.Module):
-        raise TypeError(
-            f"Got a {type(member).__name__} from the module factory, but expected a "
-            "torch.nn.Module."
-        )
-    return member
-
-
-def _share_masks(member: nn.Module, buffers: dict[str, Tensor]) -> None:
-    """Give the counter-based dropout of all members the key of the first one.
-
-    Units of different members have nothing to do with each other, so that one mask serves all.
-    """
-    for name, part in member.named_modules():
-        draws = buffers.get(f"{name}.draws".lstrip("."))
-        if draws is not None and isinstance(vars(part).get("mask_sequence"), int):
-            draws.copy_(draws[:1].expand_as(draws))
-
-
-def _has_matrix(layer: nn.Module) -> bool:
-    """Whether a layer holds a weight matrix, or its parametrization (a weight norm, say)."""
-    return any(p.ndim > 1 for p in layer.parameters(recurse=is_parametrized(layer)))
-
-
-def _reset_copy(module: nn.Module) -> nn.Module:
-    """Copy `module` with the weights of its layers drawn anew."""
-    module = copy.deepcopy(module)
-    for name, layer in module.named_modules():
-        reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
-        if reset is not None:
-            reset()
-        elif _has_matrix(layer):
-            raise ValueError(
-                f"Got a module instance whose part {name or 'itself'!r} "
-                f"({type(layer).__name__}) holds weights but has no reset_parameters(), so that "
-                "the members would start alike. Pass the class (or a function that returns a new "
-                "instance), or give that part a reset_parameters method."
-            )
-    return module
 
 
 def _tree(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> nn.Module:

@@ -9,6 +9,7 @@ from sklearn_fordes.particles._communication import (
     LostProcessError,
     ProcessGroups,
 )
+from sklearn_fordes.particles._drawing import MemberFactory, accepts_generator, derived_seed
 from sklearn_fordes.particles._evaluation import (
     Evaluation,
     Gradients,
@@ -28,10 +29,7 @@ from sklearn_fordes.particles._lengthscales import (
 from sklearn_fordes.particles._members import (
     ACTIVATIONS_AT_ONCE,
     Ensemble,
-    MemberFactory,
-    accepts_generator,
     autograd_evaluation,
-    derived_seed,
 )
 from sklearn_fordes.particles._memory import expect_memory
 from sklearn_fordes.particles._random import seeded_generators

@@ -38,6 +38,7 @@ from sklearn_fordes.training._optimizer import (
 )
 from sklearn_fordes.training._processes import expect_callbacks_that_fit
 from sklearn_fordes.training._recovery import (
+    CAN_T_BE_TRAINED,
     DivergenceError,
     Recovery,
     finite_members,
@@ -49,11 +50,6 @@ from sklearn_fordes.training._shares import share_of
 from sklearn_fordes.training._strength import strength_of_step, with_rows_compared
 
 _OF_MEMBERS = ("training loss", "repulsion")
-_CAN_T_BE_TRAINED = (
-    "Got a module that can't be trained ({}), but expected one that torch.func.vmap can batch over "
-    "members, and whose output can be differentiated twice, by its input and its weights. "
-    "repulsion='none', 'weight' or 'function' need the weights only."
-)
 
 
 class ParticleNet(NeuralNet):
@@ -381,7 +377,7 @@ class ParticleNet(NeuralNet):
             is_other = isinstance(error, torch.OutOfMemoryError | LostProcessError)
             if self.space_is_users or not is_first or is_other:
                 raise
-            raise ValueError(_CAN_T_BE_TRAINED.format(error)) from error
+            raise ValueError(CAN_T_BE_TRAINED.format(error)) from error
         relative_loss = self.likelihood.relative_loss(step.driving_loss, step.outputs, y, weight)
         return {
             "loss": step.objective,

@@ -1,4 +1,4 @@
-"""Training that diverges or is interrupted: which members did, and who stopped it."""
+"""Training that can't go on: which members diverge, who stopped it, and what to tell."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from sklearn_fordes._warnings import warn
 _LOWERED = 0.1
 # Members that a message names; of more it says how many they are.
 _MOST_NAMED = 5
+CAN_T_BE_TRAINED = (
+    "Got a module that can't be trained ({}), but expected one that torch.func.vmap can batch over "
+    "members, and whose output can be differentiated twice, by its input and its weights. "
+    "repulsion='none', 'weight' or 'function' need the weights only."
+)
 
 
 class DivergenceError(ValueError):
