@@ -17,7 +17,7 @@ from sklearn_fordes.networks import (
     stack_members,
     with_homoscedastic_noise,
 )
-from sklearn_fordes.networks._mlp import dropout_mask
+from sklearn_fordes.networks._mlp import common_masks, dropout_mask, has_common_draws
 from sklearn_fordes.networks.fast import MLPEnsemble
 from sklearn_fordes.particles import Ensemble, Repulsion, accumulate_gradients, seeded_generators
 
@@ -146,14 +146,37 @@ def test_dropout_is_identity_in_evaluation_and_keeps_the_mean_in_training():
 
 
 @pytest.mark.parametrize("stack", [stack_members, Ensemble])
-def test_members_draw_one_mask_at_each_call(stack):
+def test_members_draw_parts_of_one_sequence(stack):
     ensemble = stack(partial(MLP, 4, 2, hidden_layer_sizes=(50,), dropout=0.5), 3)
     draws = ensemble.stacked.get_buffer("2.draws")
-    assert draws[:, 0].unique().numel() == 1
+    assert has_common_draws(draws)
+    assert draws[:, 0].unique().numel() == 3
     ensemble(torch.ones(5, 4))
     assert draws[:, 1].tolist() == [1, 1, 1]
     other = stack(partial(MLP, 4, 2, hidden_layer_sizes=(50,), dropout=0.5), 3, seed=1)
     assert not torch.equal(other.stacked.get_buffer("2.draws")[:, 0], draws[:, 0])
+
+
+def test_masks_of_one_sequence_are_those_of_each_member():
+    draws = torch.tensor([[7, 3], [0, 3], [0, 3]])
+    Dropout.share_draws(draws)
+    like, before = torch.empty(3, 40, 128), draws.clone()
+    masks = common_masks(draws, like, 0.3, sequence=2)
+    assert torch.equal(masks, dropout_mask(before, like, 0.3, sequence=2))
+    assert torch.equal(draws, before)  # Both have counted the call.
+    same = (masks[0] == masks[1]).float().mean()
+    assert abs(same - (0.3**2 + 0.7**2)) < 0.02
+
+
+def test_members_that_are_picked_keep_their_masks():
+    ensemble = stack_members(partial(MLP, 4, 2, hidden_layer_sizes=(50,), dropout=0.5), 5)
+    assert ensemble.has_common_draws
+    X = torch.randn(6, 4)
+    parts = {pick: ensemble.select(list(pick)).train() for pick in ((1, 2, 3), (0, 3), (4,))}
+    assert [part.has_common_draws for part in parts.values()] == [True, False, True]
+    outputs = ensemble.train()(X)
+    for pick, part in parts.items():
+        torch.testing.assert_close(part(X), outputs[list(pick)])
 
 
 # ---- engines

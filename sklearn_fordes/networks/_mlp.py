@@ -21,6 +21,8 @@ _ROUNDS = [(30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)]
 _CALL = -0x2ECBDABC217D106B
 # A third one, for the sequences of several processes.
 _SEQUENCE = 0x369DEA0F31A53F85
+# Members begin so many words after each other in one sequence: several rows, and not whole ones.
+_WORDS_APART = 257
 # Each word of 64 random bits gives four draws of 16 bits: a rate is a multiple of 1 / 65536.
 _DRAWS_A_WORD = 4
 _N_DRAWS = 1 << 16
@@ -240,7 +242,8 @@ class Dropout(nn.Module):
     A mask depends on the layer's key, on the number of calls so far and on the position in the
     batch, and on nothing else. So masks do not depend on the global generators, on the number of
     members or on the device, and a saved member goes on where it was. The members of an ensemble
-    have one key, and so one mask, which is made once.
+    draw from one sequence, each a little later than the one before: so their words are made once,
+    and the masks of a row have nothing in common.
 
     Parameters
     ----------
@@ -277,6 +280,11 @@ class Dropout(nn.Module):
         """Draw another key, and count calls from zero."""
         self.draws.zero_()[0].random_(-(1 << 63), None, generator=generator)
 
+    @staticmethod
+    def share_draws(draws: Tensor) -> None:
+        """Give members (M, 2) keys with which they draw parts of the sequence of the first one."""
+        draws[:, 0] = _successive_keys(draws)
+
     def forward(self, X: Tensor) -> Tensor:
         """Return X, in training with some entries zero and the others divided by 1 − p."""
         if not self.training:
@@ -285,6 +293,43 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def _successive_keys(draws: Tensor) -> Tensor:
+    later = torch.arange(len(draws), device=draws.device).mul_(_WORDS_APART).mul_(_STEP)
+    return draws[0, 0] + later
+
+
+def has_common_draws(draws: Tensor) -> bool:
+    """Return whether members (M, 2) draw parts of one sequence (see `Dropout.share_draws`)."""
+    return torch.equal(draws[:, 0], _successive_keys(draws))
+
+
+@torch.no_grad()
+def common_masks(draws: Tensor, like: Tensor, p: float, sequence: int = 0) -> Tensor:
+    """Make the masks that `dropout_mask` makes, for members who draw parts of one sequence.
+
+    Parameters
+    ----------
+    draws : Tensor of shape (M, 2)
+        For which `has_common_draws` is true.
+    like : Tensor of shape (M, ...)
+    p : float
+    sequence : int, default=0
+        As in `dropout_mask`.
+
+    Returns
+    -------
+    Tensor of shape (M, ...)
+        To be read only: members share its memory.
+    """
+    apart = _WORDS_APART * _DRAWS_A_WORD
+    size = like[0].numel() + (len(draws) - 1) * apart
+    whole = dropout_mask(draws[0], like.new_empty(size), p, sequence)
+    draws[1:, 1].add_(1)
+    # Rows of a member lie one after the other.
+    strides = [math.prod(like.shape[axis + 1 :]) for axis in range(1, like.ndim)]
+    return whole.as_strided(like.shape, (apart, *strides))
 
 
 @torch.no_grad()

@@ -92,14 +92,11 @@ def draw_member(make_member: MemberFactory, seed: int) -> nn.Module:
 
 
 def share_masks(member: nn.Module, buffers: dict[str, Tensor]) -> None:
-    """Give the counter-based dropout of all members the key of the first one.
-
-    Units of different members have nothing to do with each other, so that one mask serves all.
-    """
+    """Let parts that have a method for it share out one sequence of masks among the members."""
     for name, part in member.named_modules():
         draws = buffers.get(f"{name}.draws".lstrip("."))
-        if draws is not None and isinstance(vars(part).get("mask_sequence"), int):
-            draws.copy_(draws[:1].expand_as(draws))
+        if draws is not None and hasattr(part, "share_draws"):
+            part.share_draws(draws)
 
 
 def has_matrix(layer: nn.Module) -> bool:

@@ -80,9 +80,8 @@ class Ensemble(nn.Module):
 
     Notes
     -----
-    Torch's dropout draws another mask for each member, `networks.Dropout` the same: units of
-    different members have nothing in common. Batch normalisation keeps statistics of each member's
-    own. Buffers must be updated in place, as torch's own layers do.
+    Dropout draws another mask for each member; batch normalisation keeps statistics of each
+    member's own. Buffers must be updated in place, as torch's own layers do.
 
     Examples
     --------

@@ -2,11 +2,19 @@
 
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_fordes.networks._mlp import MLP, Dropout, PeriodicEmbedding, dropout_mask
+from sklearn_fordes.networks._mlp import (
+    MLP,
+    Dropout,
+    PeriodicEmbedding,
+    common_masks,
+    dropout_mask,
+    has_common_draws,
+)
 from sklearn_fordes.networks.fast._passes import DERIVATIVES, Embedding, Layer, Passes
 from sklearn_fordes.particles import (
     ACTIVATIONS_AT_ONCE,
@@ -59,6 +67,8 @@ def stack_members(
     ensemble = Ensemble(make_member, n_members, seed)
     if is_as_built(ensemble._template):
         ensemble.__class__ = MLPEnsemble
+        assert isinstance(ensemble, MLPEnsemble)
+        ensemble.note_draws()
     return ensemble
 
 
@@ -68,8 +78,19 @@ class MLPEnsemble(Ensemble):
     `stack_members` makes one of an ensemble whose members are of the right kind.
     """
 
+    has_common_draws = False
     # Matrix products sum in another order where rows do not fill up a block of a processor.
     row_multiple = 16
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.note_draws()
+
+    def note_draws(self) -> None:
+        """Note whether the members draw their masks from one sequence, as they do at first."""
+        named = self.stacked.named_buffers()
+        draws = [buffer for name, buffer in named if name.endswith("draws")]
+        self.has_common_draws = all(map(has_common_draws, draws))
 
     def forward(self, X: Tensor, *, shared: bool = True) -> Tensor:
         """Evaluate every member (see `Ensemble.forward`)."""
@@ -83,7 +104,8 @@ class MLPEnsemble(Ensemble):
             of_columns, of_components = first.weight.tensor_split([X.shape[-1]], dim=-1)
             h = torch.baddbmm(first.bias.unsqueeze(1), rows, of_columns.mT)
             components = embedding.components(X)
-            is_kept = torch.is_grad_enabled() or torch.is_autocast_enabled(h.device.type)
+            # Autocast makes products of another type, which it does not write into others.
+            is_kept = torch.is_grad_enabled() or h.dtype != of_components.dtype
             h = (h.baddbmm if is_kept else h.baddbmm_)(components, of_components.mT)
         for layer in rest:
             h = activations[layer.activation](h)
@@ -160,15 +182,9 @@ class MLPEnsemble(Ensemble):
             elif not isinstance(part, Dropout):
                 activation = type(part)
             elif self.training:
-                mask = partial(_shared_mask, next(buffers), part)
+                make = common_masks if self.has_common_draws else dropout_mask
+                mask = partial(make, next(buffers), p=part.p, sequence=part.mask_sequence)
         return layers, embedding
-
-
-def _shared_mask(draws: Tensor, part: Dropout, like: Tensor) -> Tensor:
-    """Return the mask (B, H) of all members for activations (M, B, H), and count the call."""
-    mask = dropout_mask(draws[0], like[0], part.p, part.mask_sequence)
-    draws[1:, 1].add_(1)
-    return mask
 
 
 def _with_zeros(values: Tensor, n_rows: int) -> Tensor:

@@ -328,7 +328,7 @@ def _masked(derivatives: Callable[[Tensor, int], Derivatives]) -> _Activation:
             value.mul_(mask)
             slope.mul_(mask)
             if curvature is not None:
-                curvature.mul_(mask[:n_rows])
+                curvature.mul_(mask[:, :n_rows])
         return value, slope, curvature
 
     return masked
@@ -360,7 +360,7 @@ def _relu(a: Tensor, n_rows: int) -> Derivatives:  # noqa: ARG001 (its curvature
 
 
 # Each takes preactivations (M, B, H), which it overwrites because nothing else needs them, the
-# number of rows that need a curvature, and the members' mask of dropout (B, H).
+# number of rows that need a curvature, and the members' masks of dropout (M, B, H).
 DERIVATIVES = {
     nn.GELU: _gelu,
     nn.ReLU: _relu,
