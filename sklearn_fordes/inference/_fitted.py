@@ -41,7 +41,7 @@ _NUMBERS_CHECKED_AT_ONCE = 1 << 20
 _MOST_OF_ONE_THREAD = 1 << 17
 # Rows that a thread encodes and evaluates at once, and numbers at most: enough for numpy's calls
 # to be few, and so few that threads end at about one time.
-_ROWS_OF_A_THREAD, _NUMBERS_OF_A_THREAD = 4096, 1 << 20
+_ROWS_OF_A_THREAD, _NUMBERS_OF_A_THREAD = 2048, 1 << 19
 
 T = TypeVar("T")
 # Yields results of a slice of rows, whose encoded rows it gets, and how many to evaluate at once.
