@@ -112,3 +112,13 @@ def test_other_words_are_refused(binary, parameters):
     (name,) = parameters
     with pytest.raises(ValueError, match=name):
         FoRDEClassifier(**parameters).fit(*binary)
+
+
+@pytest.mark.parametrize(("batch_size", "rate"), [(32, 0.00375), (256, 0.03), (1000, 0.03)])
+def test_rate_is_proportional_to_the_batch(binary, batch_size, rate):
+    settings = {"lr": "auto", "batch_size": batch_size, "max_epochs": 1}
+    for kind in (FoRDEClassifier, FoRDERegressor):
+        model = kind(**{**SMALL, **settings}).fit(*binary)
+        assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {rate}
+        model = kind(**{**SMALL, **settings, "lr_schedule": "constant"}).fit(*binary)
+        assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {0.004}

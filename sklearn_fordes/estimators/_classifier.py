@@ -92,8 +92,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
         power of two, from 32 to 256.
     lr : float or "auto", default="auto"
-        The largest learning rate. "auto" is ``0.03 * sqrt(b / 256)`` for batches of b rows, at most
-        0.03, and a sixth of that where the rate is constant.
+        The largest learning rate. "auto" is ``0.03 * b / 256`` for batches of b rows, at most 0.03,
+        and 0.004 where the rate is constant.
     lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
         How the learning rate changes in `fit`. "one_cycle" rises to `lr` in the first twentieth of
         the steps of `max_epochs`, and falls to zero, both linearly. "auto" is one cycle, unless

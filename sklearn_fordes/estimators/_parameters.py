@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,7 +50,9 @@ _FEWEST_TO_HOLD_OUT = 640
 # Rows that training sees in all epochs together: so many times a power of the number of rows.
 # Chosen on the development sets (docs/defaults.md).
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
-_LARGEST_RATE = 0.03
+# The largest rate of one cycle is proportional to the batch: that of the largest batch, and a rate
+# that does not fall.
+_LARGEST_RATE, _CONSTANT_RATE, _LARGEST_BATCH = 0.03, 0.004, 256
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -352,14 +353,14 @@ class Parameters(BaseEstimator):
         if not isinstance(self.batch_size, str):
             return int(self.batch_size)
         # A tenth of the rows, rounded down to a power of two.
-        return max(32, min(256, 1 << max(n_rows // 10, 1).bit_length() - 1))
+        return max(32, min(_LARGEST_BATCH, 1 << max(n_rows // 10, 1).bit_length() - 1))
 
     def _rate(self, batch_size: int, *, is_constant: bool) -> float:
         if not isinstance(self.lr, str):
             return float(self.lr)
-        rate = _LARGEST_RATE * math.sqrt(min(batch_size / 256, 1))
-        # One that does not fall must be lower for as low a loss in the end.
-        return rate / 6 if is_constant else rate
+        return (
+            _CONSTANT_RATE if is_constant else _LARGEST_RATE * min(batch_size / _LARGEST_BATCH, 1)
+        )
 
     def _n_epochs(self, n_rows: int, stream: Any = None) -> int:
         """Return the number of epochs of a fit at most."""
