@@ -25,6 +25,7 @@ WRONG = {
     "max_epochs": [0, 1.5, "many", None],
     "batch_size": [0, -1, 2.5, None, "all"],
     "lr": [0.0, -1.0, "fast", None],
+    "lr_schedule": ["cosine", 3, None],
     "weight_decay": [-1e-3, "little", None],
     "ema_decay": [-0.1, 1.0, None, "much"],
     "early_stopping": ["yes", None, 3],

@@ -194,7 +194,9 @@ def test_forged_settings_are_refused(saved, path, forgery):
 )
 def test_forged_settings_of_the_network_fill_no_memory(saved, path, settings):
     tensors, metadata = content(saved / "regressor")
-    entry(metadata["state"], "then")["dict"] += map(list, settings.items())
+    then = entry(metadata["state"], "then")
+    others = [pair for pair in then["dict"] if pair[0] not in settings]
+    then["dict"] = others + [list(pair) for pair in settings.items()]
     forge(path, tensors, metadata)
     message = r"make a network of .* weights|moments take .* MB|Got dropout=2"
     with pytest.raises(ValueError, match=message):

@@ -37,7 +37,7 @@ def make_model(**parameters):
     # Rows as they are, whose noise is that of the distribution to be found in a few fast epochs.
     defaults = {"n_members": 4, "hidden_layer_sizes": (64, 64), "max_epochs": 40}
     defaults |= {"lr": 1e-2, "batch_size": 64, "augmentation": None, "random_state": 0}
-    defaults |= {"repulsion_strength": 0.15}
+    defaults |= {"repulsion_strength": 0.15, "lr_schedule": "constant"}
     return FoRDERegressor(**{**defaults, **parameters})
 
 

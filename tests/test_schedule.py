@@ -114,10 +114,13 @@ def test_other_words_are_refused(binary, parameters):
         FoRDEClassifier(**parameters).fit(*binary)
 
 
-@pytest.mark.parametrize(("batch_size", "rate"), [(32, 0.00375), (256, 0.03), (1000, 0.03)])
-def test_rate_is_proportional_to_the_batch(binary, batch_size, rate):
+@pytest.mark.parametrize(
+    ("batch_size", "rates"),
+    [(64, (0.0075, 0.015)), (256, (0.03, 0.03)), (1000, (0.03, 0.03))],
+)
+def test_rate_grows_with_the_batch(binary, batch_size, rates):
     settings = {"lr": "auto", "batch_size": batch_size, "max_epochs": 1}
-    for kind in (FoRDEClassifier, FoRDERegressor):
+    for kind, rate in zip((FoRDEClassifier, FoRDERegressor), rates, strict=True):
         model = kind(**{**SMALL, **settings}).fit(*binary)
         assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {rate}
         model = kind(**{**SMALL, **settings, "lr_schedule": "constant"}).fit(*binary)

@@ -117,7 +117,8 @@ def test_a_module_of_the_user_gets_encoded_frames(target):
     X = as_polars(plain_columns())
     own = TabularEncoder(gap_indicators="all")  # as the default one of a classifier
     model = make_model(module=MLP, encoder=own).fit(X, target)
-    plain = make_model(module__dropout=0.0).fit(X, target)
+    of_class = {"module__n_frequencies": 16, "module__frequency_scale": 0.3}
+    plain = make_model(module__dropout=0.0, **of_class).fit(X, target)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
     with pytest.raises(ValueError, match="with an encoder or a module of your own"):
         make_model(module=MLP, categorical_features=[0]).fit(np.ones((N_ROWS, 2)), target)

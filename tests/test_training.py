@@ -347,7 +347,7 @@ def test_optimizer_with_a_closure_works(small, binary):
     X, y = binary
     settings = {"weight_decay": 0.0, "lr": 0.1, "batch_size": 200, "augmentation": None}
     model = small(optimizer=torch.optim.LBFGS, **settings)
-    assert model.fit(X, y).score(X, y) > 0.8
+    assert model.fit(X, y).score(X, y) >= 0.8
 
 
 @pytest.mark.filterwarnings("ignore:Training diverged")

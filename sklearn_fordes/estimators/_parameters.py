@@ -50,8 +50,7 @@ _FEWEST_TO_HOLD_OUT = 640
 # Rows that training sees in all epochs together: so many times a power of the number of rows.
 # Chosen on the development sets (docs/defaults.md).
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
-# The largest rate of one cycle is proportional to the batch: that of the largest batch, and a rate
-# that does not fall.
+# The largest rate of one cycle with the largest batch, and a rate that does not fall.
 _LARGEST_RATE, _CONSTANT_RATE, _LARGEST_BATCH = 0.03, 0.004, 256
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
@@ -68,6 +67,8 @@ class Parameters(BaseEstimator):
         "n_frequencies": 8,
         "frequency_scale": 0.45,
     }
+    # By which power of the batch the largest rate grows.
+    _growth_of_rate = 1.0
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -172,7 +173,10 @@ class Parameters(BaseEstimator):
                 "come before a module."
             )
         if not isinstance(self.encoder, str | None):
-            return clone(self.encoder)
+            given_one = clone(self.encoder)
+            # A step of another one may need frames of the step before.
+            is_ours = isinstance(given_one, TabularEncoder)
+            return given_one.set_output(transform="default") if is_ours else given_one
         encoder: Any = FunctionTransformer()
         if is_default:
             # A network that is trained with gaps ought to see that they are gaps.
@@ -358,9 +362,10 @@ class Parameters(BaseEstimator):
     def _rate(self, batch_size: int, *, is_constant: bool) -> float:
         if not isinstance(self.lr, str):
             return float(self.lr)
-        return (
-            _CONSTANT_RATE if is_constant else _LARGEST_RATE * min(batch_size / _LARGEST_BATCH, 1)
-        )
+        if is_constant:
+            return _CONSTANT_RATE
+        share: float = min(batch_size / _LARGEST_BATCH, 1)
+        return float(_LARGEST_RATE * share**self._growth_of_rate)
 
     def _n_epochs(self, n_rows: int, stream: Any = None) -> int:
         """Return the number of epochs of a fit at most."""

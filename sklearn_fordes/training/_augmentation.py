@@ -117,7 +117,8 @@ class CellCorruption(BaseEstimator):
         columns, index = np.unique(column_of, return_inverse=True)
         deviation = torch.zeros_like(rows[0])
         n_at_once = max(1, _NUMBERS_AT_ONCE // len(rows))
-        for columns_at_once in torch.as_tensor(continuous).split(n_at_once):
+        indices = torch.as_tensor(continuous, dtype=torch.int64, device=rows.device)
+        for columns_at_once in indices.split(n_at_once):
             numbers = rows[:, columns_at_once]
             deviation[columns_at_once] = (numbers - numbers.mean(0)).square().mean(0).sqrt()
         # Member i has the exposure that it has among any number of members.

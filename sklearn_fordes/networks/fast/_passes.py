@@ -115,8 +115,9 @@ class Embedding:
 
     def _values(self, cos: Tensor) -> Tensor:
         """Return e (M, D · K, B), given cos α."""
-        bias = self.bias.flatten(0, 1).unsqueeze(-1)
-        values = torch.baddbmm(bias, self.weight.mT.flatten(0, 1), cos.flatten(0, 1))
+        values = torch.bmm(self.weight.mT.flatten(0, 1), cos.flatten(0, 1))
+        # Added within the product, MKL would round it in another way for 16 rows than for more.
+        values += self.bias.flatten(0, 1).unsqueeze(-1)
         return values.view(len(cos), -1, cos.shape[-1])
 
     def input_gradients(self, p: Tensor) -> Tensor:
