@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._harness import fixed, make_parser, save_report
 from benchmarks.scores import nll
 from sklearn_fordes import FoRDEClassifier
-from sklearn_fordes.training import recording_with
+from sklearn_fordes.training import cuda_graphs, recording_with
 
 SECONDS = 585  # The sum of those of all parts is no more.
 OTHERS = ("catboost", "pytabkit")
@@ -133,9 +133,7 @@ def fit_some_epochs(
         random_state=SEED,
         **parameters,
     )
-    if is_captured:
-        return model.fit(X, y)
-    with recording_with(None):
+    with recording_with(cuda_graphs if is_captured else None):
         return model.fit(X, y)
 
 
@@ -186,9 +184,7 @@ def fit_fordes(
 ) -> Any:
     shorter = {"max_epochs": 3} if options.quick else {}
     model = FoRDEClassifier(device=on, random_state=seed, **shorter)
-    if is_captured:
-        return model.fit(X, y)
-    with recording_with(None):
+    with recording_with(cuda_graphs if is_captured else None):
         return model.fit(X, y)
 
 

@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, distributed
 from sklearn_fordes.persistence import _checkpoint
-from sklearn_fordes.training import CorruptedVersions, ParticleNet, recording_with
+from sklearn_fordes.training import CorruptedVersions, ParticleNet, cuda_graphs, recording_with
 
 pytestmark = [
     pytest.mark.gpu,
@@ -86,9 +85,9 @@ CAPTURED = [
 @pytest.mark.parametrize(("parameters", "n_graphs"), CAPTURED, ids=str)
 def test_captured_steps_agree_with_ordinary_ones(binary, parameters, n_graphs):
     X, y = binary
-    captured = make(device="cuda", **parameters).fit(X, y)
-    with recording_with(None):
-        plain = make(device="cuda", **parameters).fit(X, y)
+    with recording_with(cuda_graphs):
+        captured = make(device="cuda", **parameters).fit(X, y)
+    plain = make(device="cuda", **parameters).fit(X, y)
     assert plain.net_.captured.n_replayed == 0
     assert captured.net_.captured.n_replayed == captured.net_.n_steps - n_graphs
     np.testing.assert_allclose(captured.predict_proba(X), plain.predict_proba(X), atol=2e-3)
@@ -101,12 +100,14 @@ def test_a_step_that_cannot_be_captured_is_an_ordinary_one(binary):
     """The levels of quantiles come from the host in each step."""
     X, y = binary
     settings = {"noise": "quantile", "max_epochs": 3, "random_state": 0}
-    model = FoRDERegressor(3, device="cuda", **settings).fit(X, y)
-    stream = torch.cuda.current_stream()
+    with recording_with(cuda_graphs):
+        model = FoRDERegressor(3, device="cuda", **settings).fit(X, y)
+        stream = torch.cuda.current_stream()
+        # Nothing has failed on the device: the next fit captures.
+        after = make(device="cuda").fit(X, y)
     assert model.net_.captured.n_replayed == 0
-    # Nothing has failed on the device: the next fit captures.
     assert stream == torch.cuda.default_stream()
-    assert make(device="cuda").fit(X, y).net_.captured.n_replayed > 10
+    assert after.net_.captured.n_replayed > 10
 
 
 def refuse_to_wait(monkeypatch, owner, name, n_free):
@@ -130,7 +131,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(binary, monkeypatch, is_ca
     # The first steps capture, and the first versions count members and columns.
     steps = refuse_to_wait(monkeypatch, ParticleNet, "train_step", 8)
     versions = refuse_to_wait(monkeypatch, CorruptedVersions, "__call__", 1)
-    with nullcontext() if is_captured else recording_with(None):
+    with recording_with(cuda_graphs if is_captured else None):
         model = make(device="cuda").fit(*binary)
     assert (model.net_.captured.n_replayed > 0) == is_captured
     assert len(steps) == len(versions) == model.net_.n_steps > 20

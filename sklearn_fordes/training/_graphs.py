@@ -97,7 +97,8 @@ def _stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)
 
 
-def _recorder_of_device(device: torch.device) -> Recorder | None:
+def cuda_graphs(device: torch.device) -> Recorder | None:
+    """Return what records graphs on a CUDA device, and None on others, for `recording_with`."""
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
@@ -106,7 +107,7 @@ def _no_recorder(device: torch.device) -> None:
 
 
 _recorders: ContextVar[Callable[[torch.device], Recorder | None]] = ContextVar(
-    "recorders", default=_recorder_of_device
+    "recorders", default=_no_recorder
 )
 
 
@@ -117,12 +118,12 @@ def recording_with(make: Callable[[torch.device], Recorder | None] | None) -> It
     Parameters
     ----------
     make : callable or None
-        Returns a `Recorder` for a device, or None. None records nothing.
+        Returns a `Recorder` for a device, or None. None records nothing, which is the default.
 
     Examples
     --------
-    >>> from sklearn_fordes.training import recording_with
-    >>> with recording_with(None):  # A fit here captures no graphs.
+    >>> from sklearn_fordes.training import cuda_graphs, recording_with
+    >>> with recording_with(cuda_graphs):  # A fit here captures graphs if it has a CUDA device.
     ...     pass
     """
     token = _recorders.set(make or _no_recorder)

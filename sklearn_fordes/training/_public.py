@@ -11,7 +11,7 @@ from sklearn_fordes.training._callbacks import (
     copy_callback,
 )
 from sklearn_fordes.training._data import Batches, BatchIterator, DeviceDataset
-from sklearn_fordes.training._graphs import CudaGraphs, Recorder, recording_with
+from sklearn_fordes.training._graphs import CudaGraphs, Recorder, cuda_graphs, recording_with
 from sklearn_fordes.training._loop import keep_freed_memory, train
 from sklearn_fordes.training._loss import MixtureLoss
 from sklearn_fordes.training._net import ParticleNet
