@@ -1,11 +1,14 @@
 """The budget of a fit: how many epochs there are, and how the learning rate changes in them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback, LRScheduler
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
+from sklearn_fordes.networks import MLP, stack_members
 from sklearn_fordes.training._schedule import one_cycle
 
 SMALL = {"n_members": 2, "hidden_layer_sizes": (4,), "batch_size": 40, "lr": 0.1, "random_state": 0}
@@ -33,11 +36,13 @@ def fitted(X, y, *callbacks, **parameters):
 def test_rate_rises_in_a_twentieth_of_the_steps_and_falls_to_zero(binary):
     rates = rates_of(fitted(*binary))  # Five batches of forty rows.
     middles = (np.arange(20) + 0.5) / 20
-    np.testing.assert_allclose(rates, [0.1 * one_cycle(done) for done in middles])
+    np.testing.assert_allclose(rates, [0.1 * one_cycle(done, 4) for done in middles])
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[1]
     assert rates[-1] == pytest.approx(0.1 * 0.025 / 0.95)
-    assert (one_cycle(0.0), one_cycle(0.05), one_cycle(1.0)) == (0, 1, 0)
+    assert [one_cycle(done, 4) for done in (0.0, 0.05, 1.0)] == [0, 1, 0]
+    # Of a thousand epochs it rises in three, for something may end them early.
+    assert one_cycle(0.003, 1000) == 1
 
 
 def test_rate_is_constant_where_it_is_asked_for_and_where_a_callback_sets_it(binary):
@@ -95,8 +100,12 @@ def test_epochs_follow_the_rows(n_rows, n_epochs):
 
 def test_epochs_of_a_source_are_parts_of_it():
     model = FoRDEClassifier(iterator_train__rows_per_epoch=10_000)
-    assert model._n_epochs(10**6, stream=object()) == round(950 * 10**3.6 / 10_000)
-    assert FoRDEClassifier()._n_epochs(10**8, stream=object()) == round(950 * 10**4.8 / 10**6)
+    assert model._n_epochs(10**6, n_shares=1) == round(950 * 10**3.6 / 10_000)
+    default = FoRDEClassifier()
+    assert default._n_epochs(10**8, n_shares=1) == round(950 * 10**4.8 / 10**6)
+    assert default._n_epochs(10**8, n_shares=4) == round(950 * 10**4.8 / (4 * 10**6))
+    # A pass of so few rows more is two epochs.
+    assert default._n_epochs(1_100_000, n_shares=1) == round(2 * 950 / 1_100_000**0.4)
 
 
 def test_the_net_says_how_many_epochs_there_could_have_been(binary, tmp_path):
@@ -116,12 +125,30 @@ def test_other_words_are_refused(binary, parameters):
 
 @pytest.mark.parametrize(
     ("batch_size", "rates"),
-    [(64, (0.0075, 0.015)), (256, (0.03, 0.03)), (1000, (0.03, 0.03))],
+    [(64, (0.0075, 0.015)), (128, (0.015, 0.03 / 2**0.5)), (160, (0.01875, 0.03 * 0.625**0.5))],
 )
 def test_rate_grows_with_the_batch(binary, batch_size, rates):
     settings = {"lr": "auto", "batch_size": batch_size, "max_epochs": 1}
     for kind, rate in zip((FoRDEClassifier, FoRDERegressor), rates, strict=True):
         model = kind(**{**SMALL, **settings}).fit(*binary)
-        assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {rate}
+        found = {group["lr"] for group in model.net_.optimizer_.param_groups}
+        assert [*found] == [pytest.approx(rate)]
+        model.set_params(batch_size=1000).fit(*binary)  # A batch has all 160 training rows.
+        largest = model.net_.optimizer_.param_groups[0]["lr"]
+        assert largest == pytest.approx(0.03 * 0.625**kind._growth_of_rate)
         model = kind(**{**SMALL, **settings, "lr_schedule": "constant"}).fit(*binary)
         assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {0.004}
+
+
+def test_keys_of_another_file_are_kept():
+    ensemble, other = (
+        stack_members(partial(MLP, 4, 2, hidden_layer_sizes=(8,), dropout=0.5), 3) for _ in range(2)
+    )
+    other.stacked.get_buffer("2.draws")[:, 0] = torch.tensor([3, -8, 5])
+    ensemble.load_state_dict(other.state_dict())
+    assert not ensemble.has_common_draws
+    X = torch.randn(6, 4)
+    members = [ensemble.member(i) for i in range(3)]
+    outputs = ensemble.train()(X)
+    for output, member in zip(outputs, members, strict=True):
+        torch.testing.assert_close(output, member.train()(X))

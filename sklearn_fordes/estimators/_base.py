@@ -162,7 +162,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         rows, valid, stream = rows_of(
             self, X, y, sample_weight, (X_val, y_val), groups, [split, seeds[1]], communicator
         )
-        max_epochs = self._n_epochs(len(rows.y) if stream is None else stream.n_rows, stream)
+        n_rows = len(rows.y) if stream is None else stream.n_rows
+        n_shares = 0 if stream is None else communicator.n_row_shares
+        max_epochs = self._n_epochs(n_rows, n_shares)
         tasks = tasks_of(self, X, y, sample_weight, max_epochs)
         ended_by = self._train(
             rows,
@@ -424,6 +426,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             self.fitted_.as_inputs(np.zeros((1, *self.fitted_.input_shape))),
             state.known_lengthscale("identity"),
             max_epochs=self.n_iter_ if isinstance(then.max_epochs, str) else then.max_epochs,
+            n_rows=state.batch_size,
             seeds=(0, 0),
         )
         state.load_into(net)

@@ -84,10 +84,11 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
     max_epochs : int or "auto", default="auto"
-        Largest number of passes over the training rows, in which the learning rate falls to zero.
-        "auto" follows the number of rows n: ``950 / n ** 0.4``, which is 60 for 1,000 rows, 24 for
-        10,000 and 9 for 100,000. More lower the loss of tables on which it still falls at the end,
-        and cost time (see ``docs/performance.md``).
+        Largest number of passes over the training rows, in which the learning rate falls to zero,
+        unless early stopping ends them before. "auto" follows the number of rows n: ``950 / n **
+        0.4``, which is 60 for 1,000 rows, 24 for 10,000 and 9 for 100,000. More lower the loss of
+        tables on which it still falls at the end, and cost time (see ``docs/performance.md``).
+        Epochs of a source that is read in blocks may be parts of a pass, and are as many more.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
         power of two, from 32 to 256.
@@ -96,8 +97,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         and 0.004 where the rate is constant.
     lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
         How the learning rate changes in `fit`. "one_cycle" rises to `lr` in the first twentieth of
-        the steps of `max_epochs`, and falls to zero, both linearly. "auto" is one cycle, unless
-        `callbacks` has a ``skorch.callbacks.LRScheduler``. In `partial_fit` it is constant.
+        `max_epochs`, in three epochs at most, and falls to zero, both linearly. "auto" is one
+        cycle, unless `callbacks` has a ``skorch.callbacks.LRScheduler``. In `partial_fit` it is
+        constant.
     weight_decay : float, default=0.0001
         The optimizer's weight decay, applied to weights and to the embedding, and not to biases or
         normalisation.

@@ -320,7 +320,8 @@ class Parameters(BaseEstimator):
             )
         name = self.lr_schedule if is_a_fit else "constant"
         schedule = training.schedule_of(name, self.callbacks or ())
-        batch_size = self._batch_size(n_rows or len(inputs))
+        n_rows = n_rows or len(inputs)
+        batch_size = self._batch_size(n_rows)
         net = training.ParticleNet(
             fitted.members,
             likelihood=fitted.likelihood,
@@ -334,7 +335,7 @@ class Parameters(BaseEstimator):
             max_epochs=max_epochs,
             batch_size=batch_size,
             optimizer=optimizer,
-            lr=self._rate(batch_size, is_constant=schedule is training.constant),
+            lr=self._rate(min(batch_size, n_rows), is_constant=schedule is training.constant),
             callbacks=[*around[0], *self._new_callbacks(communicator), *around[1]],
             device=str(fitted.device),
             **(settings | self._parts(*PREFIXES[1:])),
@@ -367,15 +368,20 @@ class Parameters(BaseEstimator):
         share: float = min(batch_size / _LARGEST_BATCH, 1)
         return float(_LARGEST_RATE * share**self._growth_of_rate)
 
-    def _n_epochs(self, n_rows: int, stream: Any = None) -> int:
-        """Return the number of epochs of a fit at most."""
+    def _n_epochs(self, n_rows: int, n_shares: int = 0) -> int:
+        """Return the number of epochs of a fit at most.
+
+        Those of a source, which so many processes share out, are parts of a pass.
+        """
         if not isinstance(self.max_epochs, str):
             return int(self.max_epochs)
-        in_epoch = n_rows
-        if stream is not None:  # An epoch is a part of it.
+        n_parts = 1
+        if n_shares:
             most = training.BatchIterator.rows_per_epoch
-            in_epoch = min(n_rows, int(getattr(self, "iterator_train__rows_per_epoch", most)))
-        return int(max(1, round(_ROWS_SEEN * n_rows**_GROWTH_OF_ROWS_SEEN / in_epoch)))
+            most = int(getattr(self, "iterator_train__rows_per_epoch", most))
+            n_parts = -(-n_rows // (most * n_shares))
+        n_passes = _ROWS_SEEN * n_rows ** (_GROWTH_OF_ROWS_SEEN - 1)
+        return int(max(1, round(n_passes * n_parts)))
 
     def _n_folds(self, n_rows: int) -> int:
         """Return into how many folds a small table is dealt; 0 for others, which hold rows out.

@@ -21,7 +21,7 @@ _ROUNDS = [(30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)]
 _CALL = -0x2ECBDABC217D106B
 # A third one, for the sequences of several processes.
 _SEQUENCE = 0x369DEA0F31A53F85
-# Members begin so many words after each other in one sequence: several rows, and not whole ones.
+# Members begin so many words after each other in one sequence.
 _WORDS_APART = 257
 # Each word of 64 random bits gives four draws of 16 bits: a rate is a multiple of 1 / 65536.
 _DRAWS_A_WORD = 4
@@ -242,8 +242,8 @@ class Dropout(nn.Module):
     A mask depends on the layer's key, on the number of calls so far and on the position in the
     batch, and on nothing else. So masks do not depend on the global generators, on the number of
     members or on the device, and a saved member goes on where it was. The members of an ensemble
-    draw from one sequence, each a little later than the one before: so their words are made once,
-    and the masks of a row have nothing in common.
+    draw from one sequence, each a little later than the one before, so that its words are made
+    once for all. What two of them draw alike meets other units, which have nothing in common.
 
     Parameters
     ----------

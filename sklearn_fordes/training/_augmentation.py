@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ _LEAST_EXPOSURE_TO_GAPS = 0.2
 # Share of the rows that are blank, from which every member learns the distribution of the targets.
 _EMPTY_SHARE = 0.02
 
-# Numbers of which the deviation is computed at once, with copies of them.
+# Numbers that are made at once.
 _NUMBERS_AT_ONCE = 1 << 20
 
 
@@ -173,8 +173,10 @@ class CorruptedVersions:
     blanked: float
     noise: float
 
-    # Small operations take as long as their calls, so that several batches are corrupted at once.
-    rows_at_once: ClassVar[int] = 2048
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of several batches, for small operations take as long as their calls."""
+        return min(2048, _NUMBERS_AT_ONCE // (len(self.exposure) * len(self.deviation)))
 
     def __call__(self, X: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a version of the rows for each member.

@@ -75,8 +75,8 @@ class ParticleNet(NeuralNet):
         Determines the draws of modules and functions that use torch's global generator, and those
         of batches, unless ``iterator_train__rng`` does.
     schedule : callable, default=constant
-        Maps the share of a run's steps that are done to a factor of the learning rates. A run has
-        `max_epochs`.
+        Maps the share of a run's steps that are done, and its number of epochs, to a factor of the
+        learning rates.
     communicator : Communicator, default=ALONE
         Reaches processes that train with this one. The module has the members of this process.
     **kwargs
@@ -112,6 +112,7 @@ class ParticleNet(NeuralNet):
         self.is_stopped = False  # By a callback, in the last run.
         self.rate_factor = 1.0  # Of the learning rates, in this run.
         self.done = 0.0  # Share of this run, in the middle of the next step.
+        self._run_of = 0, 1  # Epochs before this run, and in it.
         self.deadline = math.inf  # Of this run, in seconds of `time.monotonic`.
         self.is_out_of_time = self.is_cut = False  # In the last run.
         self.n_resumed = 0  # Epochs of the last run that its checkpoint knew.
@@ -315,7 +316,8 @@ class ParticleNet(NeuralNet):
     def train_step(self, batch: Any) -> Any:
         """Make a step, however often its optimizer evaluates the objective, and count it."""
         strength = strength_of_step(self, batch)
-        with scaled_rates(self.optimizer_, self.rate_factor * self.schedule(self.done)):
+        factor = self.schedule(self.done, self._run_of[1])
+        with scaled_rates(self.optimizer_, self.rate_factor * factor):
             step = self.captured(self, super().train_step, batch, strength)
         self.figures.note(torch.stack(step["of_members"]), step["y_pred"].shape[0])
         self.n_steps += 1

@@ -7,14 +7,15 @@ from typing import Any
 
 from skorch.callbacks import LRScheduler
 
-# Maps the share of a run that is done, in [0, 1], to a factor of the learning rates.
-Schedule = Callable[[float], float]
-# Share of a run in which one cycle's rate rises.
-_RISE = 0.05
+# Maps the share of a run that is done, in [0, 1], and its number of epochs to a factor of the
+# learning rates.
+Schedule = Callable[[float, int], float]
+# Share of a run in which one cycle's rate rises, and epochs at most: a run may be ended early.
+_RISE, _LONGEST_RISE = 0.05, 3
 
 
-def one_cycle(done: float) -> float:
-    """Rise from zero to one in the first twentieth of a run, and fall to zero.
+def one_cycle(done: float, n_epochs: int) -> float:
+    """Rise from zero to one in a twentieth of a run, three epochs at most, and fall to zero.
 
     Both are linear (Smith, Topin: Super-convergence, 2018, with one phase for the way down).
 
@@ -22,16 +23,19 @@ def one_cycle(done: float) -> float:
     ----------
     done : float
         Share of the run's steps, in [0, 1].
+    n_epochs : int
+        Of the run.
 
     Returns
     -------
     float
         In [0, 1].
     """
-    return min(done / _RISE, (1 - done) / (1 - _RISE))
+    rise = min(_RISE, _LONGEST_RISE / n_epochs)
+    return min(done / rise, (1 - done) / (1 - rise))
 
 
-def constant(done: float) -> float:  # noqa: ARG001 (schedules take it)
+def constant(done: float, n_epochs: int) -> float:  # noqa: ARG001 (schedules take them)
     """Return one."""
     return 1.0
 
@@ -42,7 +46,7 @@ def schedule_of(name: str, callbacks: Iterable[Any]) -> Schedule:
     Parameters
     ----------
     name : {"auto", "one_cycle", "constant"}
-        "auto" is one cycle, unless a callback changes the rates itself.
+        "auto" is one cycle, unless there is an `LRScheduler`.
     callbacks : iterable
         Callbacks of skorch's, or pairs of a name and one.
     """

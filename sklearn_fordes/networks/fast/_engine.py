@@ -86,6 +86,12 @@ class MLPEnsemble(Ensemble):
         super().__setstate__(state)
         self.note_draws()
 
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """Load weights and buffers (see `torch.nn.Module.load_state_dict`)."""
+        found = super().load_state_dict(*arguments, **named)
+        self.note_draws()
+        return found
+
     def note_draws(self) -> None:
         """Note whether the members draw their masks from one sequence, as they do at first."""
         named = self.stacked.named_buffers()
