@@ -9,6 +9,7 @@ import numpy as np
 
 from sklearn_fordes import inference, streaming, training
 from sklearn_fordes.estimators._folds import Folds
+from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 from sklearn_fordes.preprocessing import TabularEncoder
 
@@ -19,7 +20,9 @@ def first_encoded(estimator: Any, encoder: Any, data: TrainingData) -> Any:
     Rows held out decide with them what the columns hold, where the encoder takes the whole table: a
     value in one of them could make it unreadable.
     """
-    takes_rows = data.at is not None and isinstance(encoder, TabularEncoder)
+    # A subclass may have a method of its own.
+    is_ours = isinstance(encoder, TabularEncoder) and accepts(encoder.fit_transform, "rows")
+    takes_rows = data.at is not None and is_ours
     X = data.X if takes_rows else data.table
     rows = {"rows": data.at} if takes_rows else {}
     if isinstance(estimator.encoder, str | None):
