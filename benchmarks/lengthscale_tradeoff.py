@@ -55,6 +55,7 @@ SETTINGS: dict[str, Any] = {
     "hidden_layer_sizes": (64, 64),
     "batch_size": 128,
     "lr": 2e-3,
+    "lr_schedule": "constant",
     "early_stopping": False,
     "ema_decay": 0.0,
 }

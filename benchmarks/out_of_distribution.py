@@ -57,6 +57,7 @@ SETTINGS: dict[str, Any] = {
     "hidden_layer_sizes": (64, 64),
     "module__dropout": 0.0,
     "lr": 1e-3,
+    "lr_schedule": "constant",
     "repulsion_strength": 5.0,
     "ema_decay": 0.0,
     "batch_size": 128,

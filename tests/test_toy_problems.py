@@ -20,6 +20,7 @@ def settings(space, seed, **others):
     repulsion = Repulsion(space, fraction=1.0, period=1, relative=False)
     fixed = {"repulsion": repulsion, "repulsion_strength": 5.0, "encoder": StandardScaler()}
     fixed |= {"hidden_layer_sizes": (32, 32), "module__dropout": 0.0, "lr": 0.01}
+    fixed |= {"lr_schedule": "constant"}
     fixed |= {"weight_decay": 0, "ema_decay": 0.0, "early_stopping": False}
     return {**fixed, "random_state": seed, **others}
 

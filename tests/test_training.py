@@ -67,7 +67,7 @@ def test_every_class_keeps_a_training_row(counts, fraction):
         train, valid = data.hold_out(int(fraction * len(y)), seed)
         assert set(train.y) == set(y)
         assert len(valid.y) == min(int(fraction * len(y)), len(y) - len(counts))
-        assert sorted([*train.X, *valid.X]) == list(range(len(y)))
+        assert sorted([*train.table, *valid.table]) == list(range(len(y)))
 
 
 def test_held_out_rows_are_stratified():
