@@ -398,10 +398,10 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         progress = Progress("prediction", n_rows, "row", only_if_slow=True) if verbose else None
         found = []
         # Chunk by chunk, so that outputs of all rows are never held.
-        for values in self.fitted_.computed(X, lambda z: compute(z, *arguments), chunks):
-            found.append(values)
+        for outputs in self.fitted_.outputs(X, chunks):
+            found.append(compute(outputs, *arguments))
             if progress:
-                progress.advance(np.shape(values)[axis])
+                progress.advance(outputs.shape[1])
         if progress:
             progress.close(f"{n_rows} rows")
         return np.concatenate(found, axis=axis)

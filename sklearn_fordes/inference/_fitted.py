@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from sklearn_fordes._rows import row_parts
 from sklearn_fordes.inference._chunks import Chunks, is_out_of_memory
-from sklearn_fordes.inference._parallel import NoThreadError, in_order, n_threads_alone
 from sklearn_fordes.inference._surroundings import (
     expect_threads_that_work,
     ordinary_state,
@@ -39,13 +37,6 @@ _NUMBERS_CHECKED_AT_ONCE = 1 << 20
 # Of so few activations in the widest layer no second thread is worth its start, and on a busy
 # machine the first one would wait for it: tens of milliseconds where the work takes one.
 _MOST_OF_ONE_THREAD = 1 << 17
-# Rows that a thread encodes and evaluates at once, and numbers at most: enough for numpy's calls
-# to be few, and so few that threads end at about one time.
-_ROWS_OF_A_THREAD, _NUMBERS_OF_A_THREAD = 2048, 1 << 19
-
-T = TypeVar("T")
-# Yields results of a slice of rows, whose encoded rows it gets, and how many to evaluate at once.
-_OfPart = Callable[[slice, Tensor, Chunks], Iterator[T]]
 
 
 @dataclass(frozen=True)
@@ -174,25 +165,9 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
-        yield from self.computed(X, lambda outputs: outputs, chunks)
-
-    def computed(
-        self, X: Any, compute: Callable[[Tensor], T], chunks: Chunks | None = None
-    ) -> Iterator[T]:
-        """Yield what a function makes of the `outputs` for successive chunks of rows.
-
-        Parameters
-        ----------
-        X, chunks
-            As in `outputs`.
-        compute : callable
-            Threads may call it at once.
-        """
-
-        def of_part(_: slice, inputs: Tensor, chunks: Chunks) -> Iterator[T]:
-            return map(compute, self._outputs_of(inputs, chunks))
-
-        yield from self._of_parts(X, of_part, chunks or self.chunks())
+        chunks = chunks or self.chunks()
+        for _, inputs in self._encoded_parts(X):
+            yield from self._outputs_of(inputs, chunks)
 
     def aleatoric_if_known(
         self, X: Any, unknown: NDArray[np.float64], chunks: Chunks | None = None
@@ -214,80 +189,24 @@ class FittedEnsemble:
             Mean, over the encoder's samples of each column, of the aleatoric uncertainty with these
             in place of the unknown cells.
         """
+        chunks = chunks or self.chunks()
         samples = self.as_inputs(self.encoder.samples_)
         levels = (np.arange(len(samples)) + 0.5) / len(samples)
-
-        def means(part: slice, inputs: Tensor, chunks: Chunks) -> Iterator[NDArray[np.float64]]:
+        means = [np.empty(0)]
+        for part, inputs in self._encoded_parts(X):
             total = np.zeros(len(inputs))
             for sample, level in zip(samples, levels, strict=True):
                 is_replaced = (unknown[part] > level)[:, self.encoder.column_map_]
                 filled = torch.where(torch.tensor(is_replaced, device=self.device), sample, inputs)
                 found = map(self.likelihood.decompose, self._outputs_of(filled, chunks))
                 total += np.concatenate([parts.aleatoric for parts in found])
-            yield total / len(samples)
+            means.append(total / len(samples))
+        return np.concatenate(means)
 
-        return np.concatenate([np.empty(0), *self._of_parts(X, means, chunks or self.chunks())])
-
-    def _of_parts(self, X: Any, call: _OfPart[T], chunks: Chunks) -> Iterator[T]:
-        """Yield what calls yield for successive slices of checked rows and their inputs.
-
-        Threads share the slices out if there are many rows. Where memory or threads run out, this
-        thread goes on alone.
-        """
-        done, n_threads = 0, self._n_threads(X.shape[0], chunks)
-        if n_threads > 1:
-            expect_threads_that_work()
-            try:
-                for results in in_order(self._calls(X, call, chunks, n_threads), n_threads):
-                    for part, found in results:
-                        yield found
-                        done = part.stop
-            except (MemoryError, RuntimeError) as error:
-                if not (isinstance(error, NoThreadError) or is_out_of_memory(error)):
-                    raise
-        for part, inputs in self._encoded_parts(X, done):
-            yield from call(part, inputs, chunks)
-
-    def _n_threads(self, n_rows: int, chunks: Chunks) -> int:
-        """Return how many threads share rows out, one if none do.
-
-        A module of the user's may not bear several threads, one that draws from the global
-        generators would wait for them, and a device has threads of its own.
-        """
-        of_a_row = self.members.activations_of_a_row
-        is_alone = self.members.draws_globally or not math.isfinite(of_a_row)
-        if is_alone or self.device.type != "cpu":
-            return 1
-        fewest = max(chunks.n_rows, int(_MOST_OF_ONE_THREAD / of_a_row), 1)
-        return min(n_threads_alone(), n_rows // fewest)
-
-    def _calls(
-        self, X: Any, call: _OfPart[T], chunks: Chunks, n_threads: int
-    ) -> Iterator[Callable[[], Iterator[tuple[slice, T]]]]:
-        """Yield calls for slices of whole chunks, which yield their slice with each result.
-
-        An encoder of the user's may not bear several threads: this one then encodes.
-        """
-        at_most = min(_ROWS_OF_A_THREAD, _NUMBERS_OF_A_THREAD // math.prod(self.input_shape))
-        n_rows = min(at_most, -(-X.shape[0] // n_threads))
-        n_rows = max(1, n_rows // chunks.n_rows) * chunks.n_rows
-        # Where memory runs out, other threads hold some of it: none tries smaller chunks.
-        fixed = Chunks(chunks.n_rows, chunks.n_rows)
-
-        def results(part: slice, rows: Any) -> Iterator[tuple[slice, T]]:
-            inputs = rows if isinstance(rows, Tensor) else self.encode(rows)
-            return ((part, found) for found in call(part, inputs, fixed))
-
-        is_ours = hasattr(self.encoder, "transform_checked")
-        for whole, some in [(slice(0, 0), X)] if is_ours else self._encoded_parts(X):
-            for part, rows in row_parts(some, n_rows):
-                own = slice(whole.start + part.start, whole.start + part.stop)
-                yield partial(results, own, rows)
-
-    def _encoded_parts(self, X: Any, first: int = 0) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of checked rows, from the first one on, and the network's inputs."""
+    def _encoded_parts(self, X: Any) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of checked rows, and the network's inputs for them."""
         at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
-        for part, rows in row_parts(X, min(_ROWS_ENCODED_AT_ONCE, at_most), first):
+        for part, rows in row_parts(X, min(_ROWS_ENCODED_AT_ONCE, at_most)):
             yield part, self.encode(rows)
 
     def _outputs_of(self, inputs: Tensor, chunks: Chunks) -> Iterator[Tensor]:
