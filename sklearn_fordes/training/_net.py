@@ -99,8 +99,7 @@ class ParticleNet(NeuralNet):
         self.likelihood = likelihood
         self.repulsion = repulsion
         self.strength = strength
-        space = repulsion and repulsion.space
-        self.space_is_users = isinstance(space, FunctionOfEnsemble)
+        self.space_is_users = isinstance(repulsion and repulsion.space, FunctionOfEnsemble)
         self.ema_decay = ema_decay
         self.seed = seed
         self.schedule = schedule
