@@ -56,6 +56,11 @@ class MLP(nn.Sequential):
         Of the embedding.
     frequency_scale : float, default=0.3
         Of the embedding.
+    mixed_precision : bool or "auto", default="auto"
+        Whether the training of stacked networks multiplies the hidden layers' matrices in bfloat16;
+        weights, gradients and all else stay in single precision. "auto" does where the processor
+        has instructions for it (AVX512-BF16, AMX), where it is two to four times as fast. It
+        changes nothing in prediction, and nothing in subclasses.
     generator : torch.Generator, optional
         Draws the initial weights and the keys of dropout. None is torch's global generator, which
         is not touched otherwise.
@@ -87,8 +92,13 @@ class MLP(nn.Sequential):
         n_frequencies: int = 16,
         n_components: int = 3,
         frequency_scale: float = 0.3,
+        mixed_precision: bool | str = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
+        if mixed_precision not in (True, False, "auto"):
+            raise ValueError(
+                f"Got mixed_precision={mixed_precision!r}, but expected True, False or 'auto'."
+            )
         if activation not in ACTIVATIONS:
             raise ValueError(
                 f"Got activation={activation!r}, but expected one of {sorted(ACTIVATIONS)}."
@@ -119,6 +129,7 @@ class MLP(nn.Sequential):
             if dropout:  # Its key is drawn after the weights, which do not depend on it.
                 layers.append(Dropout(dropout, generator=generator))
         super().__init__(*layers, last)
+        self.mixed_precision = mixed_precision
         # What differs once a part is replaced or set otherwise, or shares its weights.
         self.as_built: tuple[str, int] = str(self), len(list(self.parameters()))
 

@@ -1,6 +1,6 @@
 """Stacked MLPs with the whole training step written out, and the choice of an engine by type."""
 
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -31,6 +31,8 @@ from sklearn_fordes.particles import (
 
 # They have no parameters, and no state that threads would share.
 _ACTIVATIONS = {activation: activation() for activation in DERIVATIVES}
+# Of smaller weights the conversions take as long as the products gain.
+_FEWEST_TO_MIX = 2048
 # Where autograd does not need their inputs they take over the memory, if they can.
 _IN_PLACE = {**_ACTIVATIONS, nn.ReLU: nn.ReLU(inplace=True), nn.SiLU: nn.SiLU(inplace=True)}
 
@@ -132,7 +134,14 @@ class MLPEnsemble(Ensemble):
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         # Only the first rows are differentiated by inputs: no others need second derivatives.
         n_given, n_more = X.shape[0 if shared else 1], n_missing(n_rows, X.device)
-        passes = Passes(*self._layers(), filled_up(X, shared=shared), n_rows + n_more)
+        layers, embedding = self._layers()
+        mixed_precision: Any = self._template.mixed_precision
+        if _mixes_precision(mixed_precision, layers[0].weight):
+            # What the likelihood takes comes from products of full precision.
+            for layer in layers[:-1]:
+                if layer.weight[0].numel() >= _FEWEST_TO_MIX:
+                    layer.factor = layer.weight.detach().to(torch.bfloat16)
+        passes = Passes(layers, embedding, filled_up(X, shared=shared), n_rows + n_more)
         gradients = hessian = None
         if target is not None:
             differentiate = derivatives or partial(autograd_derivatives, target)
@@ -191,6 +200,23 @@ class MLPEnsemble(Ensemble):
                 make = common_masks if self.has_common_draws else dropout_mask
                 mask = partial(make, next(buffers), p=part.p, sequence=part.mask_sequence)
         return layers, embedding
+
+
+def _mixes_precision(mixed_precision: bool | str, weight: Tensor) -> bool:
+    """Return whether products with a weight take bfloat16 in training."""
+    if weight.dtype != torch.float32:
+        return False
+    if mixed_precision == "auto":
+        return weight.is_cpu and _multiplies_bfloat16()
+    return bool(mixed_precision)
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Return whether the processor has instructions that multiply bfloat16."""
+    # Older versions of torch do not tell.
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _with_zeros(values: Tensor, n_rows: int) -> Tensor:

@@ -28,6 +28,9 @@ them are products of the waves with ē, x ē, ē' and x ē', and nothing as larg
 on the way back. Rows are the last axis of every product there, so that each column's product has
 its short side first: that is up to three times as fast.
 
+In mixed precision the products of a layer multiply bfloat16 and give it; they add in single
+precision, and so does everything else.
+
 A pass takes over the memory of the passes before it where nothing else reads it (a curvature
 becomes a product with it, the input of a layer the cotangent of that input), because memory that
 is still in the cache is worth 6 % of a step. So each pass of a batch is made once, in this order.
@@ -35,7 +38,7 @@ is still in the cache is worth 6 % of a step. So each pass of a batch is made on
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 
 import numpy as np
@@ -64,10 +67,43 @@ class Layer:
     mask: Callable[[Tensor], Tensor] | None  # Makes the dropout of an activation.
     slope: Tensor | None = None  # σ'(a_{l−1}); None for the first layer.
     curvature: Tensor | None = None  # σ''(a_{l−1}), and then its products; None is zero.
+    factor: Tensor = field(init=False)  # The weight in the type in which products take it.
+
+    def __post_init__(self) -> None:
+        self.factor = self.weight
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether products take another type than the weight's, which their results have."""
+        return self.factor is not self.weight
+
+    def operand(self, values: Tensor) -> Tensor:
+        """Return values in the type in which this layer's products take them."""
+        return values.to(self.factor.dtype)
 
     def affine(self, h: Tensor) -> Tensor:
-        """Return h Wᵀ + b for each member."""
+        """Return h Wᵀ + b for each member, given `operand` of h."""
+        if self.is_mixed:
+            return self.to_outputs(h).add_(self.bias.unsqueeze(1))
         return torch.baddbmm(self.bias.unsqueeze(1), h, self.weight.mT)
+
+    def to_outputs(self, values: Tensor) -> Tensor:
+        """Return values Wᵀ, given `operand` of them."""
+        return torch.bmm(values, self.factor.mT).to(self.weight.dtype)
+
+    def to_inputs(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return values W, given `operand` of them, in the memory `out` if it is of their type."""
+        if self.is_mixed:
+            return torch.bmm(values, self.factor).to(self.weight.dtype)
+        return torch.bmm(values, self.weight, out=out)
+
+    def to_last_inputs(self, values: Tensor, n: int) -> Tensor:
+        """Return (values W)ᵀ of the last n inputs, given `operand` of the values."""
+        return torch.bmm(self.factor[..., -n:].mT, values.mT).to(self.weight.dtype)
+
+    def weight_gradient(self, *pairs: Tensor) -> Tensor:
+        """Return W̄, given `operand` of ā_l and h_{l−1}, and of g_l and p̄_l if there are any."""
+        return _sum_over_rows(*pairs).to(self.weight.dtype)
 
     def through_activation(self, values: Tensor) -> Tensor:
         """Multiply values at the first rows with the slope, and the curvature with them."""
@@ -204,22 +240,23 @@ class Passes:
         if embedding is not None:
             # Rows are the last axis in memory, as of the embedding's products.
             h = torch.cat([h.mT, embedding.forward(X, n_rows)], dim=1).mT
-        self.inputs = [h]  # h_{l−1} of each layer; `backward` takes them out.
+        # h_{l−1} of each layer, as its products take it; `backward` takes them out.
+        self.inputs = [layers[0].operand(h)]
         self.layer_gradients: list[Tensor] = []  # g_l, from the last layer to the first
-        self.outputs = layers[0].affine(h)
+        self.outputs = layers[0].affine(self.inputs[0])
         for layer in layers[1:]:
             mask = None if layer.mask is None else layer.mask(self.outputs)
             h, slope, curvature = DERIVATIVES[layer.activation](self.outputs, n_rows, mask)
             layer.slope, layer.curvature = slope, curvature
-            self.inputs.append(h)
-            self.outputs = layer.affine(h)
+            self.inputs.append(layer.operand(h))
+            self.outputs = layer.affine(self.inputs[-1])
 
     @torch.no_grad()
     def input_gradients(self, g: Tensor) -> Tensor:
         """Return G (M, n, n_features), given g_L = ∂t/∂z (M, n, C)."""
         for layer in reversed(self.layers):
-            self.layer_gradients.append(g)
-            g = layer.through_activation(torch.bmm(g, layer.weight))
+            self.layer_gradients.append(layer.operand(g))
+            g = layer.through_activation(layer.to_inputs(self.layer_gradients[-1]))
         return g if self.embedding is None else self.embedding.input_gradients(g)
 
     @torch.no_grad()
@@ -257,8 +294,8 @@ class Passes:
             if self.embedding is not None:
                 bar = self.embedding.reverse(bar)
             for layer in self.layers:
-                p_bars.append(layer.through_activation(bar))
-                bar = torch.bmm(p_bars[-1], layer.weight.mT)  # ḡ_l
+                p_bars.append(layer.operand(layer.through_activation(bar)))
+                bar = layer.to_outputs(p_bars[-1])  # ḡ_l
             if hessian is not None:
                 a_bar = a_bar.clone()
                 a_bar[:, : self.n_rows] += hessian(bar)
@@ -266,23 +303,25 @@ class Passes:
         for layer in reversed(self.layers):
             h = self.inputs.pop()
             reverse = (self.layer_gradients.pop(0), p_bars.pop()) if p_bars else ()
-            gradients += [a_bar.sum(1), _weight_gradient(a_bar, h, *reverse)]
+            operand = layer.operand(a_bar)
+            gradients += [a_bar.sum(1), layer.weight_gradient(operand, h, *reverse)]
             if layer.slope is not None:
-                a_bar = torch.bmm(a_bar, layer.weight, out=h).mul_(layer.slope)
+                a_bar = layer.to_inputs(operand, out=h).mul_(layer.slope)
             if layer.curvature is not None and p_bars:
                 a_bar[:, : self.n_rows] += layer.curvature
         if self.embedding is not None:
             # Nothing needs the cotangent of the raw columns.
-            of_components = self.layers[0].weight[..., -self.embedding.slope.shape[-1] :]
-            gradients += self.embedding.gradients(torch.bmm(of_components.mT, a_bar.mT))
+            n_components = self.embedding.slope.shape[-1]
+            value_bar = self.layers[0].to_last_inputs(operand, n_components)
+            gradients += self.embedding.gradients(value_bar)
         return gradients[::-1]
 
 
-def _weight_gradient(left: Tensor, right: Tensor, *more: Tensor) -> Tensor:
+def _sum_over_rows(left: Tensor, right: Tensor, *more: Tensor) -> Tensor:
     """Sum over rows, of another pair too: (M, rows, out), (M, rows, in) → (M, out, in)."""
     # A matrix product is up to three times as fast with its short side first.
     if right.shape[-1] < left.shape[-1]:
-        return _weight_gradient(right, left, *reversed(more)).mT.contiguous()
+        return _sum_over_rows(right, left, *reversed(more)).mT.contiguous()
     gradient = torch.bmm(left.mT, right)
     if more:
         left, right = more
