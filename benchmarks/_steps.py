@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sklearn_fordes import FoRDEClassifier
 from sklearn_fordes.networks import MLP
 from sklearn_fordes.particles import BuiltRepulsion, Ensemble, Repulsion, accumulate_gradients
 from sklearn_fordes.training import keep_freed_memory
@@ -29,14 +30,20 @@ class Shape(NamedTuple):
     batch_size: int = 256
     n_features: int = 30
     n_outputs: int = 2
-    is_default: bool = False  # with embedded columns and dropout
+    is_default: bool = False  # with embedded columns and dropout, as the classifier's
+    mixed_precision: bool | str = False
 
     def member(self) -> MLP:
         extra: dict[str, Any] = {}
         if self.is_default:
-            extra = {"embedded_features": range(self.n_features), "dropout": 0.1}
-        sizes = self.hidden_layer_sizes
-        return MLP(self.n_features, self.n_outputs, hidden_layer_sizes=sizes, **extra)
+            extra = {"embedded_features": range(self.n_features), **FoRDEClassifier._recipe}
+        return MLP(
+            self.n_features,
+            self.n_outputs,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            mixed_precision=self.mixed_precision,
+            **extra,
+        )
 
 
 def make_step(

@@ -6,6 +6,7 @@ import torch
 from by_hand import make_batch, make_ensemble
 from sklearn_fordes.networks import MLP, PeriodicEmbedding, stack_members
 from sklearn_fordes.networks._mlp import ACTIVATIONS
+from sklearn_fordes.networks.fast import _engine
 from sklearn_fordes.networks.fast._passes import DERIVATIVES, Embedding
 from sklearn_fordes.particles import (
     ACTIVATIONS_AT_ONCE,
@@ -186,3 +187,61 @@ def test_interleaved_evaluations_are_those_of_one_after_another():
     torch.testing.assert_close([pulled_back(e) for e in both], apart, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match="second pullback"):
         pulled_back(both[0])
+
+
+def make_mixed(mixed_precision, **settings):
+    settings = {"hidden_layer_sizes": (64, 64), "embedded_features": [1, 3], **settings}
+    return make_ensemble(stack_members, mixed_precision=mixed_precision, **settings).float()
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("fraction", [None, 0.25])
+def test_mixed_precision_is_close_to_single(activation, fraction):
+    X, y = make_batch(64)
+    gradients = {}
+    for mixed_precision in (True, False):
+        ensemble = make_mixed(mixed_precision, activation=activation)
+        step, gradients[mixed_precision] = step_and_gradients(ensemble, X.float(), y, fraction)
+        assert step.outputs.dtype == torch.float32
+    for own, reference in zip(gradients[True], gradients[False], strict=True):
+        assert own.dtype == torch.float32
+        # Eight bits of each factor, in sums of 64 products.
+        assert 0 < (own - reference).norm() < 0.03 * reference.norm()
+
+
+def test_mixed_precision_is_of_the_large_hidden_layers_in_training_alone():
+    X, y = make_batch(64)
+    outputs, steps = [], []
+    for mixed_precision in (True, False):
+        # The last layer has the size of a large one.
+        narrow = make_mixed(mixed_precision, hidden_layer_sizes=(16,), n_outputs=200)
+        steps.append(step_and_gradients(narrow, X.float(), y)[1])
+        outputs.append(make_mixed(mixed_precision).eval()(X.float()))
+    assert all(map(torch.equal, *steps))
+    assert torch.equal(*outputs)
+    steps = [step_and_gradients(make_mixed(mixed).double(), X, y)[1] for mixed in (True, False)]
+    assert all(map(torch.equal, *steps))
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_mixed_precision_follows_the_processor(has_instructions, monkeypatch):
+    monkeypatch.setattr(_engine, "_multiplies_bfloat16", lambda: has_instructions)
+    X, y = make_batch(64)
+    expected, actual = (
+        step_and_gradients(make_mixed(mixed), X.float(), y)[1]
+        for mixed in (has_instructions, "auto")
+    )
+    assert all(map(torch.equal, expected, actual))
+
+
+def test_mixed_precision_is_the_same_for_any_number_of_members():
+    X, y = make_batch(64)
+    of_all = step_and_gradients(make_mixed(True), X.float(), y, None)[1]
+    fewer = make_mixed(True, n_members=2)
+    for own, of_more in zip(step_and_gradients(fewer, X.float(), y, None)[1], of_all, strict=True):
+        assert torch.equal(own, of_more[:2])
+
+
+def test_unknown_mixed_precision():
+    with pytest.raises(ValueError, match=r"Got mixed_precision='yes', but expected True, False or"):
+        MLP(5, 2, mixed_precision="yes")
