@@ -211,13 +211,15 @@ def test_mixed_precision_is_close_to_single(activation, fraction):
 
 def test_mixed_precision_is_of_the_large_hidden_layers_in_training_alone():
     X, y = make_batch(64)
-    outputs, steps = [], []
+    outputs, steps, not_trained = [], [], []
     for mixed_precision in (True, False):
         # The last layer has the size of a large one.
         narrow = make_mixed(mixed_precision, hidden_layer_sizes=(16,), n_outputs=200)
         steps.append(step_and_gradients(narrow, X.float(), y)[1])
         outputs.append(make_mixed(mixed_precision).eval()(X.float()))
+        not_trained.append(step_and_gradients(make_mixed(mixed_precision).eval(), X.float(), y)[1])
     assert all(map(torch.equal, *steps))
+    assert all(map(torch.equal, *not_trained))
     assert torch.equal(*outputs)
     steps = [step_and_gradients(make_mixed(mixed).double(), X, y)[1] for mixed in (True, False)]
     assert all(map(torch.equal, *steps))

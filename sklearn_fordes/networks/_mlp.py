@@ -80,6 +80,8 @@ class MLP(nn.Sequential):
     )
     """
 
+    mixed_precision: bool | str = "auto"
+
     def __init__(
         self,
         n_features: int,

@@ -135,9 +135,10 @@ class MLPEnsemble(Ensemble):
         # Only the first rows are differentiated by inputs: no others need second derivatives.
         n_given, n_more = X.shape[0 if shared else 1], n_missing(n_rows, X.device)
         layers, embedding = self._layers()
-        mixed_precision: Any = self._template.mixed_precision
+        assert isinstance(self._template, MLP)
+        mixed_precision = self.training and self._template.mixed_precision
         if _mixes_precision(mixed_precision, layers[0].weight):
-            # What the likelihood takes comes from products of full precision.
+            # The outputs, and all that the likelihood makes of them, have full precision.
             for layer in layers[:-1]:
                 if layer.weight[0].numel() >= _FEWEST_TO_MIX:
                     layer.factor = layer.weight.detach().to(torch.bfloat16)
