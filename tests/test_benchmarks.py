@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from benchmarks import gpu, one_row, regression_tables, support
+from benchmarks import front, gpu, one_row, regression_tables, step_time, support
 from benchmarks._harness import RESULTS, read_results, run_missing
 from benchmarks.datasets import (
     DEVELOPMENT_SETS,
@@ -351,3 +351,23 @@ def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path, monkeypatch):
     (step,) = (line.split() for line in text.splitlines() if line.startswith("M 10 "))
     assert all(float(number) > 0 for number in (step[4], *step[6:]))
     assert "\nFoRDE, cpu " in text
+
+
+def test_front_of_loss_and_time():
+    names = ["quick", "slow", "good", "as quick, worse", "as good, slower"]
+    seconds = pd.Series([1.0, 9.0, 3.0, 1.0, 4.0], index=names)
+    losses = pd.Series([0.5, 0.6, 0.3, 0.7, 0.3], index=names)
+    found = front.on_front(seconds, losses)
+    assert found.to_dict() == dict(zip(names, [True, False, True, False, False], strict=True))
+    table = front.loss_table(seconds.to_frame("t"), losses.to_frame("t"))
+    assert table["t"].to_dict() == {
+        name: f"{losses[name]:.3f} {'*' if found[name] else ' '}" for name in names
+    }
+
+
+def test_ratio_of_turns_to_one_column_or_to_the_own():
+    turns = pd.DataFrame({"a": [2.0, 4.0, 6.0], "b": [1.0, 2.0, 2.0], "c": [3.0, 3.0, 3.0]})
+    found = step_time.ratio_to(turns, "b", "b")
+    assert found["/ b"].to_dict() == {"a": 2.0, "b": 1.0, "c": 1.5}
+    assert found["at most, / b"].to_dict() == {"a": 3.0, "b": 1.0, "c": 3.0}
+    assert step_time.ratio_to(turns, {"c": "a"}, "own")["/ own"].to_dict() == {"c": 0.75}
