@@ -55,7 +55,8 @@ def measure(model: Any, data: Split, seed: int) -> list[dict[str, Any]]:
 
 def on_front(seconds: pd.Series, losses: pd.Series) -> pd.Series:
     """Return whether no other method has a lower loss in as little time."""
-    best_before = losses[seconds.sort_values().index].cummin().shift(fill_value=np.inf)
+    ordered = pd.DataFrame({"seconds": seconds, "loss": losses}).sort_values(["seconds", "loss"])
+    best_before = ordered["loss"].cummin().shift(fill_value=np.inf)
     return losses < best_before.reindex(losses.index)
 
 

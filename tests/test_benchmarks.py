@@ -354,11 +354,11 @@ def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path, monkeypatch):
 
 
 def test_front_of_loss_and_time():
-    names = ["quick", "slow", "good", "as quick, worse", "as good, slower"]
-    seconds = pd.Series([1.0, 9.0, 3.0, 1.0, 4.0], index=names)
-    losses = pd.Series([0.5, 0.6, 0.3, 0.7, 0.3], index=names)
+    names = ["as quick, worse", "quick", "slow", "good", "as good, slower"]
+    seconds = pd.Series([1.0, 1.0, 9.0, 3.0, 4.0], index=names)
+    losses = pd.Series([0.7, 0.5, 0.6, 0.3, 0.3], index=names)
     found = front.on_front(seconds, losses)
-    assert found.to_dict() == dict(zip(names, [True, False, True, False, False], strict=True))
+    assert found.to_dict() == dict(zip(names, [False, True, False, True, False], strict=True))
     table = front.loss_table(seconds.to_frame("t"), losses.to_frame("t"))
     assert table["t"].to_dict() == {
         name: f"{losses[name]:.3f} {'*' if found[name] else ' '}" for name in names

@@ -1,5 +1,7 @@
 """The written-out training step of stacked MLPs against autograd and vmap."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -190,22 +192,47 @@ def test_interleaved_evaluations_are_those_of_one_after_another():
 
 
 def make_mixed(mixed_precision, **settings):
-    settings = {"hidden_layer_sizes": (64, 64), "embedded_features": [1, 3], **settings}
+    settings = {"hidden_layer_sizes": (256, 64), "embedded_features": [1, 3], **settings}
     return make_ensemble(stack_members, mixed_precision=mixed_precision, **settings).float()
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def mixed_layers(ensemble):
+    return [layer.is_mixed for layer in ensemble._layers(for_training=True)[0]]
+
+
 @pytest.mark.parametrize("fraction", [None, 0.25])
-def test_mixed_precision_is_close_to_single(activation, fraction):
-    X, y = make_batch(64)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"activation": "gelu"}, {"dropout": 0.2}, {"embedded_features": (), "n_features": 9}],
+    ids=str,
+)
+def test_mixed_precision_is_close_to_single(settings, fraction):
+    X, y = make_batch(64, settings.get("n_features", 5))
     gradients = {}
     for mixed_precision in (True, False):
-        ensemble = make_mixed(mixed_precision, activation=activation)
+        ensemble = make_mixed(mixed_precision, **settings)
+        assert mixed_layers(ensemble) == [mixed_precision, mixed_precision, False]
         step, gradients[mixed_precision] = step_and_gradients(ensemble, X.float(), y, fraction)
         assert step.outputs.dtype == torch.float32
     for own, reference in zip(gradients[True], gradients[False], strict=True):
         assert own.dtype == torch.float32
-        # Eight bits of each factor, in sums of 64 products.
+        # Eight bits of each factor, in sums of 256 products.
+        assert 0 < (own - reference).norm() < 0.03 * reference.norm()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_input_gradients_in_mixed_precision(shared):
+    X, y = make_batch(64)
+    rows = (X if shared else torch.stack([X + i for i in range(4)])).float()
+    single, mixed = (
+        SPACES["input_gradient"].evaluate(
+            make_mixed(is_mixed), rows, y, 16, CategoricalLikelihood(), shared=shared
+        )
+        for is_mixed in (False, True)
+    )
+    for name in ("outputs", "representation"):
+        own, reference = getattr(mixed, name), getattr(single, name)
+        assert own.dtype == torch.float32
         assert 0 < (own - reference).norm() < 0.03 * reference.norm()
 
 
@@ -225,25 +252,50 @@ def test_mixed_precision_is_of_the_large_hidden_layers_in_training_alone():
     assert all(map(torch.equal, *steps))
 
 
-@pytest.mark.parametrize("has_instructions", [True, False])
-def test_mixed_precision_follows_the_processor(has_instructions, monkeypatch):
-    monkeypatch.setattr(_engine, "_multiplies_bfloat16", lambda: has_instructions)
+@pytest.mark.parametrize("mixed_precision", [True, False])
+@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64)])
+def test_rows_of_another_type_are_refused(dtypes, mixed_precision):
+    X, y = make_batch(64, 9)
+    ensemble = make_mixed(mixed_precision, embedded_features=(), n_features=9).to(dtypes[1])
+    with pytest.raises(RuntimeError, match=r"dtype|expected torch\.float32"):
+        step_and_gradients(ensemble, X.to(dtypes[0]), y)
+
+
+@pytest.mark.parametrize("instructions", [(), ("avx512_bf16",), ("amx_tile",)], ids=str)
+def test_mixed_precision_follows_the_processor(instructions, monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        known = partial(instructions.__contains__, name)
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", known)
+    _engine._multiplies_bfloat16.cache_clear()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    has_instructions = bool(instructions)
+    assert mixed_layers(make_mixed("auto")) == [has_instructions, has_instructions, False]
+    assert mixed_layers(make_mixed("auto").to("meta")) == [False, False, False]
+    _engine._multiplies_bfloat16.cache_clear()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not any(mixed_layers(make_mixed("auto")))
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    _engine._multiplies_bfloat16.cache_clear()
+    assert not any(mixed_layers(make_mixed("auto")))
+    _engine._multiplies_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize("fraction", [None, 0.25])
+def test_mixed_precision_is_the_same_for_any_number_of_members(fraction):
+    """Strength zero: members of more compare themselves with others."""
     X, y = make_batch(64)
-    expected, actual = (
-        step_and_gradients(make_mixed(mixed), X.float(), y)[1]
-        for mixed in (has_instructions, "auto")
-    )
-    assert all(map(torch.equal, expected, actual))
+    gradients = []
+    for n_members in (4, 2):
+        ensemble = make_mixed(True, n_members=n_members)
+        repulsion = None if fraction is None else BuiltRepulsion(fraction=fraction)
+        accumulate_gradients(ensemble, X.float(), y, repulsion=repulsion, strength=0.0)
+        gradients.append([parameter.grad[:2] for parameter in ensemble.parameters()])
+    assert all(map(torch.equal, *gradients))
 
 
-def test_mixed_precision_is_the_same_for_any_number_of_members():
-    X, y = make_batch(64)
-    of_all = step_and_gradients(make_mixed(True), X.float(), y, None)[1]
-    fewer = make_mixed(True, n_members=2)
-    for own, of_more in zip(step_and_gradients(fewer, X.float(), y, None)[1], of_all, strict=True):
-        assert torch.equal(own, of_more[:2])
-
-
-def test_unknown_mixed_precision():
-    with pytest.raises(ValueError, match=r"Got mixed_precision='yes', but expected True, False or"):
-        MLP(5, 2, mixed_precision="yes")
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_unknown_mixed_precision(value):
+    with pytest.raises(ValueError, match=rf"Got mixed_precision={value!r}, but expected True, Fal"):
+        MLP(5, 2, mixed_precision=value)

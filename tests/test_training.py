@@ -341,8 +341,11 @@ def test_optimizer_and_iterator_parameters_arrive(small, binary):
         (640, (64, 64)),
         (1279, (64, 64)),
         (1280, (128, 128)),
-        (9999, (512, 256)),
-        (19_999, (512, 256)),
+        (2559, (128, 128)),
+        (2560, (256, 256)),
+        (5119, (256, 256)),
+        (5120, (512, 256)),
+        (10_240, (512, 256)),
     ],
 )
 def test_automatic_batch_size_grows_with_the_table(n_rows, batch_sizes):

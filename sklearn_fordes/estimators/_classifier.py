@@ -80,7 +80,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         logits ``(n_rows, n_classes)``. None is a `sklearn_fordes.networks.MLP` with a dropout of
         0.1 and periodic embeddings of the numbers that the default encoder finds, unless they are
         more than 128: its other parameters are ``module__activation``, ``module__dropout``,
-        ``module__embedded_features``…
+        ``module__embedded_features``, ``module__mixed_precision`` (products in bfloat16, where the
+        CPU has them)…
     optimizer : type, default=None
         A class of `torch.optim`. None is AdamW.
     max_epochs : int or "auto", default="auto"

@@ -51,7 +51,7 @@ _FEWEST_TO_HOLD_OUT = 640
 # Chosen on the development sets (docs/defaults.md).
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
 # The largest rate of one cycle with batches of 256 rows, and a rate that does not fall.
-_RATE_OF_256_ROWS, _CONSTANT_RATE = 0.03, 0.004
+_RATE, _ROWS_OF_RATE, _CONSTANT_RATE = 0.03, 256, 0.004
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -365,8 +365,8 @@ class Parameters(BaseEstimator):
             return float(self.lr)
         if is_constant:
             return _CONSTANT_RATE
-        share: float = min(batch_size, self._largest_batch) / 256
-        return float(_RATE_OF_256_ROWS * share**self._growth_of_rate)
+        batches: float = min(batch_size, self._largest_batch) / _ROWS_OF_RATE
+        return float(_RATE * batches**self._growth_of_rate)
 
     def _n_epochs(self, n_rows: int, n_shares: int = 0) -> int:
         """Return the number of epochs of a fit at most.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,10 +58,11 @@ class MLP(nn.Sequential):
     frequency_scale : float, default=0.3
         Of the embedding.
     mixed_precision : bool or "auto", default="auto"
-        Whether the training of stacked networks multiplies the hidden layers' matrices in bfloat16;
-        weights, gradients and all else stay in single precision. "auto" does where the processor
-        has instructions for it (AVX512-BF16, AMX), where it is two to four times as fast. It
-        changes nothing in prediction, and nothing in subclasses.
+        Whether stacked networks train with products of hidden layers that take and give bfloat16,
+        eight bits of each number, where a layer has at least 2,048 weights of single precision.
+        Weights, moments, embedding, activations, outputs and losses stay in single precision, and
+        so does prediction. "auto" does so if the CPU has instructions for it (AVX512-BF16, AMX),
+        and not on other devices. It changes nothing in subclasses, nor where a part was replaced.
     generator : torch.Generator, optional
         Draws the initial weights and the keys of dropout. None is torch's global generator, which
         is not touched otherwise.
@@ -80,7 +82,7 @@ class MLP(nn.Sequential):
     )
     """
 
-    mixed_precision: bool | str = "auto"
+    mixed_precision: bool | str = "auto"  # Of networks that an earlier version has pickled.
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class MLP(nn.Sequential):
         mixed_precision: bool | str = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
-        if mixed_precision not in (True, False, "auto"):
+        if not (isinstance(mixed_precision, bool | np.bool_) or mixed_precision == "auto"):
             raise ValueError(
                 f"Got mixed_precision={mixed_precision!r}, but expected True, False or 'auto'."
             )

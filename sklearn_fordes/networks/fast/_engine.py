@@ -134,14 +134,7 @@ class MLPEnsemble(Ensemble):
         """Evaluate every member for training (see `Ensemble.evaluate`)."""
         # Only the first rows are differentiated by inputs: no others need second derivatives.
         n_given, n_more = X.shape[0 if shared else 1], n_missing(n_rows, X.device)
-        layers, embedding = self._layers()
-        assert isinstance(self._template, MLP)
-        mixed_precision = self.training and self._template.mixed_precision
-        if _mixes_precision(mixed_precision, layers[0].weight):
-            # The outputs, and all that the likelihood makes of them, have full precision.
-            for layer in layers[:-1]:
-                if layer.weight[0].numel() >= _FEWEST_TO_MIX:
-                    layer.factor = layer.weight.detach().to(torch.bfloat16)
+        layers, embedding = self._layers(for_training=self.training)
         passes = Passes(layers, embedding, filled_up(X, shared=shared), n_rows + n_more)
         gradients = hessian = None
         if target is not None:
@@ -183,15 +176,21 @@ class MLPEnsemble(Ensemble):
         n_rows = int(ACTIVATIONS_AT_ONCE[device.type] // self.activations_of_a_row)
         return max(n_rows, 4 * self.row_multiple)
 
-    def _layers(self) -> tuple[list[Layer], Embedding | None]:
+    def _layers(self, *, for_training: bool = False) -> tuple[list[Layer], Embedding | None]:
         layers: list[Layer] = []
+        assert isinstance(self._template, MLP)
+        last, mixed_precision = self._template[-1], self._template.mixed_precision
         embedding = mask = None
         activation: type[nn.Module] = nn.Identity
         # Tensors come in the order of the parts, and in each in the order in which it made them.
         parameters, buffers = self.stacked.parameters(), self.stacked.buffers()
         for part in self._template.children():
             if isinstance(part, nn.Linear):
-                layers.append(Layer(next(parameters), next(parameters), activation, mask))
+                weight, bias = next(parameters), next(parameters)
+                # The outputs, and all that the likelihood makes of them, have full precision.
+                may_mix = for_training and part is not last
+                is_mixed = may_mix and _mixes_precision(mixed_precision, weight)
+                layers.append(Layer(weight, bias, activation, mask, is_mixed=is_mixed))
             elif isinstance(part, PeriodicEmbedding):
                 # Columns are equal for all members.
                 embedding = Embedding(next(buffers)[0], *islice(parameters, 4))
@@ -204,8 +203,8 @@ class MLPEnsemble(Ensemble):
 
 
 def _mixes_precision(mixed_precision: bool | str, weight: Tensor) -> bool:
-    """Return whether products with a weight take bfloat16 in training."""
-    if weight.dtype != torch.float32:
+    """Return whether products with a hidden layer's weight take bfloat16 in training."""
+    if weight.dtype != torch.float32 or weight[0].numel() < _FEWEST_TO_MIX:
         return False
     if mixed_precision == "auto":
         return weight.is_cpu and _multiplies_bfloat16()
@@ -214,10 +213,12 @@ def _mixes_precision(mixed_precision: bool | str, weight: Tensor) -> bool:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Return whether the processor has instructions that multiply bfloat16."""
-    # Older versions of torch do not tell.
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    """Return whether torch has the processor multiply bfloat16 with instructions for it."""
+    # Nothing public says so in all versions that the package takes.
+    known = [
+        getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile")
+    ]
+    return torch.backends.mkldnn.is_available() and any(is_supported() for is_supported in known)
 
 
 def _with_zeros(values: Tensor, n_rows: int) -> Tensor:

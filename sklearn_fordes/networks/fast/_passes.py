@@ -28,8 +28,8 @@ them are products of the waves with ē, x ē, ē' and x ē', and nothing as larg
 on the way back. Rows are the last axis of every product there, so that each column's product has
 its short side first: that is up to three times as fast.
 
-In mixed precision the products of a layer multiply bfloat16 and give it; they add in single
-precision, and so does everything else.
+A layer that is mixed has its products take and give bfloat16: they add in single precision and
+round what they return. Sums of products, activations and the rest are in single precision.
 
 A pass takes over the memory of the passes before it where nothing else reads it (a curvature
 becomes a product with it, the input of a layer the cotangent of that input), because memory that
@@ -38,7 +38,7 @@ is still in the cache is worth 6 % of a step. So each pass of a batch is made on
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 
 import numpy as np
@@ -67,19 +67,18 @@ class Layer:
     mask: Callable[[Tensor], Tensor] | None  # Makes the dropout of an activation.
     slope: Tensor | None = None  # σ'(a_{l−1}); None for the first layer.
     curvature: Tensor | None = None  # σ''(a_{l−1}), and then its products; None is zero.
-    factor: Tensor = field(init=False)  # The weight in the type in which products take it.
+    is_mixed: bool = False
 
     def __post_init__(self) -> None:
-        self.factor = self.weight
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether products take another type than the weight's, which their results have."""
-        return self.factor is not self.weight
+        self.factor = self.operand(self.weight)  # As the products take it.
 
     def operand(self, values: Tensor) -> Tensor:
         """Return values in the type in which this layer's products take them."""
-        return values.to(self.factor.dtype)
+        if not self.is_mixed:
+            return values
+        if values.dtype != self.weight.dtype:  # As products that are not mixed.
+            raise RuntimeError(f"Got {values.dtype}, but expected {self.weight.dtype}.")
+        return values.to(torch.bfloat16)
 
     def affine(self, h: Tensor) -> Tensor:
         """Return h Wᵀ + b for each member, given `operand` of h."""
@@ -101,9 +100,12 @@ class Layer:
         """Return (values W)ᵀ of the last n inputs, given `operand` of the values."""
         return torch.bmm(self.factor[..., -n:].mT, values.mT).to(self.weight.dtype)
 
-    def weight_gradient(self, *pairs: Tensor) -> Tensor:
+    def weight_gradient(self, *pairs: tuple[Tensor, Tensor]) -> Tensor:
         """Return W̄, given `operand` of ā_l and h_{l−1}, and of g_l and p̄_l if there are any."""
-        return _sum_over_rows(*pairs).to(self.weight.dtype)
+        first, *more = (_sum_over_rows(*pair).to(self.weight.dtype) for pair in pairs)
+        for other in more:
+            first += other
+        return first
 
     def through_activation(self, values: Tensor) -> Tensor:
         """Multiply values at the first rows with the slope, and the curvature with them."""
@@ -302,9 +304,11 @@ class Passes:
         gradients: Gradients = []  # from the last parameter to the first
         for layer in reversed(self.layers):
             h = self.inputs.pop()
-            reverse = (self.layer_gradients.pop(0), p_bars.pop()) if p_bars else ()
             operand = layer.operand(a_bar)
-            gradients += [a_bar.sum(1), layer.weight_gradient(operand, h, *reverse)]
+            pairs = [(operand, h)]
+            if p_bars:
+                pairs.append((self.layer_gradients.pop(0), p_bars.pop()))
+            gradients += [a_bar.sum(1), layer.weight_gradient(*pairs)]
             if layer.slope is not None:
                 a_bar = layer.to_inputs(operand, out=h).mul_(layer.slope)
             if layer.curvature is not None and p_bars:
@@ -317,16 +321,12 @@ class Passes:
         return gradients[::-1]
 
 
-def _sum_over_rows(left: Tensor, right: Tensor, *more: Tensor) -> Tensor:
-    """Sum over rows, of another pair too: (M, rows, out), (M, rows, in) → (M, out, in)."""
+def _sum_over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Sum over rows: (M, rows, out), (M, rows, in) → (M, out, in)."""
     # A matrix product is up to three times as fast with its short side first.
     if right.shape[-1] < left.shape[-1]:
-        return _sum_over_rows(right, left, *reversed(more)).mT.contiguous()
-    gradient = torch.bmm(left.mT, right)
-    if more:
-        left, right = more
-        gradient.baddbmm_(left.mT, right)
-    return gradient
+        return torch.bmm(right.mT, left).mT.contiguous()
+    return torch.bmm(left.mT, right)
 
 
 def _silu(a: Tensor, n_rows: int, mask: Tensor | None = None) -> Derivatives:
