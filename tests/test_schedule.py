@@ -123,14 +123,6 @@ def test_other_words_are_refused(binary, parameters):
         FoRDEClassifier(**parameters).fit(*binary)
 
 
-def test_rate_grows_up_to_the_largest_batch():
-    settings = {"lr": "auto", "batch_size": 2000, "max_epochs": 1, "hidden_layer_sizes": ()}
-    X, y = np.arange(2000)[:, None], np.arange(2000) % 2
-    for kind, rate in ((FoRDEClassifier, 0.06), (FoRDERegressor, 0.03)):
-        groups = kind(1, **settings).fit(X, y).net_.optimizer_.param_groups
-        assert {group["lr"] for group in groups} == {rate}
-
-
 @pytest.mark.parametrize(
     ("batch_size", "rates"),
     [(64, (0.0075, 0.015)), (128, (0.015, 0.03 / 2**0.5)), (160, (0.01875, 0.03 * 0.625**0.5))],

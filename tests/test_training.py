@@ -334,24 +334,12 @@ def test_optimizer_and_iterator_parameters_arrive(small, binary):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "batch_sizes"),
-    [
-        (2, (32, 32)),
-        (639, (32, 32)),
-        (640, (64, 64)),
-        (1279, (64, 64)),
-        (1280, (128, 128)),
-        (2559, (128, 128)),
-        (2560, (256, 256)),
-        (5119, (256, 256)),
-        (5120, (512, 256)),
-        (10_240, (512, 256)),
-    ],
+    ("n_rows", "batch_size"), [(2, 32), (639, 32), (640, 64), (1279, 64), (1280, 128), (9999, 256)]
 )
-def test_automatic_batch_size_grows_with_the_table(n_rows, batch_sizes):
+def test_automatic_batch_size_grows_with_the_table(n_rows, batch_size):
     X, y = np.arange(n_rows)[:, None], np.arange(n_rows) % 2
     settings = {"hidden_layer_sizes": (), "early_stopping": False, "repulsion": "none"}
-    for kind, batch_size in zip((FoRDEClassifier, FoRDERegressor), batch_sizes, strict=True):
+    for kind in (FoRDEClassifier, FoRDERegressor):
         assert kind(1, max_epochs=1, **settings).fit(X, y).net_.batch_size == batch_size
 
 

@@ -92,9 +92,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Epochs of a source that is read in blocks may be parts of a pass, and are as many more.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
-        power of two, from 32 to 512.
+        power of two, from 32 to 256.
     lr : float or "auto", default="auto"
-        The largest learning rate. "auto" is ``0.03 * b / 256`` for batches of b rows, at most 0.06,
+        The largest learning rate. "auto" is ``0.03 * b / 256`` for batches of b rows, at most 0.03,
         and 0.004 where the rate is constant.
     lr_schedule : {"auto", "one_cycle", "constant"}, default="auto"
         How the learning rate changes in `fit`. "one_cycle" rises to `lr` in the first twentieth of

@@ -50,8 +50,8 @@ _FEWEST_TO_HOLD_OUT = 640
 # Rows that training sees in all epochs together: so many times a power of the number of rows.
 # Chosen on the development sets (docs/defaults.md).
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
-# The largest rate of one cycle with batches of 256 rows, and a rate that does not fall.
-_RATE, _ROWS_OF_RATE, _CONSTANT_RATE = 0.03, 256, 0.004
+# The largest rate of one cycle with the largest batch, and a rate that does not fall.
+_LARGEST_RATE, _CONSTANT_RATE, _LARGEST_BATCH = 0.03, 0.004, 256
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -67,8 +67,8 @@ class Parameters(BaseEstimator):
         "n_frequencies": 8,
         "frequency_scale": 0.45,
     }
-    # By which power of the batch the largest rate grows, and up to which batch.
-    _growth_of_rate, _largest_batch = 1.0, 512
+    # By which power of the batch the largest rate grows.
+    _growth_of_rate = 1.0
     _parameter_constraints = PARAMETER_CONSTRAINTS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -358,15 +358,15 @@ class Parameters(BaseEstimator):
         if not isinstance(self.batch_size, str):
             return int(self.batch_size)
         # A tenth of the rows, rounded down to a power of two.
-        return max(32, min(self._largest_batch, 1 << max(n_rows // 10, 1).bit_length() - 1))
+        return max(32, min(_LARGEST_BATCH, 1 << max(n_rows // 10, 1).bit_length() - 1))
 
     def _rate(self, batch_size: int, *, is_constant: bool) -> float:
         if not isinstance(self.lr, str):
             return float(self.lr)
         if is_constant:
             return _CONSTANT_RATE
-        batches: float = min(batch_size, self._largest_batch) / _ROWS_OF_RATE
-        return float(_RATE * batches**self._growth_of_rate)
+        share: float = min(batch_size / _LARGEST_BATCH, 1)
+        return float(_LARGEST_RATE * share**self._growth_of_rate)
 
     def _n_epochs(self, n_rows: int, n_shares: int = 0) -> int:
         """Return the number of epochs of a fit at most.

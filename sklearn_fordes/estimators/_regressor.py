@@ -63,8 +63,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     max_epochs : int or "auto", default="auto"
         Largest number of passes over the training rows, as in `FoRDEClassifier`.
     batch_size : int or "auto", default="auto"
-        Largest number of rows in a batch. "auto" is a tenth of the training rows, rounded down to a
-        power of two, from 32 to 256.
+        Largest number of rows in a batch, as in `FoRDEClassifier`.
     lr : float or "auto", default="auto"
         The largest learning rate. "auto" is ``0.03 * sqrt(b / 256)`` for batches of b rows, at most
         0.03, and 0.004 where the rate is constant.
@@ -421,9 +420,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         """Return values in the unit of the target."""
         return self.target_mean_ + self.target_scale_ * y
 
-    # A rate proportional to the batch, as the classifier's, raises the pinball loss by 1.7 %;
-    # batches of 512 rows raise it by 2 % on tables of 10,000 rows.
-    _growth_of_rate, _largest_batch = 0.5, 256
+    # A rate proportional to the batch, as the classifier's, raises the pinball loss by 1.7 %.
+    _growth_of_rate = 0.5
 
     @property
     def _recipe(self) -> dict[str, Any]:  # type: ignore[override]

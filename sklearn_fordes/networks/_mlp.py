@@ -59,7 +59,7 @@ class MLP(nn.Sequential):
         Of the embedding.
     mixed_precision : bool or "auto", default="auto"
         Whether stacked networks train with products of hidden layers that take and give bfloat16,
-        eight bits of each number, where a layer has at least 2,048 weights of single precision.
+        eight bits of each number, where a layer has at least 8,192 weights of single precision.
         Weights, moments, embedding, activations, outputs and losses stay in single precision, and
         so does prediction. "auto" does so if the CPU has instructions for it (AVX512-BF16, AMX),
         and not on other devices. It changes nothing in subclasses, nor where a part was replaced.

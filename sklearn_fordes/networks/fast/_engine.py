@@ -31,8 +31,8 @@ from sklearn_fordes.particles import (
 
 # They have no parameters, and no state that threads would share.
 _ACTIVATIONS = {activation: activation() for activation in DERIVATIVES}
-# Of smaller weights the conversions take as long as the products gain.
-_FEWEST_TO_MIX = 2048
+# Of smaller weights, and in batches of few rows, conversions take longer than products gain.
+_FEWEST_TO_MIX = 8192
 # Where autograd does not need their inputs they take over the memory, if they can.
 _IN_PLACE = {**_ACTIVATIONS, nn.ReLU: nn.ReLU(inplace=True), nn.SiLU: nn.SiLU(inplace=True)}
 
@@ -207,18 +207,18 @@ def _mixes_precision(mixed_precision: bool | str, weight: Tensor) -> bool:
     if weight.dtype != torch.float32 or weight[0].numel() < _FEWEST_TO_MIX:
         return False
     if mixed_precision == "auto":
-        return weight.is_cpu and _multiplies_bfloat16()
+        # Without oneDNN torch multiplies bfloat16 far more slowly than single precision.
+        has_library = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        return weight.is_cpu and bool(has_library) and _multiplies_bfloat16()
     return bool(mixed_precision)
 
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Return whether torch has the processor multiply bfloat16 with instructions for it."""
+    """Return whether the processor has instructions that multiply bfloat16."""
     # Nothing public says so in all versions that the package takes.
-    known = [
-        getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile")
-    ]
-    return torch.backends.mkldnn.is_available() and any(is_supported() for is_supported in known)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def _with_zeros(values: Tensor, n_rows: int) -> Tensor:
