@@ -1,5 +1,7 @@
 """Wide tables, networks that no machine can hold, and memory that runs out in prediction."""
 
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -421,3 +423,26 @@ def test_the_loss_of_a_constant_needs_no_row_of_each_class_at_once(monkeypatch):
     monkeypatch.setattr(_base, "_OUTPUTS_AT_ONCE", 30)
     assert likelihood.constant_loss(classes, None, classes, None) == pytest.approx(expected)
     assert max(sizes) == 28
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of this process")
+def test_predictions_of_many_rows_keep_no_memory_between_their_chunks():
+    """In a process of its own, whose C library keeps what a fit has told it to keep."""
+    script = """
+import numpy as np
+from pathlib import Path
+from sklearn_fordes import FoRDEClassifier
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+X = np.random.default_rng(0).normal(size=(200_000, 30)).astype(np.float32)
+model = FoRDEClassifier(max_epochs=1, random_state=0).fit(X[:500], X[:500, 0] > 0)
+model.predict_proba(X[:20_000])
+before = resident()
+model.predict_proba(X)
+print(resident() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # The codes of the rows that are encoded at once take 16 MB, the probabilities 3 MB.
+    assert float(run.stdout) < 100

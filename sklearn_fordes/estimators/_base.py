@@ -396,15 +396,21 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         n_rows = X.shape[0]
         verbose = self.verbose
         progress = Progress("prediction", n_rows, "row", only_if_slow=True) if verbose else None
-        found = []
-        # Chunk by chunk, so that outputs of all rows are never held.
+        found, n_done = np.empty(0), 0
+        # Chunk by chunk, so that outputs of all rows are never held. Results that lie between the
+        # memory of two chunks would keep the C library from using that again, so they are copied.
         for outputs in self.fitted_.outputs(X, chunks):
-            found.append(compute(outputs, *arguments))
+            part = np.asarray(compute(outputs, *arguments))
+            if not n_done:
+                found = np.empty([*part.shape[:axis], n_rows, *part.shape[axis + 1 :]], part.dtype)
+            rows = slice(n_done, n_done + part.shape[axis])
+            found[(*[slice(None)] * axis, rows)] = part
+            n_done = rows.stop
             if progress:
                 progress.advance(outputs.shape[1])
         if progress:
             progress.close(f"{n_rows} rows")
-        return np.concatenate(found, axis=axis)
+        return found
 
     @property
     def net_(self) -> Any:
