@@ -60,6 +60,8 @@ bench-peers: .venv/peers.stamp
 	.venv/bin/python -m benchmarks.regression
 	.venv/bin/python -m benchmarks.drift
 	.venv/bin/python -m benchmarks.fit_time
+	.venv/bin/python -m benchmarks.fit_time --rows 30000 --classes 11 --methods FoRDE CatBoost --output benchmarks/results/fit_time_30000.txt
+	.venv/bin/python -m benchmarks.front
 
 clean:
 	rm -rf .venv .venv-oldest build
