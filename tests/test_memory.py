@@ -1,5 +1,6 @@
 """Wide tables, networks that no machine can hold, and memory that runs out in prediction."""
 
+import gc
 import subprocess
 import sys
 import tracemalloc
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor
@@ -426,6 +428,26 @@ def test_the_loss_of_a_constant_needs_no_row_of_each_class_at_once(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of this process")
+@pytest.mark.parametrize("repulsion", ["input_gradient", "none"])
+def test_steps_leave_no_tensor_behind(repulsion):
+    """A small one splits the memory of its step: a fit of 300,000 rows took up to four times it."""
+    n_tensors = []
+
+    class CountTensors(Callback):
+        def on_batch_end(self, net, batch, training, **kwargs):
+            if training:
+                n_tensors.append(sum(type(held) is torch.Tensor for held in gc.get_objects()))
+
+    many = np.random.default_rng(0).normal(size=(600, 4))
+    model = FoRDEClassifier(
+        repulsion=repulsion, callbacks=[CountTensors()], batch_size=10, **SETTINGS
+    )
+    model.fit(many, many[:, 0] > 0)
+    assert len(n_tensors) > 40
+    # Figures are exchanged, and several batches are augmented, every few steps.
+    assert max(n_tensors[-20:]) <= max(n_tensors[1:20])
+
+
 def test_predictions_of_many_rows_keep_no_memory_between_their_chunks():
     """In a process of its own, whose C library keeps what a fit has told it to keep."""
     script = """

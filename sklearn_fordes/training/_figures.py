@@ -12,6 +12,38 @@ FIGURES = ("driving_loss", "repulsion", "relative_loss")
 _RELATIVE_LOSS_DECAY = 0.95
 
 
+class Block:
+    """Tensors of one shape, copied one after the other into a block of memory that doubles.
+
+    A small tensor that outlives its step splits the memory that the step has freed: the next step
+    does not fit there and takes more, several times what a fit needs after thousands of steps.
+    """
+
+    def __init__(self) -> None:
+        self._block: Tensor | None = None
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def extend(self, values: Tensor) -> None:
+        """Add the elements of the first axis."""
+        end = self._length + len(values)
+        if self._block is None or end > len(self._block):
+            larger = values.new_empty(max(2 * end, 64), *values.shape[1:])
+            if self._block is not None:
+                larger[: self._length] = self.values
+            self._block = larger
+        self._block[self._length : end] = values
+        self._length = end
+
+    @property
+    def values(self) -> Tensor:
+        """What was added, one after the other; a view."""
+        assert self._block is not None
+        return self._block[: self._length]
+
+
 class Figures:
     """Keep what the members of this process had in each step, until those of all are needed.
 
@@ -31,33 +63,32 @@ class Figures:
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
         self.relative_loss: Tensor | float = 1.0  # As far as it is known.
-        self._noted: list[Tensor] = []  # (3, m) of each step since the last exchange.
-        self._known: list[Tensor] = []  # (n, 3, M) of the steps of this epoch before.
+        self._noted = Block()  # (3, m) of each step since the last exchange.
+        self._known = Block()  # (3, M) of the steps of this epoch before.
         self._n_rows = 1
 
     def begin_epoch(self) -> None:
         """Forget the steps of an epoch before."""
-        self._known, self._noted = [], []
+        self._known, self._noted = Block(), Block()
 
     def note(self, figures: Tensor, n_rows: int) -> None:
         """Note a step: `FIGURES` of the members of this process, (3, m), at so many rows."""
-        self._noted.append(figures)
+        self._noted.extend(figures.unsqueeze(0))
         self._n_rows = n_rows  # The batches of an epoch are of one size.
 
     def of_epoch(self) -> Tensor:
         """Return the figures of all members in each step of this epoch, (n, 3, M)."""
         self.exchange()
-        return torch.cat(self._known)
+        return self._known.values
 
     def exchange(self) -> None:
         """Learn from all processes, which do this together, what was noted since the last time."""
         if not self._noted:
             return
-        steps = torch.stack(self._noted)
-        self._noted = []
+        steps, self._noted = self._noted.values, Block()
         of_rows, _ = self._communicator.mean(steps, self._n_rows)
         everyone = self._communicator.gather(of_rows.movedim(2, 0)).movedim(0, 2).contiguous()
-        self._known.append(everyone)
+        self._known.extend(everyone)
         latest = everyone.mean(2)[:, 2]
         latest = latest if latest.device.type == "mps" else latest.double()
         for value in latest:
