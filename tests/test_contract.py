@@ -166,7 +166,8 @@ class Contract(EstimatorContract):
         X, y = data
         model = make(early_stopping=False).fit(X, y)
         in_chunks = make(early_stopping=False, iterator_valid__batch_size=rows).fit(X, y)
-        sizes = [len(outputs[0]) for outputs in in_chunks.fitted_.outputs(X)]
+        likelihood = in_chunks.fitted_.likelihood
+        sizes = [len(part) for part in in_chunks.fitted_.results(X, likelihood.predict)]
         assert max(sizes) == rows
         for use in (self.predict, self.predict_members, lambda m, X: m.predict_uncertainty(X)):
             expected = use(model, X)
@@ -183,7 +184,7 @@ class Contract(EstimatorContract):
         model = make().fit(X, y)
         encoded = model.encoder_.transform(X).astype(np.float32)
         likelihood = model.fitted_.likelihood
-        expected = np.concatenate([likelihood.predict(z) for z in model.fitted_.outputs(X)])
+        expected = np.concatenate([*model.fitted_.results(X, likelihood.predict)])
         np.testing.assert_allclose(model.net_.predict_proba(encoded), expected)
 
     def test_single_members_predict_as_they_do_in_the_ensemble_and_train_on(self, make, data):

@@ -235,7 +235,7 @@ def test_many_members_evaluate_no_fewer_rows_than_they_fill_up(monkeypatch, hold
     table = np.tile(X, (4, 1))[:150]
     fitted = FoRDEClassifier(**SETTINGS).fit(table, np.arange(150) % 2).fitted_
     seen = holds(1000, MemoryError())
-    outputs = [*fitted.outputs(table)]
+    outputs = [*fitted.results(table, torch.detach)]
     assert seen == [64, 64, 32]
     assert [part.shape[1] for part in outputs] == [64, 64, 22]
     seen.clear()

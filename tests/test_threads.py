@@ -5,13 +5,18 @@ import io
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from sklearn.preprocessing import OrdinalEncoder
 
 from contracts import SIZES
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
+from sklearn_fordes.networks.fast import MLPEnsemble
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 4))
@@ -123,3 +128,103 @@ def test_what_is_kept_during_a_fit_is_the_old_or_the_new_model(kind, way, change
     known = {values.tobytes() for values in known}
     assert {outputs(one, X).tobytes() for one in kept} <= known
     assert all(len(one.history_) == one.n_iter_ for one in kept)
+
+
+# ---- parts of a table, each in a thread
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def threads_of_parts(monkeypatch):
+    """Note in how many threads, and in which, chunks are evaluated."""
+    seen, forward = [], MLPEnsemble.forward
+
+    def noted(self, rows, **settings):
+        seen.append((len(rows), threading.current_thread().name, torch.get_num_threads()))
+        return forward(self, rows, **settings)
+
+    monkeypatch.setattr(MLPEnsemble, "forward", noted)
+    return seen
+
+
+WIDE = {**SIZES, "hidden_layer_sizes": (128, 128), "iterator_valid__batch_size": 48}
+# Chunks of 48 rows, 22 whole ones and a rest.
+MANY = np.random.default_rng(1).normal(size=(1060, 4))
+TABLES = {
+    "array": MANY,
+    "frame": pd.DataFrame(MANY, columns=[*"abcd"]).assign(
+        a=lambda table: pd.Categorical(table["a"].round().astype(int).astype(str))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize(
+    "encoder", ["auto", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)]
+)
+def test_parts_in_threads_are_as_in_one(kind, table, encoder, two_threads, threads_of_parts):
+    model = kind(**WIDE, encoder=encoder, random_state=0).fit(table, np.resize(Y[kind], len(table)))
+    uses = [model.predict, partial(outputs, model)]
+    threads_of_parts.clear()
+    in_threads = [use(table) for use in uses]
+    assert {n_rows for n_rows, *_ in threads_of_parts} == {48, 16}
+    assert {n_threads for *_, n_threads in threads_of_parts} == {1}
+    assert "MainThread" not in {name for _, name, _ in threads_of_parts}
+    torch.set_num_threads(1)
+    threads_of_parts.clear()
+    for use, found in zip(uses, in_threads, strict=True):
+        np.testing.assert_array_equal(use(table), found)
+    assert {name for _, name, _ in threads_of_parts} == {"MainThread"}
+
+
+def test_few_rows_start_no_threads(two_threads, threads_of_parts):
+    model = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier])
+    threads_of_parts.clear()
+    model.predict(MANY[: 4 * 48 - 1])
+    assert {name for _, name, _ in threads_of_parts} == {"MainThread"}
+
+
+def test_memory_that_runs_out_in_a_thread_may_suffice_for_one_part(two_threads, monkeypatch):
+    model = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier])
+    expected = model.predict_proba(MANY)
+    forward = MLPEnsemble.forward
+
+    def scarce(self, rows, **settings):
+        if threading.current_thread() is not threading.main_thread() or len(rows) > 40:
+            raise MemoryError
+        return forward(self, rows, **settings)
+
+    monkeypatch.setattr(MLPEnsemble, "forward", scarce)
+    with pytest.warns(UserWarning, match="for 48 rows at once, .* takes 16 at once") as caught:
+        np.testing.assert_array_equal(model.predict_proba(MANY), expected)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_an_error_in_a_thread_is_that_of_the_first_part_and_ends_the_others(
+    two_threads, monkeypatch
+):
+    model = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier])
+    n_threads = threading.active_count()
+    calls, forward = [], MLPEnsemble.forward
+
+    def failing(self, rows, **settings):
+        calls.append(rows)
+        if len(calls) == 3:
+            raise RuntimeError("The third one.")
+        return forward(self, rows, **settings)
+
+    monkeypatch.setattr(MLPEnsemble, "forward", failing)
+    with pytest.raises(RuntimeError, match="The third one"):
+        model.predict(MANY)
+    assert len(calls) < 23
+    assert threading.active_count() == n_threads
+    assert torch.get_num_threads() == 2

@@ -399,15 +399,17 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         found, n_done = np.empty(0), 0
         # Chunk by chunk, so that outputs of all rows are never held. Results that lie between the
         # memory of two chunks would keep the C library from using that again, so they are copied.
-        for outputs in self.fitted_.outputs(X, chunks):
-            part = np.asarray(compute(outputs, *arguments))
+        results = self.fitted_.results(
+            X, lambda outputs: np.asarray(compute(outputs, *arguments)), chunks
+        )
+        for part in results:
             if not n_done:
                 found = np.empty([*part.shape[:axis], n_rows, *part.shape[axis + 1 :]], part.dtype)
             rows = slice(n_done, n_done + part.shape[axis])
             found[(*[slice(None)] * axis, rows)] = part
             n_done = rows.stop
             if progress:
-                progress.advance(outputs.shape[1])
+                progress.advance(part.shape[axis])
         if progress:
             progress.close(f"{n_rows} rows")
         return found

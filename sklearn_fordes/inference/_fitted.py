@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from torch import Tensor
 from sklearn_fordes._rows import row_parts
 from sklearn_fordes.inference._chunks import Chunks, is_out_of_memory
 from sklearn_fordes.inference._surroundings import (
+    can_be_alone,
     expect_threads_that_work,
     ordinary_state,
     this_thread_alone,
 )
+from sklearn_fordes.inference._threads import in_threads
 from sklearn_fordes.particles import (
     SPACES,
     Ensemble,
@@ -37,6 +40,10 @@ _NUMBERS_CHECKED_AT_ONCE = 1 << 20
 # Of so few activations in the widest layer no second thread is worth its start, and on a busy
 # machine the first one would wait for it: tens of milliseconds where the work takes one.
 _MOST_OF_ONE_THREAD = 1 << 17
+# Chunks that a thread encodes and evaluates one after the other: fewer are encoded more slowly.
+_CHUNKS_OF_A_PART = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -145,20 +152,22 @@ class FittedEnsemble:
         """Return how many rows the members evaluate at once, for one call."""
         return Chunks(self.rows_per_chunk, self.members.row_multiple)
 
-    def outputs(self, X: Any, chunks: Chunks | None = None) -> Iterator[Tensor]:
-        """Yield the members' outputs for successive chunks of rows.
+    def results(
+        self, X: Any, compute: Callable[[Tensor], T], chunks: Chunks | None = None
+    ) -> Iterator[T]:
+        """Yield what a function makes of the members' outputs for successive chunks of rows.
+
+        Parts of a large table are encoded and evaluated side by side, each by one thread: so what
+        is not a matrix product has all threads as well.
 
         Parameters
         ----------
         X : data frame, ndarray or sparse array of shape (n_rows, ...)
             Checked.
+        compute : callable
+            Takes outputs (M, n_rows of the chunk, C), on the CPU.
         chunks : Chunks, optional
             Those of a call that evaluates members elsewhere, too. Default: new ones.
-
-        Yields
-        ------
-        Tensor of shape (M, n_rows of the chunk, C)
-            On the CPU.
 
         Raises
         ------
@@ -166,8 +175,45 @@ class FittedEnsemble:
             If an output is not finite.
         """
         chunks = chunks or self.chunks()
-        for _, inputs in self._encoded_parts(X):
-            yield from self._outputs_of(inputs, chunks)
+        n_threads = torch.get_num_threads() if self._may_use_threads() else 1
+        n_chunks = X.shape[0] // (chunks.n_rows * n_threads)  # Of each thread.
+        n_at_once = self._n_encoded_at_once // (chunks.n_rows * n_threads)
+        n_chunks = min(n_chunks // 2, n_at_once, _CHUNKS_OF_A_PART)  # Of a part.
+        if n_threads == 1 or not n_chunks:
+            for _, inputs in self._encoded_parts(X, chunks):
+                yield from map(compute, self._outputs_of(inputs, chunks))
+            return
+
+        def computed(encode: Callable[[], Tensor]) -> list[T] | None:
+            try:
+                rows = encode().split(chunks.n_rows)
+                return [compute(self._evaluated(some)) for some in rows]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return None
+
+        parts = self._parts_to_encode(X, n_chunks * chunks.n_rows, chunks)
+        for encode, found in in_threads(computed, parts, n_threads):
+            # For one part alone the memory may suffice.
+            yield from found or map(compute, self._outputs_of(encode(), chunks))
+
+    def _may_use_threads(self) -> bool:
+        """Return whether parts of a table may be evaluated side by side."""
+        # Else results would depend on where the parts begin.
+        is_free = self.members.row_multiple > 1
+        return is_free and self.device.type == "cpu" and can_be_alone()
+
+    def _parts_to_encode(
+        self, X: Any, n_rows: int, chunks: Chunks
+    ) -> Iterator[Callable[[], Tensor]]:
+        """Yield functions that return the network's inputs for successive parts of a table."""
+        if hasattr(self.encoder, "transform_checked"):
+            for _, rows in row_parts(X, n_rows):
+                yield partial(self.encode, rows)
+        else:  # One of the user's may be made for one thread.
+            for _, inputs in self._encoded_parts(X, chunks):
+                yield from (partial(torch.Tensor.detach, part) for part in inputs.split(n_rows))
 
     def aleatoric_if_known(
         self, X: Any, unknown: NDArray[np.float64], chunks: Chunks | None = None
@@ -181,7 +227,7 @@ class FittedEnsemble:
         unknown : ndarray of shape (n_rows, n_features)
             In which share of the samples each cell is replaced, in [0, 1].
         chunks : Chunks, optional
-            As in `outputs`.
+            As in `results`.
 
         Returns
         -------
@@ -193,7 +239,7 @@ class FittedEnsemble:
         samples = self.as_inputs(self.encoder.samples_)
         levels = (np.arange(len(samples)) + 0.5) / len(samples)
         means = [np.empty(0)]
-        for part, inputs in self._encoded_parts(X):
+        for part, inputs in self._encoded_parts(X, chunks):
             total = np.zeros(len(inputs))
             for sample, level in zip(samples, levels, strict=True):
                 is_replaced = (unknown[part] > level)[:, self.encoder.column_map_]
@@ -203,32 +249,38 @@ class FittedEnsemble:
             means.append(total / len(samples))
         return np.concatenate(means)
 
-    def _encoded_parts(self, X: Any) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of checked rows, and the network's inputs for them."""
-        at_most = max(1, _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape))
-        for part, rows in row_parts(X, min(_ROWS_ENCODED_AT_ONCE, at_most)):
+    @property
+    def _n_encoded_at_once(self) -> int:
+        n_rows = _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape)
+        return max(1, min(n_rows, _ROWS_ENCODED_AT_ONCE))
+
+    def _encoded_parts(self, X: Any, chunks: Chunks) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of checked rows, whole chunks of them, and the network's inputs for them."""
+        at_once = self._n_encoded_at_once
+        for part, rows in row_parts(X, at_once // chunks.n_rows * chunks.n_rows or at_once):
             yield part, self.encode(rows)
 
     def _outputs_of(self, inputs: Tensor, chunks: Chunks) -> Iterator[Tensor]:
         """Yield the members' outputs for successive chunks of encoded rows, on the CPU."""
+        return chunks.results(
+            len(inputs), inputs.device, lambda part: self._evaluated(inputs[part])
+        )
 
-        def evaluate(part: slice) -> Tensor:
-            rows = inputs[part]
-            # A thread may run other code of its own between two chunks.
-            with ordinary_state(grad=False):
-                whole = _filled_up(rows, self.members.row_multiple)
-                is_small = len(whole) * self.members.activations_of_a_row <= _MOST_OF_ONE_THREAD
-                with this_thread_alone() if is_small else nullcontext():
-                    outputs: Tensor = self.members(whole)
-                return outputs[:, : len(rows)].cpu()
-
-        for outputs in chunks.results(len(inputs), inputs.device, evaluate):
+    def _evaluated(self, rows: Tensor) -> Tensor:
+        """Return the members' outputs for a chunk of encoded rows, on the CPU; all are finite."""
+        # A thread may run other code of its own between two chunks.
+        with ordinary_state(grad=False):
+            whole = _filled_up(rows, self.members.row_multiple)
+            is_small = len(whole) * self.members.activations_of_a_row <= _MOST_OF_ONE_THREAD
+            with this_thread_alone() if is_small else nullcontext():
+                outputs: Tensor = self.members(whole)
+            outputs = outputs[:, : len(rows)].cpu()
             if not outputs.sum(dtype=torch.float64).isfinite():
                 raise ValueError(
-                    "Got X for which the network's output is not finite, but expected the "
-                    "scale of the training rows."
+                    "Got X for which the network's output is not finite, but expected the scale "
+                    "of the training rows."
                 )
-            yield outputs
+            return outputs
 
     def input_gradients(self, X: Any, y: ArrayLike = ()) -> NDArray[np.float64]:
         """Return the members' gradients of the likelihood's target with respect to the inputs.

@@ -50,6 +50,11 @@ def _setters_of_threads() -> tuple[Any, Any]:
     return openmp, mkl
 
 
+def can_be_alone() -> bool:
+    """Return whether `this_thread_alone` has an effect."""
+    return _setters_of_threads()[0] is not None
+
+
 @contextmanager
 def this_thread_alone() -> Iterator[None]:
     """Compute without other threads inside the block, where the libraries of torch's can be told.
@@ -77,7 +82,7 @@ def one_thread() -> Iterator[None]:
 
     Other threads of the process keep theirs.
     """
-    if _setters_of_threads()[0] is not None:
+    if can_be_alone():
         with this_thread_alone():
             yield
         return
