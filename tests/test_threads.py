@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.preprocessing import OrdinalEncoder
+from sklearn.preprocessing import StandardScaler
 
 from contracts import SIZES
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
@@ -167,11 +167,8 @@ TABLES = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-@pytest.mark.parametrize(
-    "encoder", ["auto", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)]
-)
-def test_parts_in_threads_are_as_in_one(kind, table, encoder, two_threads, threads_of_parts):
-    model = kind(**WIDE, encoder=encoder, random_state=0).fit(table, np.resize(Y[kind], len(table)))
+def test_parts_in_threads_are_as_in_one(kind, table, two_threads, threads_of_parts):
+    model = kind(**WIDE, random_state=0).fit(table, np.resize(Y[kind], len(table)))
     uses = [model.predict, partial(outputs, model)]
     threads_of_parts.clear()
     in_threads = [use(table) for use in uses]
@@ -185,10 +182,16 @@ def test_parts_in_threads_are_as_in_one(kind, table, encoder, two_threads, threa
     assert {name for _, name, _ in threads_of_parts} == {"MainThread"}
 
 
-def test_few_rows_start_no_threads(two_threads, threads_of_parts):
-    model = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier])
+@pytest.mark.parametrize(
+    ("settings", "n_rows"),
+    [({}, 4 * 48 - 1), ({"encoder": StandardScaler()}, 1060)],
+)
+def test_few_rows_and_encoders_of_the_user_start_no_threads(
+    settings, n_rows, two_threads, threads_of_parts
+):
+    model = FoRDEClassifier(**WIDE, **settings, random_state=0).fit(X, Y[FoRDEClassifier])
     threads_of_parts.clear()
-    model.predict(MANY[: 4 * 48 - 1])
+    model.predict(MANY[:n_rows])
     assert {name for _, name, _ in threads_of_parts} == {"MainThread"}
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -184,36 +183,28 @@ class FittedEnsemble:
                 yield from map(compute, self._outputs_of(inputs, chunks))
             return
 
-        def computed(encode: Callable[[], Tensor]) -> list[T] | None:
+        def computed(rows: Any) -> list[T] | None:
             try:
-                rows = encode().split(chunks.n_rows)
-                return [compute(self._evaluated(some)) for some in rows]
+                inputs = self.encode(rows).split(chunks.n_rows)
+                return [compute(self._evaluated(some)) for some in inputs]
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 return None
 
-        parts = self._parts_to_encode(X, n_chunks * chunks.n_rows, chunks)
-        for encode, found in in_threads(computed, parts, n_threads):
+        parts = (rows for _, rows in row_parts(X, n_chunks * chunks.n_rows))
+        for rows, found in in_threads(computed, parts, n_threads):
             # For one part alone the memory may suffice.
-            yield from found or map(compute, self._outputs_of(encode(), chunks))
+            yield from found or map(compute, self._outputs_of(self.encode(rows), chunks))
 
     def _may_use_threads(self) -> bool:
         """Return whether parts of a table may be evaluated side by side."""
+        # An encoder of the user's may know one thread only. Without an encoder products are nearly
+        # all there is, and each is as fast in several threads, which share what is in the cache.
+        encodes = hasattr(self.encoder, "transform_checked")
         # Else results would depend on where the parts begin.
         is_free = self.members.row_multiple > 1
-        return is_free and self.device.type == "cpu" and can_be_alone()
-
-    def _parts_to_encode(
-        self, X: Any, n_rows: int, chunks: Chunks
-    ) -> Iterator[Callable[[], Tensor]]:
-        """Yield functions that return the network's inputs for successive parts of a table."""
-        if hasattr(self.encoder, "transform_checked"):
-            for _, rows in row_parts(X, n_rows):
-                yield partial(self.encode, rows)
-        else:  # One of the user's may be made for one thread.
-            for _, inputs in self._encoded_parts(X, chunks):
-                yield from (partial(torch.Tensor.detach, part) for part in inputs.split(n_rows))
+        return encodes and is_free and self.device.type == "cpu" and can_be_alone()
 
     def aleatoric_if_known(
         self, X: Any, unknown: NDArray[np.float64], chunks: Chunks | None = None
