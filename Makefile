@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-oldest lint typecheck dist test-dist bench bench-peers clean
+.PHONY: demo test test-slow test-oldest lint typecheck docs test-docs dist test-dist bench bench-peers clean
 
 demo: .venv/demo.stamp
 	.venv/bin/python -m benchmarks.demo
@@ -26,6 +26,14 @@ lint: .venv/test.stamp
 
 typecheck: .venv/test.stamp
 	.venv/bin/mypy
+
+# The site, in build/site, with all examples executed; and a look at it in a browser.
+docs: .venv/docs.stamp
+	rm -rf build/site docs/api/generated docs/auto_examples
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet docs build/site
+
+test-docs: docs .venv/test.stamp
+	.venv/bin/python -m pytest tests/test_site.py
 
 # What is uploaded: the package alone, and all that its tests need.
 dist: .venv/dist.stamp

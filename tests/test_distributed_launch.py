@@ -210,16 +210,16 @@ class TestScripts:
         assert written == {"stderr": "rank 0 fits\n", "stdout": "True 6.0 3\n"}
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-    def test_workers_end_with_the_script(self, own_tmp, tmp_path, number):
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])  # Windows has no SIGKILL.
+    def test_workers_end_with_the_script(self, own_tmp, tmp_path, name):
         path = tmp_path / "script.py"
         path.write_text(SCRIPT.replace("DO", "'sleep 1'"))
         script = started(str(path), stderr=subprocess.PIPE)
         workers = self.workers_of(script)
-        script.send_signal(number)
+        script.send_signal(getattr(signal, name))
         began = time.monotonic()
         _, error = script.communicate()
-        if number == signal.SIGINT:
+        if name == "SIGINT":
             assert error.rstrip().endswith("KeyboardInterrupt")
         while any(Path(f"/proc/{pid}").exists() for pid in workers) or [*own_tmp.iterdir()]:
             assert time.monotonic() - began < 30  # One may be busy with an import.

@@ -54,7 +54,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Lengthscale of the input-gradient space. "pca" repels more along directions of high variance
         of the training inputs; a number α in [0, 1] lies between "identity" (0) and "pca" (1): the
         precisions are ``(1 − α) + α Λ`` with Λ the variances divided by their mean. An array of
-        shape (n_features_in_,) holds lengthscales of the columns of X. For the encoded inputs (see
+        shape (`n_features_in_`,) holds lengthscales of the columns of X. For the encoded inputs (see
         `encoder_`) one of shape (n_inputs,) holds lengthscales, and one of shape (n_inputs,
         n_inputs) is a precision matrix. A function of the encoded training
         inputs, a tensor, returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
@@ -186,7 +186,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     ----------
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only if X had column names, all strings.
     net_ : ParticleNet
         The skorch net of the last fit. Prediction does not pass through it.
@@ -197,9 +197,9 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
     estimators_ : list of FoRDEClassifier
         The members as fitted classifiers, with ``n_members=1``. Made anew at each access, with
         copies of the weights.
-    feature_importances_ : ndarray of shape (n_features_in_,)
+    feature_importances_ : ndarray of shape (`n_features_in_`,)
         The mean over members of `member_importances_`.
-    member_importances_ : ndarray of shape (n_members, n_features_in_)
+    member_importances_ : ndarray of shape (n_members, `n_features_in_`)
         The importance of each column of X for each member: not negative, of sum 1. It is the root
         mean square, over 256 training rows at most, of the member's input gradient times the
         standard deviation of the encoded column; squares are summed over the encoded columns of a

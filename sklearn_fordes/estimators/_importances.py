@@ -65,7 +65,7 @@ class Importances:
 
     @property
     def member_importances_(self) -> NDArray[np.float64]:
-        """The importance of each column of X for each member, (n_members, n_features_in_).
+        """The importance of each column of X for each member, (n_members, `n_features_in_`).
 
         Raises
         ------
@@ -83,6 +83,6 @@ class Importances:
 
     @property
     def feature_importances_(self) -> NDArray[np.float64]:
-        """The mean over members of `member_importances_`, (n_features_in_,)."""
+        """The mean over members of `member_importances_`, of shape (`n_features_in_`,)."""
         mean: NDArray[np.float64] = self.member_importances_.mean(axis=0)
         return mean

@@ -129,7 +129,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
     Attributes
     ----------
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only if X had column names, all strings.
     target_mean_, target_scale_ : float
         Mean and standard deviation of the training targets, which are standardised inside.
@@ -141,9 +141,9 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         The fitted encoder.
     estimators_ : list of FoRDERegressor
         The members as fitted estimators.
-    feature_importances_ : ndarray of shape (n_features_in_,)
+    feature_importances_ : ndarray of shape (`n_features_in_`,)
         The mean over members of `member_importances_`.
-    member_importances_ : ndarray of shape (n_members, n_features_in_)
+    member_importances_ : ndarray of shape (n_members, `n_features_in_`)
         The importance of each column of X for each member: not negative, of sum 1. It is the root
         mean square, over 256 training rows at most, of the member's input gradient times the
         standard deviation of the encoded column; squares are summed over the encoded columns of a

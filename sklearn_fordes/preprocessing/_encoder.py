@@ -80,12 +80,12 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only if all column names of the input are strings.
-    kinds_ : ndarray of str of shape (n_features_in_,)
+    kinds_ : ndarray of str of shape (`n_features_in_`,)
         "number", "date", "duration", "category", or "empty" for columns without any value in
         training, which are ignored.
-    is_categorical_, is_informative_ : ndarray of bool of shape (n_features_in_,)
+    is_categorical_, is_informative_ : ndarray of bool of shape (`n_features_in_`,)
         Whether a column holds categories, and whether its code says anything of its values.
     low_, high_ : ndarray of shape (n_numbers,)
         Smallest and largest training values of the numbers, parts of dates among them.
@@ -115,7 +115,7 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
         The encoded columns after these: "infrequent", "missing", both or neither.
     level_shares_ : list of n_categories ndarrays
         Shares of the training rows in these columns, which encode values that have none.
-    training_shares_ : ndarray of shape (3, n_features_in_)
+    training_shares_ : ndarray of shape (3, `n_features_in_`)
         Shares of the training rows that are missing, infrequent and clipped, as in `report`.
     n_samples_seen_ : int
         Number of training rows.
@@ -143,9 +143,10 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
 
     A bound of 3 makes amounts in a long tail equal, nearly, that differ by factors. The inverse
     hyperbolic sine (Burbidge, Magee, Robb: Alternative transformations to handle extreme values of
-    the dependent variable, JASA 83, 1988) is linear around the centre and sign(z) · log(2 |z|) far
-    from it, for zeros and negative numbers too. It is taken of columns with a value further from
-    the centre than ten times their spread. Ranks keep values apart where there are many.
+    the dependent variable, JASA 83, 1988) is linear around the centre and far from it
+    ``sign(z) · log(2 |z|)``, for zeros and negative numbers too. It is taken of columns with a
+    value further from the centre than ten times their spread. Ranks keep values apart where there
+    are many.
 
     A value is common that makes up more than 30 % of those that are not missing, in `min_frequency`
     training rows and two at least, among more than two values; of several the most frequent, then
@@ -367,7 +368,7 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
 
     @property
     def is_categorical_(self) -> NDArray[np.bool_]:
-        """Mask of the columns of categories, of shape (n_features_in_,)."""
+        """Mask of the columns of categories, of shape (`n_features_in_`,)."""
         return np.equal(self.kinds_, CATEGORY)
 
     def __sklearn_tags__(self) -> Any:

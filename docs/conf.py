@@ -1,0 +1,95 @@
+"""Sphinx builds the site from this folder: ``make docs``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from pages import REPOSITORY
+
+import sklearn_fordes
+
+project = "sklearn-fordes"
+author = copyright = "The sklearn-fordes developers"
+release = version = sklearn_fordes.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
+    "sphinx_llms_txt",
+    "sphinx_sitemap",
+    "pages",
+]
+exclude_patterns = ["examples", "_templates", "_ext", "auto_examples/*.ipynb"]
+templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# Names in single backticks are links where the site has their page.
+default_role = "py:obj"
+
+# ---- pages
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# ---- API
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+toc_object_entries_show_parents = "hide"
+
+# ---- gallery
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"[\\/]plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 60,
+    "matplotlib_animations": False,
+    "reset_modules": ("matplotlib",),
+    "backreferences_dir": "api/backreferences",
+    "doc_module": ("sklearn_fordes",),
+}
+suppress_warnings = ["config.cache"]
+
+# ---- look
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn-fordes"
+html_baseurl = "https://sklearn-fordes.github.io/sklearn-fordes/"
+html_show_sourcelink = False
+html_copy_source = True
+html_theme_options = {
+    "github_url": REPOSITORY,
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+    "switcher": {"json_url": "_static/versions.json", "version_match": release},
+    "check_switcher": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "monokai",
+    "secondary_sidebar_items": ["page-toc"],
+}
+sitemap_url_scheme = "{link}"
+sitemap_show_lastmod = False

@@ -1,0 +1,95 @@
+"""The site's pages name all that is public, in words that users can read."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import words
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, __version__
+from test_docstrings import public_names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# Sentences that are long, or full of numbers, because a reader looks figures up there.
+N_OFFENDERS = 5
+
+
+def test_each_public_name_has_a_page():
+    text = (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+    package, listed = "", set()
+    for line in text.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            package = line.split()[-1]
+        elif re.fullmatch(r"   [\w.]+", line):
+            listed.add(f"{package}.{line.strip()}")
+    names = {name for name in public_names() if not is_of_a_class(name)}
+    names -= {"sklearn_fordes.particles.Repulsion", "sklearn_fordes.training.CellCorruption"}
+    assert not names - listed
+    assert {"sklearn_fordes.Repulsion", "sklearn_fordes.CellCorruption"} <= listed
+
+
+def is_of_a_class(name):
+    return name.split(".")[-2][0].isupper() or name.split(".")[-2].startswith("FoRDE")
+
+
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor, Repulsion])
+def test_each_parameter_is_in_the_guide(kind):
+    text = (DOCS / "parameters.md").read_text(encoding="utf-8")
+    names = [name for name in inspect.signature(kind).parameters if name != "kwargs"]
+    missing = [name for name in names if not re.search(rf"`{name}(`|=)", text)]
+    assert not missing
+
+
+def test_each_page_can_be_reached():
+    pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+    named = set()
+    for path in DOCS.glob("*.md"):
+        for block in re.findall(r"```\{toctree\}(.*?)```", path.read_text("utf-8"), re.DOTALL):
+            named |= set(re.findall(r"^([\w/]+)$", block, re.MULTILINE))
+    assert not pages - named
+
+
+def test_pages_use_the_words_of_the_field():
+    found = [
+        (path.name, number, reason)
+        for path in words.user_pages()
+        for number, reason, _ in words.offenders(path)
+    ]
+    retired = [one for one in found if one[2].startswith("word")]
+    assert not retired
+    assert len(found) <= N_OFFENDERS
+
+
+def test_a_sentence_that_is_hard_to_read_is_found(tmp_path):
+    text = "# A title\n\nOne. It was told " + "again and " * 15 + "again.\n\n| 1 | 2 | 3 | 4 |\n"
+    path = tmp_path / "page.md"
+    path.write_text(text, encoding="utf-8")
+    reasons = [reason for _, reason, _ in words.offenders(path)]
+    assert reasons == ["34 words", "word 'told'"]
+    numbers = "It was 0.1, 0.2, 0.3 and 4 %. `1 2 3 4` and [5](6_7_8_9.md).\n"
+    assert [len(words._NUMBER.findall(one)) for _, one in words.sentences(numbers)] == [4, 1]
+
+
+def test_readme_and_site_show_the_same_figures():
+    """The README has what the pages have, which come from results."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = ROOT / "benchmarks" / "results"
+    ten_lines = (results / "ten_lines.txt").read_text(encoding="utf-8")
+    for method, loss, error in re.findall(r"^(\w+) +(0\.\d+) +(0\.\d+)$", ten_lines, re.MULTILINE):
+        assert re.search(rf"\| \**{method}\** \| \**{loss}\** \| \**{error}\** \|", readme)
+    benchmark = (DOCS / "benchmark.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| (\d\.\d\d) ± (\d\.\d\d) \| (\d\.\d\d) ±", readme, re.MULTILINE)
+    assert len(rows) == 3
+    parts = ("peers, clean", "peers, shifted", "peers, natural shift")
+    for part, (ratio, error, forest) in zip(parts, rows, strict=True):
+        table = benchmark.split(f"<!-- generated: reporting: {part} -->")[1]
+        found = re.search(r"\| CatBoost \| (\S+) ± (\S+) \|", table)
+        assert f"{float(found[1]):.2f} {float(found[2]):.2f}" == f"{ratio} {error}"
+        found = re.search(r"\| random forest \| (\S+) ±", table)
+        assert f"{float(found[1]):.2f}" == forest
+
+
+def test_the_version_is_one_of_the_switchers():
+    assert f'"version": "{__version__}"' in (DOCS / "_static" / "versions.json").read_text("utf-8")

@@ -1,0 +1,223 @@
+"""Workflows and forms of the hosted service, as far as they can be checked without it."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sklearn_fordes import __version__
+
+yaml = pytest.importorskip("yaml")  # Optuna, Dask and Ray bring it.
+
+ROOT = Path(__file__).parents[1]
+SERVICE = ROOT / ".github"
+if not SERVICE.exists():
+    pytest.skip("The workflows are not here.", allow_module_level=True)
+
+WORKFLOWS = sorted((SERVICE / "workflows").glob("*.yml"))
+CHOOSER = SERVICE / "ISSUE_TEMPLATE" / "config.yml"
+FORMS = sorted(set(CHOOSER.parent.glob("*.yml")) - {CHOOSER})
+WRITTEN = [*WORKFLOWS, *FORMS, CHOOSER, *SERVICE.glob("*.md")]
+
+A_VERSION = re.compile(r"[\w.-]+/[\w./-]+@(v\d+(\.\d+)*|release/v\d+|[0-9a-f]{40})")
+A_FILE = re.compile(r"(?<![\w./*-])(?:[\w-]+/)*[\w.-]+\.(?:py|txt|toml|md|cff|yml)(?![\w.])")
+OWN_PAGE = re.compile(r"github\.com/sklearn-fordes/sklearn-fordes/(?:blob|tree)/main/([\w./-]+)")
+
+
+def read(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def triggers(workflow):
+    return workflow[True]  # YAML 1.1 reads the key "on" as a truth value.
+
+
+def jobs():
+    for path in WORKFLOWS:
+        for name, job in read(path)["jobs"].items():
+            yield path.name, name, job
+
+
+def steps():
+    return [step for *_, job in jobs() for step in job["steps"]]
+
+
+def values_of_matrix(job, name):
+    return job.get("strategy", {}).get("matrix", {}).get(name, [])
+
+
+def test_there_are_workflows_and_forms():
+    assert {path.stem for path in WORKFLOWS} == {"docs", "release", "tests"}
+    assert {path.stem for path in FORMS} == {"bug_report", "feature_request", "question"}
+
+
+def test_all_python_versions_that_we_name_are_tested_on_all_systems():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    found = [re.fullmatch(r".* :: (3\.\d+)", one) for one in project["classifiers"]]
+    named = {match[1] for match in found if match}
+    assert named
+    job = read(SERVICE / "workflows" / "tests.yml")["jobs"]["newest"]
+    tested = values_of_matrix(job, "python")
+    assert named <= set(tested)
+    assert f">={tested[0]}" == project["requires-python"]
+    systems = {one.split("-")[0] for one in values_of_matrix(job, "os")}
+    assert systems == {"ubuntu", "macos", "windows"}
+
+
+def targets_called():
+    for *_, job in jobs():
+        for step in job["steps"]:
+            for words in re.findall(r"^\s*make (.+)$", step.get("run", ""), re.MULTILINE):
+                if words == '"$TARGET"':
+                    assert step["env"]["TARGET"] == "${{ matrix.target }}"
+                    yield from values_of_matrix(job, "target")
+                else:
+                    yield from words.split()
+
+
+def test_make_knows_the_targets():
+    called = set(targets_called())
+    assert {"lint", "typecheck", "test", "test-oldest", "docs", "dist"} <= called
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    patterns = [one.split() for one in re.findall(r"^([^\s:#=][^:=\n]*):(?!=)", makefile, re.M)]
+    known = [
+        re.compile(re.escape(one).replace("%", "(.+)")) for several in patterns for one in several
+    ]
+    assert not {one for one in called if not any(rule.fullmatch(one) for rule in known)}
+
+
+def test_what_make_installs_is_an_extra():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    called = " ".join(targets_called()) + " ".join(step.get("run", "") for step in steps())
+    named = set(re.findall(r"\.venv/([\w-]+)\.stamp|\[([\w-]+)\]", called))
+    assert {one or other for one, other in named} <= extras
+
+
+def test_files_that_workflows_name_exist():
+    runs = [step["run"] for step in steps() if "run" in step]
+    # The release unpacks the source distribution, which has the files of this folder.
+    named = {one.removeprefix("unpacked/") for run in runs for one in A_FILE.findall(run)}
+    assert {"constraints.txt", "sklearn_fordes/__init__.py", "tests/test_site.py"} <= named
+    excluded = [one.get("exclude-paths", []) for one in read(SERVICE / "dependabot.yml")["updates"]]
+    named |= {one for several in excluded for one in several}
+    named |= {one for path in WRITTEN for one in OWN_PAGE.findall(path.read_text(encoding="utf-8"))}
+    assert not {one for one in named if not (ROOT / one).exists()}
+
+
+def test_links_are_checked_in_a_folder_that_sphinx_can_build():
+    (folder,) = {
+        found[1]
+        for step in steps()
+        if (found := re.search(r"sphinx-build .*linkcheck.* ([\w/]+) build/", step.get("run", "")))
+    }
+    assert (ROOT / folder / "conf.py").exists()
+
+
+def test_the_site_is_uploaded_from_where_make_puts_it():
+    (uploaded,) = {
+        step["with"]["path"]
+        for step in steps()
+        if step.get("uses", "").startswith("actions/upload-pages-artifact@")
+    }
+    assert f" docs {uploaded}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_actions_have_a_version():
+    used = {step["uses"] for step in steps() if "uses" in step}
+    assert not {one for one in used if not A_VERSION.fullmatch(one)}
+    # Different versions of one action are a forgotten update.
+    assert len({one.split("@")[0] for one in used}) == len(used)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_do_nothing_but_what_its_jobs_ask_for(path):
+    workflow = read(path)
+    assert workflow["permissions"] == {}
+    assert "pull_request_target" not in triggers(workflow)
+    assert "cancel-in-progress" in workflow["concurrency"]
+    for job in workflow["jobs"].values():
+        assert "timeout-minutes" in job
+        writes = {name for name, access in job["permissions"].items() if access == "write"}
+        assert writes <= {"attestations", "id-token", "pages"}
+        # A job that may write runs no code of this repository.
+        assert not writes or not any("run" in step for step in job["steps"])
+    assert "secrets." not in path.read_text(encoding="utf-8")
+
+
+def test_no_checkout_leaves_its_token():
+    checkouts = [one for one in steps() if one.get("uses", "").startswith("actions/checkout@")]
+    assert checkouts
+    assert all(one["with"]["persist-credentials"] is False for one in checkouts)
+
+
+def test_a_job_waits_for_jobs_that_exist():
+    for path in WORKFLOWS:
+        known = read(path)["jobs"]
+        for job in known.values():
+            needs = job.get("needs", [])
+            assert {needs} <= set(known) if isinstance(needs, str) else set(needs) <= set(known)
+
+
+def test_only_tested_files_with_a_provenance_are_uploaded():
+    release = read(SERVICE / "workflows" / "release.yml")
+    assert triggers(release) == {"push": {"tags": ["v*"]}}
+    assert release["jobs"]["publish"]["needs"] == "attest"
+    assert set(release["jobs"]["attest"]["needs"]) == {"build", "test"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="This system may have no bash.")
+@pytest.mark.parametrize(
+    ("tag", "returned"),
+    [(f"v{__version__}", 0), (__version__, 1), (f"v{__version__}0", 1), ("v", 1)],
+)
+def test_a_tag_that_is_not_the_version_ends_a_release(tag, returned):
+    build = read(SERVICE / "workflows" / "release.yml")["jobs"]["build"]
+    (check,) = [one["run"] for one in build["steps"] if one.get("name") == "The tag is the version"]
+    done = subprocess.run(
+        ["bash", "-e", "-c", check],
+        cwd=ROOT,
+        env={**os.environ, "GITHUB_REF_NAME": tag},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == returned, done.stderr
+    assert ("::error::" in done.stdout) == bool(returned)
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_a_form_has_what_the_service_requires(path):
+    form = read(path)
+    assert {"name", "description", "body"} <= set(form)
+    fields = [one for one in form["body"] if one["type"] != "markdown"]
+    assert all(one["attributes"]["value"] for one in form["body"] if one["type"] == "markdown")
+    assert all(one["attributes"]["label"] for one in fields)
+    names = [one["id"] for one in fields]
+    assert len(names) == len(set(names))
+    assert any(one.get("validations", {}).get("required") for one in fields)
+    for one in fields:
+        assert one["type"] in {"checkboxes", "dropdown", "input", "textarea"}
+        options = one["attributes"].get("options", [])
+        assert bool(options) == (one["type"] in {"checkboxes", "dropdown"})
+        assert len(set(map(str, options))) == len(options)
+
+
+def test_whoever_opens_an_issue_chooses_a_form():
+    config = read(CHOOSER)
+    assert config["blank_issues_enabled"] is False
+    assert all(set(one) == {"name", "url", "about"} for one in config["contact_links"])
+
+
+def test_updates_are_looked_for_in_actions_and_libraries():
+    updates = read(SERVICE / "dependabot.yml")
+    assert updates["version"] == 2
+    found = {one["package-ecosystem"]: one for one in updates["updates"]}
+    assert set(found) == {"github-actions", "pip"}
+    assert all(one["directory"] == "/" and one["schedule"]["interval"] for one in found.values())
+    # The floors are ours to raise.
+    assert "constraints-oldest.txt" in found["pip"]["exclude-paths"]
