@@ -427,7 +427,6 @@ def test_the_loss_of_a_constant_needs_no_row_of_each_class_at_once(monkeypatch):
     assert max(sizes) == 28
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of this process")
 @pytest.mark.parametrize("repulsion", ["input_gradient", "none"])
 def test_steps_leave_no_tensor_behind(repulsion):
     """A small one splits the memory of its step: a fit of 300,000 rows took up to four times it."""
@@ -448,12 +447,16 @@ def test_steps_leave_no_tensor_behind(repulsion):
     assert max(n_tensors[-20:]) <= max(n_tensors[1:20])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of this process")
 def test_predictions_of_many_rows_keep_no_memory_between_their_chunks():
     """In a process of its own, whose C library keeps what a fit has told it to keep."""
     script = """
 import numpy as np
+import torch
 from pathlib import Path
 from sklearn_fordes import FoRDEClassifier
+
+torch.set_num_threads(2)  # Each keeps some memory.
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

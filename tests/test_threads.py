@@ -3,7 +3,10 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from contracts import SIZES
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
 from sklearn_fordes.networks.fast import MLPEnsemble
+from sklearn_fordes.preprocessing import TabularEncoder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 4))
@@ -231,3 +235,77 @@ def test_an_error_in_a_thread_is_that_of_the_first_part_and_ends_the_others(
     assert len(calls) < 23
     assert threading.active_count() == n_threads
     assert torch.get_num_threads() == 2
+
+
+def test_tables_are_predicted_when_the_interpreter_ends():
+    """Pools start no threads then."""
+    code = """
+import atexit
+import threading
+import time
+
+import numpy as np
+import torch
+from sklearn_fordes import FoRDEClassifier
+
+torch.set_num_threads(2)
+X = np.random.default_rng(0).normal(size=(20_000, 4))
+model = FoRDEClassifier(2, max_epochs=1, random_state=0).fit(X[:200], X[:200, 0] > 0)
+expected = model.predict_proba(X)
+
+def predict():
+    time.sleep(0.5)
+    assert (model.predict_proba(X) == expected).all()
+    print("equal")
+
+threading.Thread(target=predict).start()
+atexit.register(predict)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["equal", "equal"]
+
+
+class OwnEncoder(TabularEncoder):
+    def transform_checked(self, table):
+        assert threading.current_thread() is threading.main_thread()
+        return super().transform_checked(table)
+
+
+def test_a_subclass_of_the_encoder_stays_in_its_thread(two_threads):
+    model = FoRDEClassifier(**WIDE, encoder=OwnEncoder(), random_state=0)
+    model.fit(X, Y[FoRDEClassifier]).predict(MANY)
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_rows", "n_rows_of_chunk", "expected"),
+    [
+        (1, 10**6, 100, (1, 10**6)),
+        (2, 10**6, 100, (2, 400)),
+        (2, 400, 100, (2, 100)),
+        (2, 399, 100, (1, 399)),
+        (4, 10**6, 20_000, (3, 20_000)),  # 65,536 rows are encoded at once.
+        (4, 10**6, 40_000, (1, 10**6)),
+    ],
+)
+def test_parts_of_a_table(n_threads, n_rows, n_rows_of_chunk, expected, monkeypatch):
+    fitted = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier]).fitted_
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    assert fitted._threads_and_rows(n_rows, n_rows_of_chunk) == expected
+
+
+def test_few_results_are_held(two_threads, monkeypatch):
+    model = FoRDEClassifier(**WIDE, random_state=0).fit(X, Y[FoRDEClassifier])
+    many = np.tile(MANY, (20, 1))
+    n_evaluated, forward = [0], MLPEnsemble.forward
+
+    def counted(self, rows, **settings):
+        n_evaluated[0] += len(rows)
+        return forward(self, rows, **settings)
+
+    monkeypatch.setattr(MLPEnsemble, "forward", counted)
+    results = model.fitted_.results(many, len)
+    next(results)
+    time.sleep(0.5)
+    # Of each of the two threads, one part that waits, and the one of which this is the first chunk.
+    assert n_evaluated[0] <= 4 * 4 * 48
+    results.close()

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 MOST_WORDS, MOST_NUMBERS = 30, 3
 # Idioms that make a reader from elsewhere stop.
 RETIRED = (

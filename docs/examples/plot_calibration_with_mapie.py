@@ -3,8 +3,8 @@ Conformal intervals with MAPIE
 ==============================
 
 MAPIE gives a fitted regressor intervals that cover a chosen share of new rows, as long as these
-are like the rows that calibrate it. Here it calibrates FoRDE on the prices of hotel rooms. We
-count what the intervals cover before and after, on clean rows and on drifted ones.
+are like the rows that calibrate it. Here it calibrates FoRDE on the prices of a hotel. We count
+what the intervals cover before and after, on clean rows and on drifted ones.
 
 Needs ``pip install sklearn-fordes[demo] mapie``.
 """

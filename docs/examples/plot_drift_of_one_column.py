@@ -2,9 +2,9 @@
 One column breaks
 =================
 
-One column of a table goes wrong after training: its unit changes, or its sensor sticks.
-We watch the log loss and the confidence of three models as the share of broken cells grows.
-An error that leaves the training range does little harm to FoRDE; one inside the range harms it too.
+One column of a table goes wrong after training: its unit changes, or its sensor sticks. We watch
+the log loss and the confidence of three models as the share of broken cells grows. An error that
+leaves the training range does little harm to FoRDE; one inside the range harms it too.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -39,13 +39,13 @@ for model in models.values():
     model.fit(train[columns], train["status"])
 
 # %%
-# Two faults change the pressure. Some rows report it in inches of mercury instead of
-# hectopascals, so that 1013 becomes 29.9. Or the sensor sticks at 1013, a value that training
-# rows have as well. The same rows stay broken as the share grows.
+# Two faults change the pressure. Some rows report it in inches of mercury instead of hectopascals,
+# so that 1013 becomes 29.9. Or the sensor sticks at 1013, a value that training rows have as well.
+# The same rows stay broken as the share grows.
 
 faults = {
-    "Unit error: inches of mercury": lambda pressure: 0.02953 * pressure,
-    "Stuck sensor: always 1013 hPa": lambda pressure: 1013.0,
+    "Unit error: inches of mercury": 0.02953 * test["pressure"],
+    "Stuck sensor: always 1013 hPa": 1013.0,
 }
 shares = np.linspace(0, 1, 6)
 order = np.random.default_rng(0).random(len(test))
@@ -53,7 +53,7 @@ order = np.random.default_rng(0).random(len(test))
 scores = {}
 for fault, broken in faults.items():
     for share in shares:
-        pressure = test["pressure"].where(order >= share, broken(test["pressure"]))
+        pressure = test["pressure"].where(order >= share, broken)
         rows = test[columns].assign(pressure=pressure)
         for name, model in models.items():
             probabilities = model.predict_proba(rows)

@@ -2,9 +2,10 @@
 Importances, and how far the members agree
 ==========================================
 
-``feature_importances_`` says how much the output follows each column, and ``member_importances_`` says it for each member.
-We draw both for house prices, next to the permutation importance: how much the error grows if a column is shuffled.
-The two disagree on columns of few whole numbers, and the picture shows why.
+``feature_importances_`` says how much the output follows each column, and ``member_importances_``
+says it for each member. We draw both for house prices, next to the permutation importance: how
+much the error grows if a column is shuffled. The two disagree on columns of few whole numbers, and
+the picture shows why.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -50,8 +51,8 @@ steep = model.member_importances_[:, X.columns.get_loc("fireplaces")] > 0.2
 # fireplace, so no training row says what the price is there. The repulsion asks the members for
 # different gradients, and a steep curve between whole numbers costs them nothing.
 #
-# With ``repulsion="none"`` no member of this fit has more than 0.04 there. For columns of few whole
-# numbers, trust the permutation importance, and read the members' spread as a warning.
+# With ``repulsion="none"`` no member of this fit has more than 0.04 there. For columns of few
+# whole numbers, trust the permutation importance, and read the members' spread as a warning.
 
 fig, axes = plt.subplot_mosaic(
     [["gradients", "permutation"], ["curves", "curves"]], figsize=(8, 7), height_ratios=[4, 3]
@@ -77,9 +78,9 @@ axes["permutation"].set_yticks(places, [""] * n_columns)
 
 curves = axes["curves"]
 for prices, is_steep in zip(members, steep, strict=True):
-    color, label = ("C1", "members that rest on it most") if is_steep else ("0.6", "other members")
+    color, label = ("C1", "steep members") if is_steep else ("0.6", "other members")
     curves.plot(fireplaces, prices, color=color, label=label, linewidth=1.5, zorder=2 + is_steep)
-curves.plot(fireplaces, members.mean(axis=0), color="C0", label="mean of the members", zorder=4)
+curves.plot(fireplaces, members.mean(axis=0), color="C0", label="mean of all", zorder=4)
 handles = dict(zip(*curves.get_legend_handles_labels()[::-1], strict=True))
 curves.legend(handles.values(), handles.keys(), loc="upper center", ncols=3)
 # Grid lines are at the numbers that houses have.

@@ -2,9 +2,10 @@
 Input gradients that repel each other
 =====================================
 
-The members of FoRDE repel each other in the space of their input gradients, so that they rely on different features.
-We compare them with the members of a plain deep ensemble, trained alike but for the repulsion.
-`DiversityDisplay` shows, for each pair of members, how often their predictions differ, and how alike their gradients are.
+The members of FoRDE repel each other in the space of their input gradients, so that they rely on
+different features. We compare them with the members of a plain deep ensemble, trained alike but
+for the repulsion. `DiversityDisplay` shows, for each pair of members, how often their predictions
+differ, and how alike their gradients are.
 
 Needs ``pip install sklearn-fordes[plot]``.
 """
@@ -36,11 +37,12 @@ for name, model in models.items():
     print(f"{name:14} accuracy {model.score(X_test, y_test):.3f}, log loss {loss:.3f}")
 
 # %%
-# Dark is alike. The mean cosine of two members' gradients falls from 0.55 to 0.22. Their predictions
-# differ on 4.9 % of the rows instead of 3.5 %: gradients can differ a lot where predictions hardly do.
+# Dark is alike. The mean cosine of two members' gradients falls from 0.55 to 0.22. Their
+# predictions differ on 4.9 % of the rows instead of 3.5 %: gradients can differ a lot where
+# predictions hardly do.
 #
-# On these clean rows the repulsion gains nothing: the deep ensemble is slightly ahead, by two rows of
-# 143 in accuracy. The figures are of one split of one small table.
+# On these clean rows the repulsion gains nothing: the deep ensemble is slightly ahead, by two rows
+# of 143 in accuracy. The figures are of one split of one small table.
 
 fig, axes = plt.subplots(2, 2, figsize=(8, 7))
 displays = [

@@ -2,9 +2,9 @@
 Intervals that widen
 ====================
 
-An interval should widen where the model knows less: beyond the training range, and where a cell is missing.
-We predict the strength of concrete with `FoRDERegressor` and with two gradient boosting models of quantiles.
-All training mixtures have at most 400 kg of cement per cubic metre.
+An interval should widen where the model knows less: beyond the training range, and where a cell is
+missing. We predict the strength of concrete with `FoRDERegressor` and with two gradient boosting
+models of quantiles. All training mixtures have at most 400 kg of cement per cubic metre.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -52,8 +52,8 @@ forde = FoRDERegressor(random_state=0).fit(X_train, y_train)
 boosting = QuantileBoosting().fit(X_train, y_train)
 
 # %%
-# The coverage is the share of test rows whose strength lies in the 90 % interval. It should be
-# 90 %, whatever is missing.
+# The coverage is the share of test rows whose strength lies in the 90 % interval. It should be 90
+# %, whatever is missing.
 
 with_gaps = corrupted_copies(test.drop(columns=target), corruptions={"missing": 0.3})
 rows_of = {
@@ -69,13 +69,13 @@ for kind, (X, y) in rows_of.items():
         print(f"{kind:22} {name:18} mean width {np.mean(high - low):5.1f} MPa")
 
 # %%
-# The upper panels move the cement of a typical mixture. FoRDE's interval is widest where the cell is
-# missing. Beyond the training range it widens slowly, from its width at the end of the range towards
-# that of a missing cell. The boosting has no wider intervals in either case.
+# The upper panels move the cement of a typical mixture. FoRDE's interval is widest where the cell
+# is missing. Beyond the training range it widens slowly towards that. The intervals of the
+# boosting are no wider there than within the range.
 #
-# Neither model is right everywhere. On known cells FoRDE's intervals are too wide, and cover 97 %. On
-# mixtures with more cement than in training they are too narrow, and cover 79 %. The intervals of the
-# boosting are narrower throughout and cover too little: 700 rows are few for its defaults. The figures
+# Neither model is right everywhere. On known cells FoRDE's intervals are too wide, and cover 97 %.
+# On mixtures with more cement than in training they are too narrow, and cover 79 %. The intervals
+# of the boosting cover too little throughout, for 625 rows are few for its defaults. The figures
 # are of one split of one table.
 
 fig, axes = plt.subplot_mosaic(

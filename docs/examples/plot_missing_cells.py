@@ -2,9 +2,9 @@
 Missing cells
 =============
 
-Cells that were known in training are missing when the model predicts.
-We compare the log loss of three models, and the loss that each one expects, as the share of gaps grows.
-FoRDE also shows how much of its uncertainty comes from the gaps: the support part.
+Cells that were known in training are missing when the model predicts. We compare the log loss of
+three models, and the loss that each one expects, as the share of gaps grows. FoRDE also shows how
+much of its uncertainty comes from the gaps: the support part.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -73,13 +73,13 @@ for share in shares:
 parts = np.array(parts).mean(axis=2)
 
 # %%
-# The log loss of FoRDE is the lowest here, and rises least. FoRDE also expects a rising loss: a little
-# too low a loss without gaps, and too high a one with many. The forest and the boosting expect a lower
-# loss as gaps grow. The right panel splits what FoRDE expects. Most of the growth is the support part,
-# which counts what the missing cells would tell.
+# The log loss of FoRDE is the lowest here. It rises as much as that of the forest, and less than
+# that of the boosting. FoRDE expects it to rise, and rather too much. With many gaps the two other
+# models expect a lower loss than without gaps, and get a higher one. The right panel splits what
+# FoRDE expects. Most of the growth is the support part: what the missing cells would tell.
 #
-# By default half of FoRDE's members train on rows with blank cells, and the other models do not. The
-# figures are of one split of one table.
+# By default half of FoRDE's members train on rows with blank cells, and the other models do not.
+# The figures are of one split of one table.
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4.5), sharey=True)
 for (name, loss), marker in zip(losses.items(), "osD", strict=True):

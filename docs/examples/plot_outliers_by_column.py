@@ -2,9 +2,9 @@
 Outliers, and the cells that make them
 ======================================
 
-``ood_score`` says how much a row looks unlike the training rows, and ``ood_report`` names the cells.
-The diamonds of this table have real errors, such as a width of 59 mm or of 0 mm.
-We fit a model to 2,000 rows, and look for errors in all the others.
+``ood_score`` says how much a row looks unlike the training rows, and ``ood_report`` names the
+cells. The diamonds of this table have real errors, such as a width of 59 mm or of 0 mm. We fit a
+model to 2,000 rows, and look for errors in all the others.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -33,8 +33,8 @@ score = model.ood_score(X)
 report = model.ood_report(X)
 
 # %%
-# A size of zero or above 20 mm is an error for certain. We compare with an isolation forest,
-# which sees the numbers alone.
+# A size of zero or above 20 mm is an error for certain. We compare with an isolation forest, which
+# sees the numbers alone.
 
 sizes = rest[["x", "y", "z"]]
 is_error = ((sizes == 0) | (sizes > 20)).any(axis=1).to_numpy()
@@ -46,12 +46,12 @@ for name, values in {"ood_score": score, "forest": -forest.score_samples(X[numbe
     print(f"{name:10} {found:2} errors of {is_error.sum()} in its first 20 rows, AUC {area:.3f}")
 
 # %%
-# All rows with a certain error are among the first 29 of 51,940, and the report names the cells. The
-# rows without a mark are large diamonds, which are no errors: the score finds what is unlike the
-# training rows, whatever the reason.
+# All rows with a certain error are among the first 29 of 51,940, and the report names the cells.
+# The rows without a mark are large diamonds, which are no errors: the score finds what is unlike
+# the training rows, whatever the reason.
 #
-# A height of zero alone surprises less, and twelve such rows follow behind those drawn. It depends on
-# the training rows, too: a sample that holds such a zero makes it look usual.
+# A height of zero alone surprises less, and twelve such rows follow behind those drawn. It depends
+# on the training rows, too: a sample that holds such a zero makes it look usual.
 
 first = np.argsort(-score, kind="stable")[:14]
 surprise = (

@@ -73,10 +73,10 @@ scores = pd.DataFrame(records, columns=["seed", "space", "rows", "log loss"])
 scores.pivot_table("log loss", "space", "rows").loc[list(spaces)].round(3)
 
 # %%
-# Each small point is a seed, and the bar is their mean. Three seeds and one table are an example
-# and no ranking. Repulsion of weights changes nothing here. On swapped cells the other spaces
-# lower the mean loss, most of all that of predictions. The own space is level with input gradients
-# there, and loses on the clean rows of one seed.
+# Each point is a seed, and the bar is their mean. Three seeds of one table are an example and no
+# ranking. Repulsion of weights changes nothing here. On swapped cells the other spaces lower the
+# mean loss, that of predictions most of all. On clean rows the own space is no better than a deep
+# ensemble.
 
 figure, axes = plt.subplots(1, 2, sharex=True, sharey=True)
 for ax, (_, rows) in zip(axes, scores.groupby("rows"), strict=True):

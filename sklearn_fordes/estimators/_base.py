@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABCMeta, abstractmethod
+from contextlib import closing
 from copy import copy
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -402,14 +403,17 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         results = self.fitted_.results(
             X, lambda outputs: np.asarray(compute(outputs, *arguments)), chunks
         )
-        for part in results:
-            if not n_done:
-                found = np.empty([*part.shape[:axis], n_rows, *part.shape[axis + 1 :]], part.dtype)
-            rows = slice(n_done, n_done + part.shape[axis])
-            found[(*[slice(None)] * axis, rows)] = part
-            n_done = rows.stop
-            if progress:
-                progress.advance(part.shape[axis])
+        with closing(results):  # An error here ends its threads, too.
+            for part in results:
+                if not n_done:
+                    found = np.empty(
+                        [*part.shape[:axis], n_rows, *part.shape[axis + 1 :]], part.dtype
+                    )
+                rows = slice(n_done, n_done + part.shape[axis])
+                found[(*[slice(None)] * axis, rows)] = part
+                n_done = rows.stop
+                if progress:
+                    progress.advance(part.shape[axis])
         if progress:
             progress.close(f"{n_rows} rows")
         return found

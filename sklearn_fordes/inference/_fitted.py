@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ _NUMBERS_CHECKED_AT_ONCE = 1 << 20
 # machine the first one would wait for it: tens of milliseconds where the work takes one.
 _MOST_OF_ONE_THREAD = 1 << 17
 # Chunks that a thread encodes and evaluates one after the other: fewer are encoded more slowly.
-_CHUNKS_OF_A_PART = 8
+_CHUNKS_OF_A_PART = 4
 
 T = TypeVar("T")
 
@@ -153,11 +153,11 @@ class FittedEnsemble:
 
     def results(
         self, X: Any, compute: Callable[[Tensor], T], chunks: Chunks | None = None
-    ) -> Iterator[T]:
+    ) -> Generator[T]:
         """Yield what a function makes of the members' outputs for successive chunks of rows.
 
         Parts of a large table are encoded and evaluated side by side, each by one thread: so what
-        is not a matrix product has all threads as well.
+        is not a matrix product has all threads as well. A few parts' results are held at a time.
 
         Parameters
         ----------
@@ -173,38 +173,49 @@ class FittedEnsemble:
         ValueError
             If an output is not finite.
         """
-        chunks = chunks or self.chunks()
-        n_threads = torch.get_num_threads() if self._may_use_threads() else 1
-        n_chunks = X.shape[0] // (chunks.n_rows * n_threads)  # Of each thread.
-        n_at_once = self._n_encoded_at_once // (chunks.n_rows * n_threads)
-        n_chunks = min(n_chunks // 2, n_at_once, _CHUNKS_OF_A_PART)  # Of a part.
-        if n_threads == 1 or not n_chunks:
-            for _, inputs in self._encoded_parts(X, chunks):
-                yield from map(compute, self._outputs_of(inputs, chunks))
-            return
+        expect_threads_that_work()
+        chunks, n_done = chunks or self.chunks(), 0
 
-        def computed(rows: Any) -> list[T] | None:
+        def computed(part: tuple[slice, Any]) -> list[T] | None:
             try:
-                inputs = self.encode(rows).split(chunks.n_rows)
+                inputs = self.encode(part[1]).split(chunks.n_rows)
                 return [compute(self._evaluated(some)) for some in inputs]
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 return None
 
-        parts = (rows for _, rows in row_parts(X, n_chunks * chunks.n_rows))
-        for rows, found in in_threads(computed, parts, n_threads):
-            # For one part alone the memory may suffice.
-            yield from found or map(compute, self._outputs_of(self.encode(rows), chunks))
+        n_threads, n_rows = self._threads_and_rows(X.shape[0], chunks.n_rows)
+        if n_threads > 1:
+            with closing(in_threads(computed, row_parts(X, n_rows), n_threads)) as parts:
+                for (part, _), found in parts:
+                    if found is None:  # For one chunk at a time the memory may suffice.
+                        break
+                    yield from found
+                    n_done = part.stop
+        for _, inputs in self._encoded_parts(X, chunks, n_done):
+            yield from map(compute, self._outputs_of(inputs, chunks))
 
-    def _may_use_threads(self) -> bool:
-        """Return whether parts of a table may be evaluated side by side."""
+    def _threads_and_rows(self, n_rows: int, n_rows_of_chunk: int) -> tuple[int, int]:
+        """Return in how many threads to evaluate parts of a table, and their number of rows."""
         # An encoder of the user's may know one thread only. Without an encoder products are nearly
         # all there is, and each is as fast in several threads, which share what is in the cache.
-        encodes = hasattr(self.encoder, "transform_checked")
+        is_ours = hasattr(self.encoder, "transform_checked") and type(
+            self.encoder
+        ).__module__.startswith("sklearn_fordes.")
         # Else results would depend on where the parts begin.
         is_free = self.members.row_multiple > 1
-        return encodes and is_free and self.device.type == "cpu" and can_be_alone()
+        if not (is_ours and is_free and self.device.type == "cpu" and can_be_alone()):
+            return 1, n_rows
+        n_chunks = self._n_encoded_at_once // n_rows_of_chunk
+        n_threads = min(torch.get_num_threads(), n_chunks)
+        if n_threads < 2:
+            return 1, n_rows
+        # Two parts for each thread at least, or none would be left for one that is quick.
+        n_chunks = min(n_chunks // n_threads, n_rows // n_rows_of_chunk // (2 * n_threads))
+        if not n_chunks:
+            return 1, n_rows
+        return n_threads, n_rows_of_chunk * min(n_chunks, _CHUNKS_OF_A_PART)
 
     def aleatoric_if_known(
         self, X: Any, unknown: NDArray[np.float64], chunks: Chunks | None = None
@@ -245,10 +256,13 @@ class FittedEnsemble:
         n_rows = _NUMBERS_ENCODED_AT_ONCE // math.prod(self.input_shape)
         return max(1, min(n_rows, _ROWS_ENCODED_AT_ONCE))
 
-    def _encoded_parts(self, X: Any, chunks: Chunks) -> Iterator[tuple[slice, Tensor]]:
+    def _encoded_parts(
+        self, X: Any, chunks: Chunks, first: int = 0
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of checked rows, whole chunks of them, and the network's inputs for them."""
         at_once = self._n_encoded_at_once
-        for part, rows in row_parts(X, at_once // chunks.n_rows * chunks.n_rows or at_once):
+        n_rows = at_once // chunks.n_rows * chunks.n_rows or at_once
+        for part, rows in row_parts(X, n_rows, first):
             yield part, self.encode(rows)
 
     def _outputs_of(self, inputs: Tensor, chunks: Chunks) -> Iterator[Tensor]:
