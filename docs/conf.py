@@ -75,6 +75,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-fordes"
 html_baseurl = "https://sklearn-fordes.github.io/sklearn-fordes/"
 html_show_sourcelink = False
+html_sidebars = {"index": [], "start": []}
 html_copy_source = True
 html_theme_options = {
     "github_url": REPOSITORY,

@@ -47,7 +47,7 @@ def test_each_page_can_be_reached():
     named = set()
     for path in DOCS.glob("*.md"):
         for block in re.findall(r"```\{toctree\}(.*?)```", path.read_text("utf-8"), re.DOTALL):
-            named |= set(re.findall(r"^([\w/]+)$", block, re.MULTILINE))
+            named |= set(re.findall(r"^(?:[\w ]+<)?([\w/]+)>?$", block, re.MULTILINE))
     assert not pages - named
 
 

@@ -7,12 +7,17 @@ from sphinx.application import Sphinx
 
 REPOSITORY = "https://github.com/sklearn-fordes/sklearn-fordes"
 # Files outside of this folder that are pages of the site.
-INCLUDED = {"CHANGELOG": "whats_new", "CONTRIBUTING": "contributing", "SECURITY": "security", "CODE_OF_CONDUCT": "conduct"}
+INCLUDED = {
+    "CHANGELOG": "whats_new",
+    "CONTRIBUTING": "contributing",
+    "SECURITY": "security",
+    "CODE_OF_CONDUCT": "conduct",
+}
 
 
 def link_to_repository(app: Sphinx, page: str, source: list[str]) -> None:
-    """Point links to files outside of this folder to the repository, or to their page."""
-    text = source[0]
+    """Point links to files that are no pages to the repository, or to their page."""
+    text = re.sub(r"\]\(examples/(\w+)\.py\)", r"](auto_examples/\1.rst)", source[0])
     for name, place in INCLUDED.items():
         text = text.replace(f"](../{name}.md", f"]({place}.md")
     source[0] = re.sub(r"\]\(\.\./([^)]+)\)", rf"]({REPOSITORY}/blob/main/\1)", text)

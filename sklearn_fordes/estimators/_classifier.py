@@ -56,7 +56,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         precisions are ``(1 − α) + α Λ`` with Λ the variances divided by their mean. An array of
         shape (`n_features_in_`,) holds lengthscales of the columns of X. For the encoded inputs
         (see `encoder_`) one of shape (n_inputs,) holds lengthscales, and one of shape (n_inputs,
-        n_inputs) is a precision matrix. A function of the encoded training inputs, a tensor, returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
+        n_inputs) is a precision matrix. A function of the encoded training inputs, a tensor,
+        returns such an array or a `sklearn_fordes.particles.Lengthscale`, as
         ``sklearn_fordes.particles.tuned_lengthscale(α, mix="variance")`` does.
     encoder : "auto", transformer or None, default="auto"
         Turns the columns into numbers: for the default network a
