@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from pages import REPOSITORY
+from pages import REPOSITORY, source_link
 
 import sklearn_fordes
 
@@ -18,6 +18,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.linkcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -43,6 +44,7 @@ copybutton_prompt_is_regexp = True
 # ---- API
 
 autosummary_generate = True
+linkcode_resolve = source_link
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

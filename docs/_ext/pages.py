@@ -1,6 +1,9 @@
 """What the pages need that no extension does: links to files of the repository, and own members."""
 
+import inspect
 import re
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -42,6 +45,22 @@ def is_inherited(app: Sphinx, what: str, name: str, member: Any, skip: bool, opt
     )
     is_foreign = callable(member) and not str(home).startswith("sklearn_fordes")
     return skip or (what == "class" and is_foreign)
+
+
+def source_link(domain: str, info: dict[str, str]) -> str | None:
+    """Return the address of the code of a documented name, for `sphinx.ext.linkcode`."""
+    found: Any = import_module(info["module"])
+    for name in info["fullname"].split("."):
+        found = getattr(found, name, None)
+    found = inspect.unwrap(getattr(found, "fget", None) or found) if found is not None else None
+    if not str(getattr(found, "__module__", "")).startswith("sklearn_fordes"):
+        return None
+    try:
+        lines, first = inspect.getsourcelines(found)
+        path = Path(inspect.getfile(found)).relative_to(Path(__file__).parents[2])
+    except (OSError, TypeError, ValueError):
+        return None
+    return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
