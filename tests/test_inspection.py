@@ -18,7 +18,7 @@ import pytest
 from matplotlib.colors import same_color
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
-from scipy.stats import entropy
+from scipy.stats import binomtest, entropy
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.datasets import make_regression
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
@@ -32,6 +32,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn_fordes import FoRDERegressor
 from sklearn_fordes.inspection import (
     AccuracyRejectionDisplay,
+    CoverageDisplay,
     DiversityDisplay,
     DriftReport,
     ImportanceDisplay,
@@ -161,6 +162,7 @@ importances = ImportanceDisplay.from_importances
 history = TrainingHistoryDisplay.from_history
 uncertainty = partial(UncertaintyDisplay.from_predictions, XX0, XX1)
 intervals = IntervalDisplay.from_predictions
+coverage = CoverageDisplay.from_predictions
 support = SupportDisplay.from_report
 rejection = AccuracyRejectionDisplay.from_predictions
 tradeoff = LengthscaleTradeoffDisplay.from_predictions
@@ -202,6 +204,7 @@ DRAW = {
     "decision": partial(uncertainty, XX0 > 0.5, measure="decision", classes=["no", "yes"]),
     "rejection": partial(rejection, [0, 1, 1], [0, 1, 0], [0.1, 0.3, 0.2]),
     "intervals": partial(intervals, [1, 2, NAN], [2, 3, 3], ENDS, training_range=(1, 2)),
+    "coverage": partial(coverage, [1, 2, 3], np.array(ENDS)[:, :, None], 0.9),
     "support": partial(support, REPORT, 5),
     "drift": drift,
     "tradeoff": partial(tradeoff, [0, 0.5, 1], RNG.normal(size=(3, 4)), RNG.normal(size=3)),
@@ -214,6 +217,7 @@ FROM_ESTIMATOR = {
     UncertaintyDisplay: (X,),
     AccuracyRejectionDisplay: (X, Y),
     IntervalDisplay: (X,),
+    CoverageDisplay: (X, X[:, 0]),
     SupportDisplay: (X,),
     LengthscaleTradeoffDisplay: (X, Y, X, Y, X),
     DriftReport: (X, Y),
@@ -285,7 +289,8 @@ class TestFromEstimator:
         parameters = list(inspect.signature(display.from_estimator).parameters)
         assert parameters[-3:] == ["ax", "name", "kwargs"]
         _, ax = plt.subplots()
-        model = REGRESSION if display is IntervalDisplay else PIPELINE
+        is_of_numbers = display in (CoverageDisplay, IntervalDisplay)
+        model = REGRESSION if is_of_numbers else PIPELINE
         drawn = display.from_estimator(model, *data, ax=ax, name="mine")
         assert drawn.figure_ is ax.figure
         assert drawn.name == "mine"
@@ -294,7 +299,7 @@ class TestFromEstimator:
 def test_importing_displays_and_encoder_loads_neither_matplotlib_nor_torch():
     code = """
 import sys, sklearn_fordes.inspection as inspection, sklearn_fordes.preprocessing
-assert len(inspection.__all__) == 13 and all(hasattr(inspection, n) for n in inspection.__all__)
+assert len(inspection.__all__) == 14 and all(hasattr(inspection, n) for n in inspection.__all__)
 print({"matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -365,6 +370,59 @@ def test_reliability_of_an_estimator_is_that_of_its_predictions(frame):
     assert len(display.share) == 15
     assert display.ece == reliability(Y, PIPELINE.predict_proba(X)).ece
     assert display.line_.get_label().startswith("FakeClassifier (")
+
+
+def test_reliability_has_the_intervals_of_so_many_rows():
+    scores = np.linspace(0.5, 1, 50)
+    y_proba = np.stack([scores, 1 - scores], axis=1)
+    labels = np.where(np.arange(50) % 3, 0, 1)
+    display = reliability(labels, y_proba, n_bins=4)
+    filled = display.share > 0
+    n_right = (display.accuracy * display.share * 50)[filled].round().astype(int)
+    n_rows = (display.share * 50)[filled].round().astype(int)
+    expected = [
+        binomtest(k, n).proportion_ci(0.95, method="wilson")
+        for k, n in zip(n_right, n_rows, strict=True)
+    ]
+    ends = [segment[:, 1] for segment in display.intervals_.get_segments()]
+    assert_allclose(ends, expected, atol=1e-6)
+    twin = ReliabilityDisplay(display.confidence, display.accuracy, display.share).plot()
+    assert twin.intervals_ is None
+
+
+# ---- coverage
+
+
+def test_coverage_is_the_share_of_targets_inside():
+    levels = np.array([0.5, 0.9])
+    display = CoverageDisplay.from_estimator(REGRESSION, X, X[:, 0], confidence=levels)
+    rows = REGRESSION[:-1].transform(X)
+    for level, found in zip(levels, display.coverage, strict=True):
+        low, high = REGRESSION[-1].predict_interval(rows, level).T
+        assert found == ((low <= X[:, 0]) & (X[:, 0] <= high)).mean()
+    assert display.n_rows == 40
+    assert display.gap == pytest.approx(abs(display.coverage - levels).mean())
+    assert display.points_.get_label().startswith("FakeRegressor (mean gap")
+    segments = display.points_.lines[2][0].get_segments()
+    expected = [
+        binomtest(round(share * 40), 40).proportion_ci(0.95, method="wilson")
+        for share in display.coverage
+    ]
+    assert_allclose([segment[:, 1] for segment in segments], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ends", "confidence", "message"),
+    [
+        (np.zeros((3, 2)), 0.9, r"intervals of shape \(3, 2\) for 3 targets and 1 levels"),
+        (np.zeros((3, 2, 2)), [0.9], r"expected shape \(3, 2, 1\)"),
+        (np.zeros((3, 2, 1)), [1.0], r"Got confidence=\[1.0\], but expected numbers in \(0, 1\)"),
+        (np.zeros((3, 2, 0)), [], r"Got confidence=\[\], but expected"),
+    ],
+)
+def test_coverage_of_other_shapes_raises(ends, confidence, message):
+    with pytest.raises(ValueError, match=message):
+        coverage([1, 2, 3], ends, confidence)
 
 
 # ---- diversity
@@ -945,6 +1003,7 @@ def test_bad_input_raises_before_a_figure_is_made(method, arguments, options, me
         (TrainingHistoryDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'history_'"),
         (UncertaintyDisplay, LOGISTIC, AttributeError, r"Logistic.* no .* 'predict_uncertainty'"),
         (UncertaintyDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_uncertainty'"),
+        (CoverageDisplay, LINEAR, AttributeError, r"Linear.* no .* 'predict_interval'"),
         (IntervalDisplay, HISTOGRAM, AttributeError, r"Hist.* no .* 'predict_interval'"),
         (SupportDisplay, LINEAR, AttributeError, r"Linear.* no .* 'ood_report'"),
         (LengthscaleTradeoffDisplay, LOGISTIC, ValueError, r"'lengthscale' for .* Logistic"),

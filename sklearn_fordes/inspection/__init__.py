@@ -1,6 +1,7 @@
 """Pictures of an estimator, as Display classes (need matplotlib), and scores under corruption."""
 
 from sklearn_fordes.inspection._corruptions import CORRUPTIONS, corrupted_copies
+from sklearn_fordes.inspection._coverage import CoverageDisplay
 from sklearn_fordes.inspection._diversity import DiversityDisplay
 from sklearn_fordes.inspection._drift import DriftReport
 from sklearn_fordes.inspection._drift_scores import drift_scores
@@ -14,6 +15,7 @@ from sklearn_fordes.inspection._uncertainty import UncertaintyDisplay
 __all__ = [
     "CORRUPTIONS",
     "AccuracyRejectionDisplay",
+    "CoverageDisplay",
     "DiversityDisplay",
     "DriftReport",
     "ImportanceDisplay",

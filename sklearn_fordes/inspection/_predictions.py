@@ -21,7 +21,12 @@ from sklearn_fordes.inspection._display import (
     name_of,
     uncertainty_of,
 )
-from sklearn_fordes.inspection._scores import N_BINS, mean_distance, reliability_bins
+from sklearn_fordes.inspection._scores import (
+    N_BINS,
+    mean_distance,
+    reliability_bins,
+    share_of_trials,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +39,10 @@ class ReliabilityDisplay(Display):
     """Accuracy against confidence, the probability of the predicted class.
 
     Rows are put into bins of equal width by their confidence. Points show accuracy against mean
-    confidence of each bin, bars the share of rows in it. Points below the diagonal are
-    overconfident. Make it with `from_estimator` or `from_predictions`; draw several models on the
-    same axes to compare them. Further keyword arguments go to matplotlib's `plot` for the points.
+    confidence of each bin, with its 95 % interval (Wilson) if the number of rows is known, and bars
+    the share of rows in it. Points below the diagonal are overconfident. Make it with
+    `from_estimator` or `from_predictions`; draw several models on the same axes to compare them.
+    Further keyword arguments go to matplotlib's `plot` for the points.
 
     Parameters
     ----------
@@ -46,6 +52,8 @@ class ReliabilityDisplay(Display):
         Share of the rows whose predicted class is the true one. NaN in bins without rows.
     share : ndarray of shape (n_bins,)
         Share of all rows that are in the bin.
+    n_rows : int, default=None
+        Number of all rows. Without it there are no intervals.
     name : str, default=None
         Name of the model, for the legend.
 
@@ -55,6 +63,8 @@ class ReliabilityDisplay(Display):
         Expected calibration error: distance of accuracy and confidence, mean over rows.
     line_ : matplotlib Line2D
         The points.
+    intervals_ : matplotlib LineCollection or None
+        The intervals of the accuracy.
     bars_ : matplotlib BarContainer
         The histogram of confidence, of the bins with rows.
     ax_, figure_ : matplotlib Axes and Figure
@@ -77,6 +87,7 @@ class ReliabilityDisplay(Display):
     confidence: Array
     accuracy: Array
     share: Array
+    n_rows: int | None = None
 
     @property
     def ece(self) -> float:
@@ -89,6 +100,10 @@ class ReliabilityDisplay(Display):
         label = model_label(name, f"ECE = {self.ece:.3f}")
         (self.line_,) = ax.plot(x, y, **{"label": label, "marker": "o", **style})
         n_bins, color = len(filled), self.line_.get_color()
+        self.intervals_ = None
+        if self.n_rows is not None:
+            ends = share_of_trials(y, self.share[filled] * self.n_rows)
+            self.intervals_ = ax.vlines(x, *ends, color=color, linewidth=1.2)
         # The share of rows, on the same scale as the accuracy: both run from 0 to 1.
         self.bars_ = ax.bar(
             np.flatnonzero(filled) / n_bins,
@@ -207,7 +222,7 @@ class ReliabilityDisplay(Display):
         check_scalar(n_bins, "n_bins", Integral, min_val=1)
         correct = known[probabilities.argmax(axis=1)] == labels
         bins = reliability_bins(probabilities.max(axis=1), correct, n_bins)
-        return cls(*bins, name=name).plot(ax, **kwargs)
+        return cls(*bins, n_rows=len(labels), name=name).plot(ax, **kwargs)
 
 
 @dataclass(eq=False, repr=False)
