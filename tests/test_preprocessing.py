@@ -344,11 +344,21 @@ def test_the_most_frequent_levels_are_kept():
     assert encoder.other_levels_ == [["infrequent"]]
 
 
+@pytest.mark.parametrize("given", [["code"], [2], [False, False, True]])
+def test_columns_that_are_named_are_categories_besides_those_of_text(given):
+    table = pd.DataFrame(
+        {"city": ["Oslo", "Turku"] * 20, "age": range(40), "code": [7, 7, 9, 12] * 10}
+    )
+    encoder = TabularEncoder(categorical_features=given).fit(table)
+    assert encoder.is_categorical_.tolist() == [True, False, True]
+
+
 def test_no_column_is_a_category_if_none_is_given():
     X = as_pandas(plain_columns())
     assert not TabularEncoder(None).fit(X[NUMBERS]).is_categorical_.any()
     with pytest.raises(
-        ValueError, match="Got column 'city' of text or objects, but expected numbers"
+        ValueError,
+        match="'city' of text or objects with categorical_features=None, but expected numbers",
     ):
         TabularEncoder(None).fit(X)
 

@@ -67,7 +67,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         ``TruncatedSVD``, alone or as the first step of a pipeline.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of categories: those of strings, categories, enumerations and objects that are no
-        numbers; or names, indices or a mask (for categories coded as integers, say); or none.
+        numbers. Names, indices or a mask add columns to these, such as codes that are integers.
+        None if there are none.
     hidden_layer_sizes : sequence of int or int, default=(128, 128)
         Widths of the hidden layers of the default network; ``()`` makes a linear model. Given to a
         `module` too that takes an argument of this name. The first layer has an input for each

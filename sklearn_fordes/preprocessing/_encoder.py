@@ -53,9 +53,9 @@ class TabularEncoder(Reports, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        Names, indices or a mask of the categorical columns; None if there are none. By default,
-        columns of categories and enumerations, and those whose values are neither all numbers nor
-        all dates nor all durations. Booleans are numbers.
+        Which columns are categorical. By default, columns of categories and enumerations, and those
+        whose values are neither all numbers nor all dates nor all durations; booleans are numbers.
+        Names, indices or a mask add columns to these, such as codes. None if there are none.
     min_frequency : int, default=5
         Levels in fewer training rows share one column, and a number in fewer is not common. By
         default columns that are missing in fewer training rows get no indicator: a weight learnt

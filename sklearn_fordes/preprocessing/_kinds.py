@@ -28,19 +28,20 @@ def find_kinds(columns: list[Column], categorical_features: Any) -> NDArray[np.s
     Raises
     ------
     ValueError
-        If a column of text is not among the categorical ones, or one of these is not there.
+        If there is a column of text and categories are ruled out, or a listed column isn't there.
     """
     kinds = np.array([column.find_kind() for column in columns])
     given = categorical_features
     if isinstance(given, str) and given == "from_dtype":
         return kinds
-    is_listed = np.zeros(len(columns), dtype=bool) if given is None else _mask(given, columns)
-    for column in compress(columns, ~is_listed & (kinds == CATEGORY)):
-        raise ValueError(
-            f"Got column {column.name!r} of text or objects, but expected numbers, dates or "
-            "durations: it is not among the categorical_features."
-        )
-    return np.where(is_listed & (kinds != EMPTY), CATEGORY, kinds)
+    if given is None:
+        for column in compress(columns, kinds == CATEGORY):
+            raise ValueError(
+                f"Got column {column.name!r} of text or objects with categorical_features=None, "
+                "but expected numbers, dates or durations."
+            )
+        return kinds
+    return np.where(_mask(given, columns) & (kinds != EMPTY), CATEGORY, kinds)
 
 
 def _mask(given: Any, columns: list[Column]) -> NDArray[np.bool_]:
