@@ -30,7 +30,8 @@ RETIRED = (
 _RETIRED = re.compile(rf"\b({'|'.join(map(re.escape, RETIRED))})\b", re.IGNORECASE)
 _FENCE = re.compile(r"^(\s*)(`{3,}|:{3,}|\${2}).*?^\s*\2\s*$", re.DOTALL | re.MULTILINE)
 _GENERATED = re.compile(r"<!-- (generated: .*?) -->.*?<!-- \1 -->", re.DOTALL)
-_ASIDE = re.compile(r"`[^`]*`|\$[^$]*\$|!\[[^]]*\]\([^)]*\)|<!--.*?-->", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_ASIDE = re.compile(r"`[^`]*`|\$[^$]*\$|!\[[^]]*\]\([^)]*\)", re.DOTALL)
 _LINK = re.compile(r"\[([^]]*)\](\([^)]*\)|\[[^]]*\])?")
 # A size such as 2 × 128, a number with its error, and a date count as one.
 _NUMBER = re.compile(
@@ -52,6 +53,7 @@ def user_pages():
 def paragraphs(text):
     """Yield the number of the first line, and the text, of each paragraph or item of a list."""
     text = _GENERATED.sub(lambda found: "\n" * found[0].count("\n"), text)
+    text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
     text = _FENCE.sub(lambda found: "\n" * found[0].count("\n"), text)
     text = re.sub(
         r"\A---\n.*?\n---\n", lambda found: "\n" * found[0].count("\n"), text, flags=re.DOTALL

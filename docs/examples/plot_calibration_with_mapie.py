@@ -6,7 +6,7 @@ MAPIE gives a fitted regressor intervals that cover a chosen share of new rows, 
 are like the rows that calibrate it. Here it calibrates FoRDE on the prices of a hotel. We count
 what the intervals cover before and after, on clean rows and on drifted ones.
 
-Needs ``pip install sklearn-fordes[demo] mapie``.
+Needs the extra ``demo``, and ``pip install mapie`` (:doc:`how to install </start>`).
 """
 
 import warnings

@@ -6,7 +6,7 @@ One column of a table goes wrong after training: its unit changes, or its sensor
 the log loss and the confidence of three models as the share of broken cells grows. An error that
 leaves the training range does little harm to FoRDE; one inside the range harms it too.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

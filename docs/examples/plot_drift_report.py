@@ -7,7 +7,7 @@ blanks them, and scores the model on the corrupted rows. It takes any fitted est
 gradient boosting, a logistic regression in a pipeline, and FoRDE, on customers who leave a
 telephone company.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -7,7 +7,7 @@ says it for each member. We draw both for house prices, next to the permutation 
 much the error grows if a column is shuffled. The two disagree on columns of few whole numbers, and
 the picture shows why.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

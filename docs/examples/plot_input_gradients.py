@@ -7,7 +7,7 @@ different features. We compare them with the members of a plain deep ensemble, t
 for the repulsion. `DiversityDisplay` shows, for each pair of members, how often their predictions
 differ, and how alike their gradients are.
 
-Needs ``pip install sklearn-fordes[plot]``.
+Needs the extra ``plot`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ An interval should widen where the model knows less: beyond the training range, 
 missing. We predict the strength of concrete with `FoRDERegressor` and with two gradient boosting
 models of quantiles. All training mixtures have at most 400 kg of cement per cubic metre.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

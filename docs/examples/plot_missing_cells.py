@@ -6,7 +6,7 @@ Cells that were known in training are missing when the model predicts. We compar
 three models, and the loss that each one expects, as the share of gaps grows. FoRDE also shows how
 much of its uncertainty comes from the gaps: the support part.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ Outliers, and the cells that make them
 cells. The diamonds of this table have real errors, such as a width of 59 mm or of 0 mm. We fit a
 model to 2,000 rows, and look for errors in all the others.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ A network of your own
 network for images of handwritten digits. Each member has its own weights and its own statistics of
 batch normalisation. What do the members say about a digit that turns?
 
-Needs ``pip install sklearn-fordes[plot]``.
+Needs the extra ``plot`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

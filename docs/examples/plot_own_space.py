@@ -7,7 +7,7 @@ cells do to a member's prediction: a difference over a whole step, where the def
 gradients. The example trains the same ensembles in each space and scores them on breast cancer
 data.
 
-Needs ``pip install sklearn-fordes[plot]``.
+Needs the extra ``plot`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,7 @@ A model that knows where it is unsure can hand its most uncertain rows to a pers
 the rows that remain should then rise, also when the rows have drifted. We fit FoRDE and a random
 forest to cars of 2012, and reject rows among held-out cars of 2012 and cars of 2021.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

@@ -6,7 +6,8 @@ Saving and serving a model
 for servers that have neither torch nor this package. A service often predicts one row at a time,
 so we measure how long that takes.
 
-Needs ``pip install sklearn-fordes[demo,onnx] onnxruntime``.
+Needs the extras ``demo`` and ``onnx``, and ``pip install onnxruntime``
+(:doc:`how to install </start>`).
 """
 
 import json

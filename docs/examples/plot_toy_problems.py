@@ -6,7 +6,7 @@ Problems small enough to look at: a curve with a gap in its data, and three clus
 A deep ensemble and FoRDE have the same networks and the same initial weights. Away from the data,
 do their members disagree?
 
-Needs ``pip install sklearn-fordes[plot]``.
+Needs the extra ``plot`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

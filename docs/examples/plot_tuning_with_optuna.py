@@ -7,7 +7,7 @@ This example searches them on credit data, with the defaults as the first trial,
 rows that the search has not seen. Short trials gain a little over the defaults, and whole fits
 next to nothing.
 
-Needs ``pip install sklearn-fordes[demo] optuna``.
+Needs the extra ``demo``, and ``pip install optuna`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt

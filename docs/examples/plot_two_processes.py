@@ -6,7 +6,7 @@ One ensemble on two processes
 compare all members in each repulsion step, so the fit is that of one process, bit by bit. The
 script needs no ``if __name__ == "__main__"``: the processes do not import it.
 
-Needs ``pip install sklearn-fordes[demo]``.
+Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
 
 import matplotlib.pyplot as plt
