@@ -43,7 +43,14 @@ _END = re.compile(r"(?<=[.!?:])[)*_\"”]*\s+(?=[A-ZΑ-Ωα-ω*_\[`(\"“])")
 
 def user_pages():
     """Return the files that users read; those for contributors are not among them."""
-    others = {"architecture.md", "contributing.md", "promises.md", "whats_new.md", "conduct.md"}
+    others = {
+        "architecture.md",
+        "contributing.md",
+        "promises.md",
+        "whats_new.md",
+        "conduct.md",
+        "site_checklist.md",
+    }
     return [
         ROOT / "README.md",
         *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in others),
