@@ -17,13 +17,13 @@ from sklearn_fordes.inspection._display import (
     model_label,
     name_of,
 )
+from sklearn_fordes.inspection._predictions import compare_shares
 from sklearn_fordes.inspection._scores import share_of_trials
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-REFERENCE = "perfectly calibrated"
 
 
 @dataclass(eq=False, repr=False)
@@ -87,15 +87,9 @@ class CoverageDisplay(Display):
             [self.coverage - low, high - self.coverage],
             **{"label": label, "marker": "o", "capsize": 3, **style},
         )
-        if REFERENCE not in ax.get_legend_handles_labels()[1]:
-            ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
-        ax.set(
-            xlim=(0, 1.02),
-            ylim=(0, 1.02),
-            xlabel="confidence of the central interval",
-            ylabel="coverage (share of targets inside)",
+        compare_shares(
+            ax, "confidence of the central interval", "coverage (share of targets inside)"
         )
-        ax.legend(loc="upper left")
 
     @classmethod
     def from_estimator(

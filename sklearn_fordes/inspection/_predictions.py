@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 REFERENCE = "perfectly calibrated"
 
 
+def compare_shares(ax: Axes, expected: str, found: str) -> None:
+    """Draw the diagonal, once, and give axes of shares their labels, limits and legend."""
+    if REFERENCE not in ax.get_legend_handles_labels()[1]:
+        ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=expected, ylabel=found)
+    ax.legend(loc="upper left")
+
+
 @dataclass(eq=False, repr=False)
 class ReliabilityDisplay(Display):
     """Accuracy against confidence, the probability of the predicted class.
@@ -114,15 +122,11 @@ class ReliabilityDisplay(Display):
             # Faint, so that several models are seen one behind the other.
             alpha=0.2,
         )
-        if REFERENCE not in ax.get_legend_handles_labels()[1]:
-            ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
-        ax.set(
-            xlim=(0, 1.02),
-            ylim=(0, 1.02),
-            xlabel="confidence (probability of the predicted class)",
-            ylabel="accuracy (points), share of rows (bars)",
+        compare_shares(
+            ax,
+            "confidence (probability of the predicted class)",
+            "accuracy (points), share of rows (bars)",
         )
-        ax.legend(loc="upper left")
 
     @classmethod
     def from_estimator(
