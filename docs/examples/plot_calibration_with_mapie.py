@@ -118,5 +118,7 @@ axes[0].set(
     ylim=(len(places) - 0.5, -0.5),
 )
 axes[1].set(xlabel="mean width (price of a night)", xlim=(0, 115))
+axes[0].set_title("Coverage of 90 % intervals")
+axes[1].set_title("Width of the intervals")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 plt.show()

@@ -69,4 +69,6 @@ for name, model in models.items():
 for ax in (axes[0, 0], axes[1, 0]):
     ax.get_legend().remove()
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+axes[0, 0].set_title("Log loss of customers who leave", pad=12)
+axes[1, 0].set_title("Calibration error", pad=12)
 plt.show()

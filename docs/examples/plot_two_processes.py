@@ -59,4 +59,5 @@ circles = ax.plot(
 circles[0].set_label("all members in one process")
 ax.set(xlabel="time after the impact (ms)", ylabel="acceleration of the head (g)")
 ax.legend(loc="lower right")
+ax.set_title("Members trained on two processes, and on one")
 plt.show()
