@@ -25,7 +25,7 @@ from sklearn_fordes.inspection._diversity import mean_cosine
 METHODS: dict[str, dict[str, Any]] = {
     "single net": {"n_members": 1, "augmentation": None},
     "deep ensemble": {"repulsion": "none", "augmentation": None},
-    "the same, told of drift": {"repulsion": "none"},
+    "the same, corrupted rows": {"repulsion": "none"},
     "FoRDE": {},
 }
 COLORS = dict(zip(METHODS, ("#8c8c8c", "#3b6fb6", "#5aa469", "#d1495b"), strict=True))
