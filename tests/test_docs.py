@@ -77,7 +77,9 @@ def test_readme_and_site_show_the_same_figures():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = ROOT / "benchmarks" / "results"
     ten_lines = (results / "ten_lines.txt").read_text(encoding="utf-8")
-    for method, loss, error in re.findall(r"^(\w+) +(0\.\d+) +(0\.\d+)$", ten_lines, re.MULTILINE):
+    scores = re.findall(r"^(\w+) +(0\.\d+) +(0\.\d+)$", ten_lines, re.MULTILINE)
+    assert len(scores) == 3
+    for method, loss, error in scores:
         assert re.search(rf"\| \**{method}\** \| \**{loss}\** \| \**{error}\** \|", readme)
     benchmark = (DOCS / "benchmark.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| (\d\.\d\d) ± (\d\.\d\d) \| (\d\.\d\d) ±", readme, re.MULTILINE)

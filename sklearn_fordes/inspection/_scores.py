@@ -91,13 +91,14 @@ def reliability_bins(
 
 
 def share_of_trials(share: Array, n_trials: Array) -> tuple[Array, Array]:
-    """Return the ends of the 95 % interval of shares of a number of trials (Wilson 1927)."""
-    z = 1.959964  # The normal distribution's quantile of 0.975.
-    center = (share + z**2 / (2 * n_trials)) / (1 + z**2 / n_trials)
-    spread = share * (1 - share) / n_trials + z**2 / (4 * n_trials**2)
-    half = z / (1 + z**2 / n_trials) * np.sqrt(spread)
+    """Return the ends of the 95 % interval (Wilson) of shares of a number of trials."""
+    from scipy.stats import binomtest  # It takes long to import.
+
+    counts = np.rint([share * n_trials, n_trials]).astype(int).T.tolist()
+    ends = [binomtest(*pair).proportion_ci(method="wilson") for pair in counts]
+    low, high = np.array(ends).T
     # The rounded ends of a share of 0 or 1 may lie on its other side.
-    return np.minimum(center - half, share), np.maximum(center + half, share)
+    return np.minimum(low, share), np.maximum(high, share)
 
 
 def mean_distance(confidence: Array, accuracy: Array, share: Array) -> float:
