@@ -20,6 +20,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -107,6 +108,10 @@ def ten_mlps(seed: int) -> Any:
     return make_pipeline(one_hot(scale=True), VotingClassifier(mlps, voting="soft"))
 
 
+def logistic_regression(seed: int) -> Any:
+    return make_pipeline(one_hot(scale=True), LogisticRegression(max_iter=1000, random_state=seed))
+
+
 def fitted_catboost(name: str, seed: int, X: pd.DataFrame, y: Any, **parameters: Any) -> Any:
     """Fit CatBoost's class of this name; columns that hold no numbers are categories."""
     import catboost
@@ -168,6 +173,7 @@ PEERS: dict[str, Callable[[int], Any]] = {
     "HistGradientBoosting": hist_gradient_boosting,
     "XGBoost": xgboost,
     "ten MLPs": ten_mlps,
+    "logistic regression": logistic_regression,
     "CatBoost": catboost,
     "RealMLP-TD": partial(from_pytabkit, "RealMLP_TD_Classifier"),
     "TabM-D": partial(from_pytabkit, "TabM_D_Classifier"),
