@@ -214,12 +214,15 @@ def write_generated(path: Path, name: str, text: str) -> None:
 
 
 def draw(results: pd.DataFrame, path: Path) -> None:
-    """Draw each method's NLL on each set, relative to the deep ensemble's, by condition."""
+    """Draw each method's NLL on each set, relative to the deep ensemble's, by condition.
+
+    A triangle at an edge is a set beyond it.
+    """
     import matplotlib.pyplot as plt
 
     parts = conditions_of(results)
-    size = 4 * len(parts) + 2, 4.2
-    figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False)
+    shape = 2.7 * len(parts) + 1.6, 4
+    figure, axes = plt.subplots(1, len(parts), figsize=shape, sharey=True, squeeze=False)
     order: list[str] = []
     limits = np.log([0.7, 2.2])
     xlim = limits[0] - 0.02, limits[1] + 0.02
@@ -227,16 +230,22 @@ def draw(results: pd.DataFrame, path: Path) -> None:
         ratio = log_ratios(part["nll"], DEEP_ENSEMBLE).drop(columns=DEEP_ENSEMBLE)
         order = order or list(ratio.mean().sort_values(ascending=False).index)
         for height, method in enumerate(order):
-            values = ratio[method].clip(*limits)
             color = "#d1495b" if method == FORDE else "#3a6ea5"
-            axis.scatter(values, np.full(len(values), height), s=14, color=color, alpha=0.5, lw=0)
+            values = ratio[method].clip(*limits)
+            marks = np.select(
+                [ratio[method] < limits[0], ratio[method] > limits[1]], ["<", ">"], "o"
+            )
+            for mark, size in (("o", 14), ("<", 26), (">", 26)):
+                x = values[marks == mark]
+                style = {"s": size, "color": color, "alpha": 0.5, "lw": 0}
+                axis.scatter(x, np.full(len(x), height), marker=mark, **style)
             axis.scatter(ratio[method].mean().clip(*limits), height, s=60, marker="|", color=color)
         axis.axvline(0, color="black", lw=0.8, ls=":")
-        ticks = np.array([0.7, 0.8, 0.9, 1, 1.25, 1.5, 2])
+        ticks = np.array([0.7, 0.85, 1, 1.25, 1.5, 2])
         axis.set_xticks(np.log(ticks), [f"{tick:g}" for tick in ticks])
         axis.set(title=condition, xlabel="NLL / deep ensemble's", xlim=xlim)
         axis.set_yticks(range(len(order)), order)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=160)
     plt.close(figure)
