@@ -1,5 +1,7 @@
 """Bad input gets an error that names the parameter, what was got and what was expected."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
 from sklearn_fordes.networks import MLP
 
 WRONG = {
@@ -230,6 +232,10 @@ WRONG_DATA = {
     "Negative values in data passed to `sample_weight`": lambda X, y: (X, y, -np.ones(200)),
     r"sample_weight.shape == \(3,\), expected \(200,\)": lambda X, y: (X, y, np.ones(3)),
     "sample_weight contains NaN": lambda X, y: (X, y, np.full(200, np.nan)),
+    "Got sample_weight that can't be used: could not convert": lambda X, y: (X, y, ["w"] * 200),
+    r"Got X of shape \(200, 3, 2\), .*: X.reshape\(len\(X\), -1\)": (
+        lambda X, y: (X.reshape(200, 3, 2), y)
+    ),
     r"one class only, \[0\].*positive weight": lambda X, y: (X, y, y == 0),
     r"one class only, \['yes'\], but expected at least": lambda X, y: (X, ["yes"] * 200),
     r"one class only, \[1\], but expected at least": lambda X, y: (X[:1], [1]),
@@ -283,6 +289,18 @@ def test_wrong_rows_targets_or_weights_raise_an_error(small, binary, message, ar
         small().fit(*arguments(*binary))
 
 
+def test_words_as_targets_of_a_regressor_name_the_classifier(binary):
+    with pytest.raises(ValueError, match="expected numbers: FoRDEClassifier takes labels"):
+        FoRDERegressor().fit(binary[0], ["yes"] * 200)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 90, "0.9", None])
+def test_a_confidence_that_is_no_share_is_refused(binary, confidence):
+    model = FoRDERegressor(2, max_epochs=1, random_state=0).fit(*binary)
+    with pytest.raises(ValueError, match=f"Got confidence={confidence!r}, but expected a number"):
+        model.predict_interval(binary[0], confidence)
+
+
 def test_class_weights_that_leave_nothing_raise_an_error(small, binary):
     X, y = binary
     with pytest.raises(ValueError, match="make every row's weight zero"):
@@ -293,16 +311,17 @@ def test_class_weights_that_leave_nothing_raise_an_error(small, binary):
         )
 
 
-NOT_FINITE = r"Got X that contains NaN or infinity, .* but expected finite"
-NOT_A_NUMBER = "could not convert string to float: 'many'"
+NOT_ENCODED = (
+    r"Got {} in column 2 of X, which no encoder encodes \(encoder=None\), but expected fin"
+)
 
 
 @pytest.mark.parametrize(
     ("encoder", "value", "message"),
     [
-        (None, np.nan, NOT_FINITE),
-        (None, np.inf, NOT_FINITE),
-        (None, "many", NOT_A_NUMBER),
+        (None, np.nan, NOT_ENCODED.format("nan")),
+        (None, np.inf, NOT_ENCODED.format("inf")),
+        (None, "many", NOT_ENCODED.format("'many'")),
         ("auto", np.inf, "Got inf in column 2, but expected finite"),
     ],
 )
@@ -311,6 +330,69 @@ def test_a_cell_that_can_not_be_read_raises_an_error(small, binary, encoder, val
     model = small(encoder=encoder).fit(X, y)
     X[3, 2] = value
     for use in (model.predict, lambda X: small(encoder=encoder).fit(X, y)):
+        with pytest.raises(ValueError, match=message):
+            use(X)
+
+
+@pytest.mark.parametrize("value", ["many", np.nan, None, pd.NA, pd.Timestamp(0), np.inf], ids=repr)
+@pytest.mark.parametrize("dtype", [object, float])
+def test_a_module_without_an_encoder_names_the_column_and_what_helps(small, binary, value, dtype):
+    frame = pd.DataFrame(binary[0], columns=list("abcdef")).astype(dtype)
+    model = small(module=MLP).fit(frame, binary[1])
+    other = frame.assign(d=[value if row == 3 else row for row in range(len(frame))])
+    shown = re.escape(repr(other["d"].to_numpy().item(3)))
+    message = (
+        rf"Got {shown} in column 'd' of X, .* \(module=MLP\), but expected .*TabularEncoder\(\)"
+    )
+    uses = model.predict, model.ood_score, lambda X: small(module=MLP).fit(X, binary[1])
+    for use in uses:
+        with pytest.raises(ValueError, match=message):
+            use(other)
+
+
+def test_images_without_an_encoder_are_named_by_row(small, binary):
+    images = np.zeros((200, 1, 2, 3), dtype=np.float32)
+    images[7, 0, 1, 1] = np.nan
+    with pytest.raises(ValueError, match=r"Got nan in row 7 of X, .*\(module=Sequential\)"):
+        small(module=nn.Sequential(nn.Flatten(), nn.Linear(6, 2))).fit(images, binary[1])
+
+
+@pytest.mark.parametrize("parameters", [{"module": MLP}, {"encoder": None}, {}], ids=str)
+def test_columns_in_another_order_are_refused(small, binary, parameters, tmp_path):
+    frame = pd.DataFrame(binary[0], columns=list("abcdef"))
+    model = small(**parameters).fit(frame, binary[1])
+    model.save(tmp_path / "model")
+    for fitted in (model, load(tmp_path / "model", module=parameters.get("module"))):
+        assert fitted.feature_names_in_.tolist() == list("abcdef")
+        np.testing.assert_array_equal(fitted.predict_proba(frame), model.predict_proba(frame))
+        with pytest.raises(ValueError, match="must be in the same order"):
+            fitted.predict(frame[list("fedcba")])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name", "expected"),
+    [
+        ({"repulsion": "function"}, "repulsion__fraction", "Repulsion('function', fraction=0.5)"),
+        ({"encoder": "auto"}, "encoder__max_levels", "TabularEncoder(max_levels=0.5)"),
+        ({"augmentation": None}, "augmentation__exposed", "CellCorruption(exposed=0.5)"),
+        ({"lr": "auto"}, "lr__gamma", "an object that has this parameter"),
+    ],
+    ids=str,
+)
+def test_a_parameter_of_a_parameter_needs_an_object(small, parameters, name, expected):
+    part, value = next(iter(parameters.items()))
+    expected = expected if part == "lr" else f"{part}={expected}"
+    message = re.escape(f"Got {name} with {part}={value!r}, but expected {expected}.")
+    with pytest.raises(TypeError, match=message):
+        small(**parameters, **{name: 0.5})
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).set_params(**{name: 0.5})
+
+
+@pytest.mark.parametrize("X", [{"a": [1, 2]}, "data.csv", None, 0.3], ids=str)
+def test_what_is_no_table_is_named_by_its_type(small, binary, X):
+    message = f"Got X of type {type(X).__name__} that is no table, but expected a data frame"
+    for use in (small().fit(*binary).predict, lambda X: small().fit(X, binary[1])):
         with pytest.raises(ValueError, match=message):
             use(X)
 

@@ -74,8 +74,11 @@ class Contract(EstimatorContract):
         before = self.predict(model, data[0])
         spoil = Spoil(2, slice(0, 2), times=9)
         model.set_params(callbacks=[spoil], repulsion=repulsion)
-        with pytest.raises(ValueError, match=r"in epoch 2, of members 0 and 1 of 3, .*Lower lr"):
-            model.fit(*data)
+        message = (
+            r"in epoch 2, of members 0 and 1 of 3, .*Lower lr \(now 0\.01\).* with lr=0\.001 div"
+        )
+        with pytest.raises(ValueError, match=message):
+            model.set_params(lr=1e-2).fit(*data)
         assert spoil.times == 9  # The estimator works with a copy.
         np.testing.assert_array_equal(self.predict(model, data[0]), before)
 

@@ -1,11 +1,15 @@
 """Files of a safe format that `save` did not write, or that were damaged since."""
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import pickle
 import random
 import stat
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -329,6 +333,32 @@ def test_a_damaged_file_raises_a_value_error(saved, path):
         path.write_bytes(content_of_file)
         with pytest.raises(ValueError, match="which can't be loaded"):
             load(path)
+
+
+A_PICKLE = pickle.dumps({"a": np.ones(99)})
+OTHER_FILES = {
+    **{
+        f"protocol {n}": (pickle.dumps({"a": 1}, n), "looks like a pickle: job")
+        for n in range(2, 6)
+    },
+    "zlib": (zlib.compress(A_PICKLE), "is compressed: joblib.load opens it"),
+    "gzip": (gzip.compress(A_PICKLE), "is compressed: joblib.load opens it"),
+    "bz2": (bz2.compress(A_PICKLE), "is compressed: joblib.load opens it"),
+    "xz": (lzma.compress(A_PICKLE), "is compressed: joblib.load opens it"),
+    "lzma": (lzma.compress(A_PICKLE, lzma.FORMAT_ALONE), "is compressed: joblib.load opens it"),
+    "zip": (b"PK\x03\x04" + bytes(99), "is a zip archive, as torch.save"),
+    "text": (b"age,city\n31,Oslo\n", "does not begin as a safetensors file does"),
+    "nothing": (b"", "does not begin as a safetensors file does"),
+}
+
+
+@pytest.mark.parametrize(("raw", "message"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_a_file_of_another_format_is_named(path, monkeypatch, raw, message):
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"Got '.*', which can't be loaded \(it {message}"):
+        load(path)
 
 
 def test_what_is_no_file_is_refused_before_it_is_read(tmp_path):

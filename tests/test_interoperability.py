@@ -100,6 +100,12 @@ def test_search_space(binary, kind):
     assert within.best_params_.keys() == space.keys()
 
 
+@pytest.mark.parametrize("step", [FoRDEClassifier(), FoRDERegressor, 3])
+def test_a_step_is_a_name(step):
+    with pytest.raises(ValueError, match=r"Got step=.*, but expected the name of a step"):
+        search_space(step)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_candidate_is_the_default_and_lies_within_the_space(binary, kind):
     default, space = search_space(kind=kind, family="default"), search_space(kind=kind)

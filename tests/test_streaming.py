@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import warnings
 from collections import deque
 from types import GeneratorType
 
@@ -544,8 +545,11 @@ def test_rows_to_validate_on_and_rows_of_modules_and_encoders(tmp_path):
         return torch.nn.Linear(n_features, n_outputs)
 
     own = FoRDEClassifier(**{**SMALL, "module": module}).fit(source, "kind")
-    found = np.concatenate([*own.predict_proba(source.to_batches(columns=["size"]))])
+    assert own.feature_names_in_.tolist() == ["size"]
+    found = np.concatenate([*own.predict_proba(source)])
     assert found.shape == (400, 2)
+    batches = own.predict_proba(source.to_batches(columns=["size"]))
+    np.testing.assert_array_equal(np.concatenate([*batches]), found)
     encoder = FoRDEClassifier(**SMALL, encoder=TabularEncoder()).fit(source, "kind")
     assert np.concatenate([*encoder.predict(source)]).shape == (400,)
     images = np.random.default_rng(0).normal(size=(60, 2, 3))
@@ -596,6 +600,11 @@ def test_tables_in_memory_stay_so(tmp_path):
     named = [frame, pl.from_pandas(frame), pa.Table.from_pandas(frame)]
     named.append(pa.RecordBatch.from_pandas(frame))
     expect_all_same([expected, *(FoRDEClassifier(**SMALL).fit(table, "kind") for table in named)])
+    for table in (pl.from_pandas(X), pa.Table.from_pandas(X), pa.RecordBatch.from_pandas(X)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # No container loses the names of columns.
+            found = expected.predict_proba(table)
+        np.testing.assert_array_equal(found, expected.predict_proba(X))
     weighted = frame.assign(weight=np.arange(len(frame)) % 3)
     expect_same(
         FoRDEClassifier(**SMALL).fit(weighted, "kind", "weight"),

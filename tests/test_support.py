@@ -254,12 +254,16 @@ def test_a_table_is_checked_once(method, models, monkeypatch):
 def test_rows_of_an_encoder_or_module_of_ones_own_have_no_support(kind):
     X = make_table()[["size", "tail"]].to_numpy(dtype=np.float32)
     y = X[:, 0] > 0.3 if kind == "classifier" else X[:, 0]
-    for own in ({"encoder": StandardScaler()}, {"module": MLP}):
+    owns = {
+        "encoded by StandardScaler": {"encoder": StandardScaler()},
+        "without an encoder": {"module": MLP},
+    }
+    for by, own in owns.items():
         model = make_model(kind, **own).fit(X, y)
         found = model.predict_uncertainty(100 * X)
         assert not found.support.any()
         np.testing.assert_array_equal(model.ood_score(100 * X), found.epistemic)
-        with pytest.raises(ValueError, match=r"Got rows encoded by .*, but expected a TabularEnc"):
+        with pytest.raises(ValueError, match=f"Got rows {by}, but expected a TabularEnc"):
             model.ood_report(X)
 
 

@@ -514,8 +514,13 @@ def test_partial_fit_does_not_pile_up_its_batches(small, binary):
 def test_a_fit_that_learns_nothing_warns(small):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)
-    with pytest.warns(ConvergenceWarning, match=r"The best validation loss, .* nothing was learnt"):
-        small(lr=1e-6, max_epochs=2, ema_decay=0).fit(X, y)
+    for module, end in (
+        (None, r", and look at encoder_\.report\(\)\.$"),
+        (MLP, r"or more rows\.$"),
+    ):
+        match = r"The best validation loss, .* nothing was learnt.*" + end
+        with pytest.warns(ConvergenceWarning, match=match):
+            small(module=module, lr=1e-6, max_epochs=2, ema_decay=0).fit(10 * X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = small(max_epochs=20).fit(X, X[:, 0] > 0)

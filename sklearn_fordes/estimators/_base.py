@@ -10,6 +10,7 @@ from copy import copy
 from functools import partial
 from typing import Any, ClassVar, Self
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import InputTags
@@ -30,6 +31,7 @@ from sklearn_fordes.estimators._validation import (
     CALLBACK_ATTRIBUTES,
     CallbackSupportMixin,
     TrainingData,
+    finite_rows,
     has_known_columns,
     input_tags_of,
     named_as_before,
@@ -39,7 +41,7 @@ from sklearn_fordes.estimators._validation import (
     with_callbacks,
 )
 from sklearn_fordes.estimators._warnings import warn_if_nothing_was_learnt, warn_of_end
-from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table
+from sklearn_fordes.preprocessing import TabularEncoder, as_rows, as_table, native_table
 
 # What `fit` sets. All other attributes, those of a subclass among them, are the user's.
 _LEARNT = (*LEARNT_VALUES, "encoder_", "fitted_", "_net_", "_then_")
@@ -253,7 +255,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
                 self._keep_state(state)
         if rows.valid is not None:
             best = min(epoch["valid_loss"] for epoch in self.history_[n_before:])
-            warn_if_nothing_was_learnt(fitted.likelihood, rows, best)
+            warn_if_nothing_was_learnt(fitted, rows, best)
         # A later batch, which may be one row, says less of the columns than the first rows.
         if "_importances_" not in vars(self):
             self._importances_ = member_importances(fitted, inputs, self.n_features_in_)
@@ -338,7 +340,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         return {name: value for name, value in vars(then).items() if name in _LEARNT}
 
     def _checked(self, X: Any, y: Any = "no_validation") -> Any:
-        """Return a checked table, a frame or an array, or an array of rows without an encoder.
+        """Return a checked table, a frame or an array, or an array of numbers without an encoder.
 
         The first rows say how many features there are, and this copy keeps it.
         """
@@ -346,14 +348,18 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         if is_first:
             self._is_table_ = self._uses_encoder()
             self._is_sparse_taken_ = self._input_tags().sparse
+        named = X = native_table(X)
         if self._is_table_:
-            X = as_table(X, accept_sparse=self._is_sparse_taken_)
+            named = X = as_table(X, accept_sparse=self._is_sparse_taken_)
         else:
             X = as_rows(X, n_axes=None)
-        if is_first or y is None or not has_known_columns(self, X):
+            named = named if nw.dependencies.is_into_dataframe(named) else X
+        if is_first or y is None or not has_known_columns(self, named):
             # It says what is wrong, or what is new.
-            validate_data(self, X, y, reset=is_first, skip_check_array=True)
-        if not self._is_table_ or isinstance(self.encoder, str):
+            validate_data(self, named, y, reset=is_first, skip_check_array=True)
+        if not self._is_table_:
+            return finite_rows(self, X)
+        if isinstance(self.encoder, str):
             return X
         return named_as_before(X, getattr(self, "feature_names_in_", None))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
@@ -40,6 +39,12 @@ _NAMES_ELSEWHERE = {
     "patience": "n_iter_no_change",
     "seed": "random_state",
     "weights": "sample_weight",
+}
+# Objects that have parameters, in place of a name.
+_OBJECTS = {
+    "augmentation": "CellCorruption",
+    "encoder": "TabularEncoder",
+    "repulsion": "Repulsion",
 }
 # Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
 # them and raises it on others (docs/tables.md has figures).
@@ -82,7 +87,8 @@ class Parameters(BaseEstimator):
         # Not the names of `__signature__`, which is a subclass's where that has its own parameters.
         for name in kwargs:
             if not name.startswith(PREFIXES):
-                raise TypeError(self._unexpected(name, "parameter"))
+                error = _error_about_nested(name, kwargs[name], arguments)
+                raise TypeError(error or self._unexpected(name, "parameter"))
         self.__dict__.update(arguments, **kwargs)
 
     def _unexpected(self, name: str, what: str, method: Any = None) -> str:
@@ -124,17 +130,12 @@ class Parameters(BaseEstimator):
         ValueError
             If there is no such parameter.
         """
-        for part in ("repulsion", "augmentation"):
-            value = params.get(part, getattr(self, part))
-            for name in params:
-                if name.startswith(f"{part}__") and not hasattr(value, "set_params"):
-                    made = "CellCorruption()" if part == "augmentation" else f"Repulsion({value!r})"
-                    kind = made.partition("(")[0]
-                    raise ValueError(
-                        f"Got {name} with {part}={value!r}, but expected a {kind} object to set it "
-                        f"of: {part}={made}."
-                    )
         parts = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
+        given = {**super().get_params(deep=False), **params}
+        for name, value in params.items():
+            error = _error_about_nested(name, value, given)
+            if error and not hasattr(given[name.partition("__")[0]], "set_params"):
+                raise ValueError(error)
         known = self._get_param_names()
         for name in params:
             if name.partition("__")[0] not in known:
@@ -402,16 +403,43 @@ class Parameters(BaseEstimator):
         return max(n_rows // 10, min(n_rows // 5, 64))
 
 
+def _error_about_nested(name: str, value: Any, given: dict[str, Any]) -> str | None:
+    """Return an error about a parameter of a parameter, such as repulsion__fraction, if it is one.
+
+    `given` has the parameters, from which an object in place of a name is suggested.
+    """
+    part, _, nested = name.partition("__")
+    if not nested or part not in given:
+        return None
+    expected = "an object that has this parameter"
+    if part in _OBJECTS:
+        is_name = part == "repulsion" and isinstance(given[part], str)
+        first = f"{given[part]!r}, " if is_name else ""
+        expected = f"{part}={_OBJECTS[part]}({first}{nested}={value!r})"
+    return f"Got {name} with {part}={given[part]!r}, but expected {expected}."
+
+
 def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
     """Return lengthscales of the columns of the table as those of their encoded columns."""
     column_of = getattr(encoder, "column_map_", None)
-    is_array = not (isinstance(lengthscale, str | particles.Lengthscale) or callable(lengthscale))
-    with suppress(ValueError):  # What is no array gets its error where a lengthscale is made.
-        if column_of is not None and is_array:
-            array, n_columns = np.asarray(lengthscale), encoder.n_features_in_
-            if array.dtype.kind in "biuf" and array.shape == (n_columns,):
-                return array[column_of]
-    return lengthscale
+    is_no_array = isinstance(lengthscale, str | particles.Lengthscale) or callable(lengthscale)
+    if column_of is None or is_no_array:
+        return lengthscale
+    try:
+        array = np.asarray(lengthscale)
+    except ValueError:  # What is no array gets its error where a lengthscale is made.
+        return lengthscale
+    n_columns, n_inputs = encoder.n_features_in_, len(column_of)
+    if array.dtype.kind not in "biuf" or array.ndim != 1:
+        return lengthscale
+    if len(array) == n_columns:
+        return array[column_of]
+    if len(array) in (0, n_inputs) or n_columns == n_inputs:
+        return lengthscale
+    raise ValueError(
+        f"Got a lengthscale of {len(array)} features, but expected {n_columns}, one for each "
+        f"column of X, or {n_inputs}, one for each encoded column."
+    )
 
 
 def _bytes_of(make_member: Any, names: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -318,7 +319,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ----------
         X : array-like or data frame of shape (n_samples, n_features)
         confidence : float, default=0.9
-            Probability of the interval, in (0, 1).
+            Probability of the interval, in (0, 1): ``1 - alpha`` of libraries that take a rate of
+            errors alpha.
 
         Returns
         -------
@@ -330,7 +332,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ValueError
             If `confidence` is not in (0, 1).
         """
-        if not 0 < confidence < 1:
+        if not (isinstance(confidence, Real) and 0 < confidence < 1):
             raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
         tail = (1 - confidence) / 2
         return self.predict_quantiles(X, [tail, 1 - tail])

@@ -376,7 +376,8 @@ def _checks_of_fitted(
         "callbacks": not then.callbacks,
         "encoder": isinstance(encoder, TabularEncoder | FunctionTransformer)
         and encoder.n_features_in_ == now.n_features_in_
-        and _names(encoder) == _names(now),
+        # Without an encoder rows come as arrays.
+        and (_names(encoder) == _names(now) or not (_names(encoder) or now._is_table_)),
         "likelihood": type(likelihood) is type(expected)
         and likelihood.n_outputs == expected.n_outputs
         and getattr(likelihood, "target", expected.kind)

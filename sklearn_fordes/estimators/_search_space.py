@@ -39,7 +39,8 @@ def search_space(
     Parameters
     ----------
     step : str, default=None
-        Name of the estimator's step if it is in a pipeline.
+        Name of the estimator's step in a pipeline, with which the names of parameters begin. None
+        if it is in no pipeline. It does not choose the `kind`.
     kind : {"classifier", "regressor"}, default="classifier"
         A regressor has its `noise` in the space too.
     family : {"scipy", "optuna", "default"}, default="scipy"
@@ -58,7 +59,7 @@ def search_space(
     ImportError
         If Optuna's are asked for, and it is not installed.
     ValueError
-        If there is no such kind or family.
+        If there is no such kind or family, or `step` is no name.
 
     Examples
     --------
@@ -71,6 +72,13 @@ def search_space(
     'fordeclassifier__hidden_layer_sizes'
     >>> search_space(family="default")["repulsion_strength"]
     0.3
+    >>> search_space(kind="regressor")["noise"]
+    ['heteroscedastic', 'homoscedastic', 'quantile']
+    >>> from sklearn.pipeline import Pipeline
+    >>> from sklearn_fordes import FoRDERegressor
+    >>> pipeline = Pipeline([("model", FoRDERegressor())])
+    >>> sorted(search_space("model", kind="regressor"))[0]
+    'model__hidden_layer_sizes'
     """
     kinds = {"classifier": _CANDIDATES, "regressor": {**_CANDIDATES, **_OF_REGRESSOR}}
     families: dict[str, Callable[..., Any]] = {
@@ -81,6 +89,8 @@ def search_space(
     for name, value, known in (("kind", kind, kinds), ("family", family, families)):
         if value not in known:
             raise ValueError(f"Got {name}={value!r}, but expected one of {', '.join(known)}.")
+    if not isinstance(step, str | None):
+        raise ValueError(f"Got step={step!r}, but expected the name of a step in a pipeline.")
     prefix = "" if step is None else f"{step}__"
     make = families[family]
     return {prefix + name: make(*deepcopy(entry)) for name, entry in kinds[kind].items()}

@@ -25,7 +25,7 @@ from sklearn_fordes.estimators._validation import (
     naming_argument,
     training_data,
 )
-from sklearn_fordes.preprocessing import row_hashes
+from sklearn_fordes.preprocessing import native_table, row_hashes
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # The share of the rows that validate by default.
@@ -104,9 +104,7 @@ def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]
     names = [name for name in (y, sample_weight) if isinstance(name, str)]
     if not names:
         return X, y, sample_weight
-    table = nw.to_native(X, pass_through=True)
-    if hasattr(table, "to_struct_array"):  # A batch of pyarrow, which is no frame to others.
-        table = nw.to_native(nw.from_arrow(table, backend="pyarrow"))
+    table = native_table(X)
     if not nw.dependencies.is_into_dataframe(table):
         raise ValueError(
             f"Got {names[0]!r} as the name of a column of a {type(X).__name__}, but expected names "

@@ -20,6 +20,7 @@ class UncertaintyMixin:
     """`predict_uncertainty`, `ood_score` and `ood_report` of the estimators."""
 
     fitted_: inference.FittedEnsemble
+    _is_table_: bool
 
     @abstractmethod
     def _as_fitted(self) -> Self:
@@ -155,8 +156,9 @@ class UncertaintyMixin:
         now = self._as_fitted()
         encoder = now.fitted_.encoder
         if not isinstance(encoder, TabularEncoder):
+            by = f"encoded by {type(encoder).__name__}" if now._is_table_ else "without an encoder"
             raise ValueError(
-                f"Got rows encoded by {type(encoder).__name__}, but expected a TabularEncoder, "
-                "which knows the ranges and levels of the training rows."
+                f"Got rows {by}, but expected a TabularEncoder, which knows the ranges and "
+                "levels of the training rows: encoder=TabularEncoder() can come before a module."
             )
         return encoder.unsupported_checked(now._checked(X))

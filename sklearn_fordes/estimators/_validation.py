@@ -231,6 +231,53 @@ def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
     return X if names is None else nw.from_numpy(X, list(names), backend="pandas").to_native()
 
 
+def finite_rows(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
+    """Return checked rows as numbers, where no encoder makes numbers of them.
+
+    Parameters
+    ----------
+    estimator : BaseFoRDE
+        It has seen the training rows.
+    X : ndarray of shape (n_samples, n_features, ...)
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Raises
+    ------
+    ValueError
+        If a value is no number, missing or infinite; it names the first one.
+    """
+    try:
+        numbers = X if X.dtype.kind in "biuf" else X.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # A sum needs no array of truth values.
+            is_finite = np.isfinite(numbers.sum()) or np.isfinite(numbers)
+        if np.all(is_finite):
+            return numbers
+    except (TypeError, ValueError, OverflowError):
+        is_finite = np.frompyfunc(_is_finite, 1, 1)(X).astype(bool)
+    row, column, *_ = place = np.argwhere(~is_finite)[0].tolist()
+    names = getattr(estimator, "feature_names_in_", range(X.shape[1]))
+    where = f"column {names[column]!r}" if X.ndim == 2 else f"row {row}"
+    module = estimator.module
+    given = "encoder=None"
+    if module is not None:
+        given = f"module={getattr(module, '__name__', type(module).__name__)}"
+    raise ValueError(
+        f"Got {X.item(*place)!r} in {where} of X, which no encoder encodes ({given}), but expected "
+        "finite numbers: give numeric columns without gaps, or an encoder that makes them, such as "
+        "TabularEncoder() or a ColumnTransformer."
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def training_data(
     estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None = None
 ) -> TrainingData:
@@ -257,9 +304,12 @@ def training_data(
         _check_labels(y)
     y = _check_y(y, y_numeric=is_number, estimator=estimator)
     if is_number and y.dtype.kind not in "biuf":
-        raise ValueError(f"Got y of type {y.dtype}, but expected numbers.")
+        raise ValueError(
+            f"Got y of type {y.dtype}, but expected numbers: FoRDEClassifier takes labels."
+        )
     check_consistent_length(X, y)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with naming_argument("sample_weight"):
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return TrainingData(X, y, weight)
 
 

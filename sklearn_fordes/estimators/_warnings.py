@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_fordes import particles
+from sklearn_fordes import inference
 from sklearn_fordes._warnings import warn
 
 
@@ -32,12 +32,12 @@ def warn_of_end(ended_by: str, n_epochs: int, max_epochs: int) -> None:
     )
 
 
-def warn_if_nothing_was_learnt(likelihood: particles.Likelihood, rows: Any, best: float) -> None:
+def warn_if_nothing_was_learnt(fitted: inference.FittedEnsemble, rows: Any, best: float) -> None:
     """Warn if the best validation loss is no better than that of a constant.
 
     Parameters
     ----------
-    likelihood : Likelihood
+    fitted : FittedEnsemble
     rows : DeviceDataset
         Training rows, with those that validate.
     best : float
@@ -47,11 +47,12 @@ def warn_if_nothing_was_learnt(likelihood: particles.Likelihood, rows: Any, best
     if weight is not None and weight.ndim == 2:
         weight = weight.mean(1)
     valid = rows.valid
-    constant = likelihood.constant_loss(rows.y, weight, valid.y, valid.sample_weight)
+    constant = fitted.likelihood.constant_loss(rows.y, weight, valid.y, valid.sample_weight)
     if best >= constant:
+        look = ", and look at encoder_.report()" if hasattr(fitted.encoder, "report") else ""
         warn(
             f"The best validation loss, {best:.4g}, is no better than that of predicting the "
             f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
-            "more epochs, another lr or more rows, and look at encoder_.report().",
+            f"more epochs, another lr or more rows{look}.",
             ConvergenceWarning,
         )

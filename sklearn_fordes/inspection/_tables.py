@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from sklearn_fordes.inspection._display import Array
+from sklearn_fordes.preprocessing import native_table
 
 Mask = NDArray[np.bool_]
 
@@ -197,7 +198,7 @@ class Rows(Table):
 
 def read_table(X: Any) -> Table:
     """Return the columns of a table in any container."""
-    X = nw.to_native(X, pass_through=True)
+    X = native_table(X)
     if isinstance(X, pd.DataFrame):
         return Table(X)
     return OtherFrame(X) if nw.dependencies.is_into_dataframe(X) else Rows(X)

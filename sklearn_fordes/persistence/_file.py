@@ -30,6 +30,14 @@ _LARGEST_HEADER, _MOST_PARTS = 1 << 26, 1 << 21
 _PARTS_OF_AN_OBJECT = 8
 _NO_DIGEST = "0" * 64
 _LONGEST_REASON = 1000
+_PICKLE = "joblib.load or pickle.load opens it, and runs the code in it"
+_COMPRESSED = "it is compressed: joblib.load opens it if joblib wrote it, and runs the code in it"
+# First bytes of files that users mistake for ours. Nothing of such a file is read.
+_OTHER_FORMATS = {
+    **{bytes([0x80, protocol]): f"it looks like a pickle: {_PICKLE}" for protocol in range(2, 6)},
+    **dict.fromkeys([b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00"], _COMPRESSED),
+    b"PK\x03\x04": "it is a zip archive, as torch.save and numpy.savez write",
+}
 # A text of JSON, which ends with the whole at the latest: so this takes a time that is linear.
 _TEXT = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 
@@ -99,6 +107,9 @@ def read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """
     raw = _content(path)
     with refusing(path):
+        if raw[8:9] != b"{":  # With which the format wants headers to begin.
+            known = (kind for start, kind in _OTHER_FORMATS.items() if raw.startswith(start))
+            raise ValueError(next(known, "it does not begin as a safetensors file does"))
         header, tensors = _split(raw)
         if len(header) > _LARGEST_HEADER:
             raise ValueError(

@@ -10,6 +10,23 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 
+def native_table(X: Any) -> Any:
+    """Return the frame that narwhals wraps, a table of a pyarrow batch, or X itself.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    object
+        A batch of pyarrow, which narwhals takes for no frame, becomes a table with its names.
+    """
+    X = nw.to_native(X, pass_through=True)
+    is_batch = hasattr(X, "to_struct_array") and not nw.dependencies.is_into_dataframe(X)
+    return nw.to_native(nw.from_arrow(X, backend="pyarrow")) if is_batch else X
+
+
 def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
     """Return a data frame unchanged and anything else as an array.
 
@@ -33,7 +50,7 @@ def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
     """
     if type(X) is np.ndarray:
         return as_rows(X)
-    X = nw.to_native(X, pass_through=True)
+    X = native_table(X)
     if nw.dependencies.is_into_dataframe(X):
         if 0 in X.shape:
             raise ValueError(
@@ -79,10 +96,20 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
         # Whole numbers and text have no value that says missing.
         X = np.ma.filled(X.astype(np.float64 if X.dtype.kind in "biuf" else object), np.nan)
     array = X if issparse(X) else _as_array(X)
+    if array.ndim == 0:
+        raise ValueError(
+            f"Got X of type {type(X).__name__} that is no table, but expected a data frame or an "
+            "array of shape (n_samples, n_features)."
+        )
     if array.ndim != n_axes and (n_axes or array.ndim < 2):
+        reshaped = (
+            "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
+            if array.ndim == 1
+            else "X.reshape(len(X), -1) makes a column of each number of a row."
+        )
         raise ValueError(
             f"Got X of shape {array.shape}, but expected (n_samples, n_features). Reshape your "
-            "data: X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
+            f"data: {reshaped}"
         )
     for axis, name in enumerate(("sample", "feature")):
         if not array.shape[axis]:

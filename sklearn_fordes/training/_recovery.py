@@ -54,10 +54,11 @@ class Recovery:
         Raises
         ------
         DivergenceError
-            The error, if it is not the first of this run.
+            If it is not the first of this run; it names the learning rate of this try, too.
         """
         if net.rate_factor < 1:
-            raise error
+            rate = net.rate_factor * float(net.optimizer_.param_groups[0]["lr"])
+            raise DivergenceError(f"{error} A second try with lr={rate:g} diverged too.") from error
         net.rate_factor = _LOWERED
         del net.history[-1]  # It is not whole.
         net.module_.load_state_dict(self._weights)
