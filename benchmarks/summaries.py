@@ -196,7 +196,7 @@ def ratio_table(results: pd.DataFrame) -> str:
         ratio = log_ratios(parts[condition]["nll"], DEEP_ENSEMBLE).T
         ratio.insert(0, "mean", ratio.mean(axis=1))
         ratio = ratio.sort_values("mean")
-        cells[condition] = np.exp(ratio).map(lambda value: f"{value:.3f}".removeprefix("0"))
+        cells[condition] = np.exp(ratio).map("{:.3f}".format)
     # The order is that of the shifted ones.
     table = (cells["clean"] + " · " + cells["shifted"]).loc[cells["shifted"].index]
     return markdown(table, "clean · shifted")

@@ -1,12 +1,16 @@
 """The site's pages name all that is public, in words that users can read."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import figures
 import words
+from benchmarks import recipe, regression, summaries, tables
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, __version__
 from test_docstrings import public_names
 
@@ -72,6 +76,75 @@ def test_a_sentence_that_is_hard_to_read_is_found(tmp_path):
     assert [len(words._NUMBER.findall(one)) for _, one in words.sentences(numbers)] == [4, 1]
 
 
+def test_each_figure_comes_from_a_results_file():
+    """Or from a run without a file, as the page says."""
+    found = {path.name: figures.offenders(path) for path in words.user_pages()}
+    assert not {name: offenders for name, offenders in found.items() if offenders}
+
+
+@pytest.mark.parametrize(
+    ("loss", "ending", "lines"),
+    [
+        ("0.431", "It took `0.5` s.", []),
+        ("0.43", "A throw-away run took 5 s.", []),
+        ("0.432", "Three of them.", [7]),
+        ("0.472", "It is 0.431 ± 0.028 of CatBoost's.", [7, 12]),
+        ("0.431", "It took 9 s in version 0.2.", [12]),
+    ],
+)
+def test_a_wrong_figure_is_found(tmp_path, loss, ending, lines):
+    link = "[results](../benchmarks/results/ten_lines.txt)"
+    table = f"| | loss | error |\n|---|---|---|\n| FoRDE | {loss} | 0.028 |\n"
+    text = f"# A title\n\nIn the {link}:\n\n{table}| CatBoost | 0.472 | 0.063 |\n"
+    path = tmp_path / "page.md"
+    path.write_text(f"{text}\n# Another title\n\n{ending}\n", encoding="utf-8")
+    assert [one.line for one in figures.offenders(path)] == lines
+
+
+def test_most_wrong_figures_are_found():
+    """A wrong figure may be in a file by chance, so that the check misses some."""
+    count = figures.caught([DOCS / "experiments.md", DOCS / "limits.md", DOCS / "scaling.md"])
+    assert count[False] > 0.7 * count.total() > 100
+
+
+def environment_of(name):
+    text = (figures.RESULTS / f"{name}.txt").read_text(encoding="utf-8")
+    return re.search(r"^Python .*$", text, re.MULTILINE)[0]
+
+
+def test_generated_tables_are_those_of_the_results(tmp_path, monkeypatch):
+    """Writing all of them anew changes no page, and no page has others."""
+    before = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    written, write_generated = [], summaries.write_generated
+
+    def write(page, mark, text):
+        written.append(summaries.GENERATED.format(mark))
+        write_generated(tmp_path / page.name, mark, text)
+
+    read = {
+        name: pd.read_csv(figures.RESULTS / f"{name}.csv")
+        for name in ("reporting", "tables", "regression", "recipe")
+    }
+    for module in (tables, regression):
+        monkeypatch.setattr(module, "describe_environment", lambda: environment)
+    monkeypatch.setattr(regression, "write_generated", write)
+    monkeypatch.setattr(regression, "draw", lambda *_: None)
+    monkeypatch.setattr(summaries, "write_generated", write)
+    monkeypatch.setattr(summaries, "draw", lambda *_: None)
+    for mark, name in (("reporting", "reporting"), ("first", "tables")):
+        environment = environment_of(name)
+        tables.write_page(read[name], mark)
+    environment = environment_of("regression")
+    regression.write_page(read["regression"])
+    text = summaries.describe(read["recipe"]), summaries.ratio_table(read["recipe"])
+    write(recipe.PAGE, "recipe", "\n\n".join(text))
+    marks = {one for text in before.values() for one in re.findall("<!-- generated: .*? -->", text)}
+    assert set(written) == marks
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in before} == before
+
+
 def test_readme_and_site_show_the_same_figures():
     """The README has what the pages have, which come from results."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,4 +167,6 @@ def test_readme_and_site_show_the_same_figures():
 
 
 def test_the_version_is_one_of_the_switchers():
-    assert f'"version": "{__version__}"' in (DOCS / "_static" / "versions.json").read_text("utf-8")
+    versions = json.loads((DOCS / "_static" / "versions.json").read_text("utf-8"))
+    is_released = re.fullmatch(r"[\d.]+", __version__)
+    assert (__version__ if is_released else "dev") in {one["version"] for one in versions}
