@@ -75,18 +75,27 @@ suppress_warnings = ["config.cache"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-fordes"
-html_baseurl = "https://sklearn-fordes.github.io/sklearn-fordes/"
+html_logo = html_favicon = "_static/logo.svg"
+# Search engines are sent to the newest release, whichever version they have found.
+html_baseurl = "https://sklearn-fordes.github.io/sklearn-fordes/stable/"
 html_show_sourcelink = False
-html_sidebars = {"index": [], "start": []}
+html_sidebars = {"index": [], "start": [], "404": []}
 html_copy_source = True
+html_additional_pages = {"404": "404.html"}
 html_theme_options = {
     "github_url": REPOSITORY,
+    "logo": {"text": html_title},
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
-    "switcher": {"json_url": "_static/versions.json", "version_match": release},
+    # Each deployment puts the newest list into the sites of all versions.
+    "switcher": {
+        "json_url": "_static/versions.json",
+        "version_match": release if release.replace(".", "").isdecimal() else "dev",
+    },
+    "show_version_warning_banner": True,
     "check_switcher": False,
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -96,3 +105,4 @@ html_theme_options = {
 }
 sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False
+sitemap_excludes = ["404.html", "genindex.html", "search.html"]

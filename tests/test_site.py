@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import threading
+from collections import Counter
 from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +21,14 @@ PAGES = (
     "index.html",
     "start.html",
     "choosing.html",
+    "api/index.html",
     "api/generated/sklearn_fordes.FoRDEClassifier.html",
     "auto_examples/index.html",
     "method.html",
+    "404.html",
 )
+# Where the service puts the site; links of the page for wrong addresses begin there.
+PLACE = "/sklearn-fordes/stable/"
 WIDTHS = (1280, 400)
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -41,11 +47,13 @@ class Links(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.anchors = [], {"", "top"}
+        self.found, self.anchors, self.meta = [], {"", "top"}, {}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         named = dict(attrs)
+        if tag == "meta":
+            self.meta[named.get("name") or named.get("property")] = named.get("content")
         self.anchors |= {named.get("id"), named.get("name")}
         for name in ("href", "src"):
             # An address in a canonical link or for other sites is that of the site on the web.
@@ -66,7 +74,7 @@ def test_no_link_within_the_site_is_broken():
     broken = []
     for page in pages():
         for tag, link in links_of(page).found:
-            if urlsplit(link).scheme or link.startswith("//"):
+            if urlsplit(link).scheme or link.startswith("//") or tag == "base":
                 continue
             address, anchor = urldefrag(urljoin(page.relative_to(SITE).as_posix(), link))
             target = SITE / unquote(urlsplit(address).path)
@@ -91,6 +99,40 @@ def test_pages_load_nothing_from_elsewhere():
     assert not loaded
 
 
+def test_a_page_has_a_title_and_a_description_of_its_own():
+    titles, descriptions = Counter(), Counter()
+    for page in pages():
+        if page.name not in ("404.html", "genindex.html", "search.html"):
+            meta = links_of(page).meta
+            assert 20 <= len(meta["description"]) <= 250, page
+            assert meta["og:description"] == meta["description"]
+            titles[meta["og:title"]] += 1
+            descriptions[meta["description"]] += 1
+    assert not [title for title, count in titles.items() if count > 1]
+    # The classifier and the regressor share their first sentence.
+    assert [count for count in descriptions.values() if count > 1] in ([], [2])
+
+
+def test_headers_of_tables_have_text():
+    empty = re.compile(r"<th\b[^>]*>(?:\s|<p>|</p>)*</th>")
+    assert not [page.name for page in pages() if empty.search(page.read_text(encoding="utf-8"))]
+
+
+def test_keys_scroll_the_tables_of_examples():
+    found = [
+        tag
+        for page in pages()
+        for tag in re.findall(r'<div[^>]* class="output_subarea[^>]*>', page.read_text("utf-8"))
+    ]
+    assert found
+    assert all('tabindex="0"' in tag for tag in found)
+
+
+def test_the_index_of_names_can_be_reached():
+    links = links_of(SITE / "api" / "index.html").found
+    assert ("a", "../genindex.html") in links
+
+
 def test_machines_find_the_pages():
     text = (SITE / "llms.txt").read_text(encoding="utf-8")
     assert "_sources/start.md.txt" in text
@@ -107,6 +149,14 @@ def address():
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             """Write nothing."""
+
+        def translate_path(self, path):
+            return super().translate_path(path.replace(PLACE, "/"))
+
+        def send_error(self, code, *arguments):
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write((SITE / "404.html").read_bytes())
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -162,12 +212,16 @@ def test_a_page_is_shown_whole(browser, address, page, width, theme):
         const images = [...document.images].filter(one => one.loading != 'lazy');
         return {
             scroll: document.documentElement.scrollWidth,
+            articles: [...document.querySelectorAll('.bd-article, .bd-article-container')].map(
+                one => one.scrollWidth - one.clientWidth),
             empty: images.filter(one => !one.naturalWidth).map(one => one.src),
             loaded: performance.getEntriesByType('resource').map(one => one.name),
         };
         """
     )
     assert found["scroll"] <= width
+    # Tables and code scroll by themselves, and the text around them does not.
+    assert not any(found["articles"])
     assert not found["empty"]
     assert all(one.startswith(address) for one in found["loaded"])
 
@@ -181,16 +235,33 @@ def test_the_search_finds_a_method(browser, address):
     assert any("FoRDEClassifier.html" in one for one in found)
 
 
-def test_the_switcher_knows_this_version(browser, address):
+@pytest.mark.parametrize("page", ["api/index.html", "there/is/no/such/page.html"])
+def test_the_switcher_knows_this_version(browser, address, page):
     from sklearn_fordes import __version__
 
     versions = json.loads((SITE / "_static" / "versions.json").read_text(encoding="utf-8"))
-    assert __version__ in {one["version"] for one in versions}
-    show(browser, address + "api/index.html")
+    names = {one["version"]: one["name"] for one in versions}
+    show(browser, address + page)
     support = pytest.importorskip("selenium.webdriver.support.ui")
-    script = "return document.querySelector('.version-switcher__button').innerText"
+    script = "return {...document.querySelector('.version-switcher__button').dataset}"
     wait = support.WebDriverWait(browser, 20)
-    assert wait.until(lambda driver: __version__ in driver.execute_script(script))
+    wait.until(lambda driver: "activeVersion" in driver.execute_script(script))
+    active = browser.execute_script(script)
+    assert active["activeVersion"] == (
+        __version__ if re.fullmatch(r"[\d.]+", __version__) else "dev"
+    )
+    assert active["activeVersionName"] == names[active["activeVersion"]]
+
+
+def test_a_wrong_address_shows_a_page_that_leads_back(browser, address):
+    show(browser, address + "there/is/no/such/page.html")
+    failed = [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+    assert all(f"{address}there/is/no/such/page.html" in one for one in failed)
+    links = browser.execute_script(
+        "return [...document.querySelectorAll('article a')].map(one => one.href)"
+    )
+    assert address + PLACE[1:] + "index.html" in links
+    assert browser.execute_script("return document.querySelector('.logo__image').naturalWidth")
 
 
 def test_formulas_are_set(browser, address):

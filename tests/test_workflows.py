@@ -1,8 +1,11 @@
 """Workflows and forms of the hosted service, as far as they can be checked without it."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -25,6 +28,9 @@ WRITTEN = [*WORKFLOWS, *FORMS, CHOOSER, *SERVICE.glob("*.md")]
 A_VERSION = re.compile(r"[\w.-]+/[\w./-]+@(v\d+(\.\d+)*|release/v\d+|[0-9a-f]{40})")
 A_FILE = re.compile(r"(?<![\w./*-])(?:[\w-]+/)*[\w.-]+\.(?:py|txt|toml|md|cff|yml)(?![\w.])")
 OWN_PAGE = re.compile(r"github\.com/sklearn-fordes/sklearn-fordes/(?:blob|tree)/main/([\w./-]+)")
+
+
+needs_bash = pytest.mark.skipif(os.name == "nt", reason="This system may have no bash.")
 
 
 def read(path):
@@ -118,13 +124,107 @@ def test_links_are_checked_in_a_folder_that_sphinx_can_build():
     assert (ROOT / folder / "conf.py").exists()
 
 
-def test_the_site_is_uploaded_from_where_make_puts_it():
-    (uploaded,) = {
-        step["with"]["path"]
+FAKE_SERVICE = """#!/bin/sh
+if [ "$2" = list ]; then cat releases/tags; else cat "releases/$3.tar.gz"; fi
+"""
+
+
+def page(text):
+    return {"index.html": text, "404.html": text, "_static/versions.json": "[]"}
+
+
+def put(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def assemble(folder, tags, *, without=()):
+    """Run the step that puts the sites of all versions together, with a service that has these."""
+    put(folder / "bin", {"gh": FAKE_SERVICE})
+    (folder / "bin" / "gh").chmod(0o755)
+    put(folder / "build" / "site", page("main"))
+    (folder / "docs" / "_static").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "_static" / "versions.json", folder / "docs" / "_static")
+    put(folder / "releases", {"tags": "".join(f"{tag}\n" for tag in tags)})
+    for tag in set(tags) - set(without):
+        put(folder / "of" / tag, page(tag))
+        with tarfile.open(folder / "releases" / f"{tag}.tar.gz", "w:gz") as archive:
+            archive.add(folder / "of" / tag, "site")
+    (step,) = [one for one in steps() if one.get("name") == "Sites of all versions"]
+    assert step["shell"] == "bash"  # The service runs it with these options.
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ([], {"dev": "main", "stable": "main"}),
+        (["v0.2.0"], {"dev": "main", "0.2": "v0.2.0", "stable": "v0.2.0"}),
+        (
+            ["v0.9.0", "v0.10.0", "v0.2.10", "v0.2.9"],
+            {
+                "dev": "main",
+                "0.2": "v0.2.10",
+                "0.9": "v0.9.0",
+                "0.10": "v0.10.0",
+                "stable": "v0.10.0",
+            },
+        ),
+    ],
+    ids=["no release", "one release", "several releases"],
+)
+def test_each_version_has_its_site(tmp_path, tags, found):
+    done = assemble(tmp_path, tags)
+    assert done.returncode == 0, done.stderr
+    (pages,) = {
+        tmp_path / step["with"]["path"]
         for step in steps()
         if step.get("uses", "").startswith("actions/upload-pages-artifact@")
     }
-    assert f" docs {uploaded}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    sites = {path.name: path for path in pages.iterdir() if path.is_dir()}
+    assert {name: (path / "index.html").read_text() for name, path in sites.items()} == found
+    newest = (ROOT / "docs" / "_static" / "versions.json").read_text(encoding="utf-8")
+    for path in sites.values():
+        assert (path / "_static" / "versions.json").read_text(encoding="utf-8") == newest
+    assert "url=stable/" in (pages / "index.html").read_text()
+    assert (pages / "404.html").read_text() == found["stable"]
+
+
+@needs_bash
+def test_no_site_is_lost_because_a_release_has_none(tmp_path):
+    assert assemble(tmp_path, ["v0.2.0", "v0.3.0"], without=["v0.2.0"]).returncode != 0
+
+
+def test_the_site_is_where_make_puts_it():
+    assert " docs build/site\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    runs = "\n".join(step["run"] for step in steps() if "run" in step)
+    assert "cp -r build/site build/pages/dev\n" in runs
+    assert "tar czf site.tar.gz --exclude .doctrees -C build site\n" in runs
+
+
+def test_a_release_starts_a_workflow_that_exists():
+    (run,) = [one["run"] for one in steps() if "gh workflow run" in one.get("run", "")]
+    (started,) = [read(path) for path in WORKFLOWS if f" {read(path)['name']} " in run]
+    assert "workflow_dispatch" in triggers(started)
+
+
+def test_the_switcher_leads_to_folders_of_the_pages():
+    text = (ROOT / "docs" / "_static" / "versions.json").read_text(encoding="utf-8")
+    for one in json.loads(text):
+        is_newest = one.get("preferred", False)
+        folder = "stable" if is_newest else ".".join(one["version"].split(".")[:2])
+        assert one["url"] == f"https://sklearn-fordes.github.io/sklearn-fordes/{folder}/"
+    assert [one["version"] for one in json.loads(text) if "." not in one["version"]] == ["dev"]
+    assert sum(one.get("preferred", False) for one in json.loads(text)) == 1
 
 
 def test_actions_have_a_version():
@@ -143,9 +243,10 @@ def test_a_workflow_may_do_nothing_but_what_its_jobs_ask_for(path):
     for job in workflow["jobs"].values():
         assert "timeout-minutes" in job
         writes = {name for name, access in job["permissions"].items() if access == "write"}
-        assert writes <= {"attestations", "id-token", "pages"}
-        # A job that may write runs no code of this repository.
-        assert not writes or not any("run" in step for step in job["steps"])
+        assert writes <= {"actions", "attestations", "contents", "id-token", "pages"}
+        if writes:  # It runs no code of this repository.
+            assert not any("checkout" in step.get("uses", "") for step in job["steps"])
+            assert all(step.get("run", "gh ").startswith("gh ") for step in job["steps"])
     assert "secrets." not in path.read_text(encoding="utf-8")
 
 
@@ -168,9 +269,10 @@ def test_only_tested_files_with_a_provenance_are_uploaded():
     assert triggers(release) == {"push": {"tags": ["v*"]}}
     assert release["jobs"]["publish"]["needs"] == "attest"
     assert set(release["jobs"]["attest"]["needs"]) == {"build", "test"}
+    assert set(release["jobs"]["page"]["needs"]) == {"publish", "site"}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="This system may have no bash.")
+@needs_bash
 @pytest.mark.parametrize(
     ("tag", "returned"),
     [(f"v{__version__}", 0), (__version__, 1), (f"v{__version__}0", 1), ("v", 1)],

@@ -1,11 +1,14 @@
-"""What the pages need that no extension does: links to files of the repository, and own members."""
+"""What the pages need that no extension does: links to the repository, descriptions and others."""
 
 import inspect
 import re
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 REPOSITORY = "https://github.com/sklearn-fordes/sklearn-fordes"
@@ -63,9 +66,84 @@ def source_link(domain: str, info: dict[str, str]) -> str | None:
     return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
+# More of a description is of no use: search engines show about as many characters.
+N_SHOWN = 200
+# A paragraph in one of these does not begin the text of a page.
+ASIDE = (nodes.note, nodes.list_item, nodes.table)
+
+
+def description_of(doctree: nodes.document) -> str:
+    """Return the description in the page's front matter, or the first sentences of its text."""
+    for meta in doctree.findall(nodes.meta):
+        if meta.get("name") == "description":
+            return str(meta["content"])
+    for paragraph in doctree.findall(nodes.paragraph):
+        parent = paragraph.parent
+        while parent is not None and not isinstance(parent, ASIDE):
+            parent = parent.parent
+        if parent is None:
+            return first_sentences(" ".join(paragraph.astext().split()))
+    return ""
+
+
+def first_sentences(text: str) -> str:
+    """Return the first sentence, and those after it that search engines show too."""
+    # An initial, as of a name, does not end a sentence.
+    shown, *others = re.split(r"(?<=[.?!])(?<![ .][A-Z]\.) ", text)
+    for sentence in others:
+        if len(shown) + len(sentence) >= N_SHOWN or sentence.endswith(":"):
+            break
+        shown = f"{shown} {sentence}"
+    return shown
+
+
+def describe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Add what search engines and previews of links show of a page."""
+    if doctree is None:  # The index and the search are no pages to find.
+        return
+    description = escape(description_of(doctree))
+    if 'name="description"' not in context["metatags"]:
+        context["metatags"] += f'\n<meta name="description" content="{description}" />'
+    shown = {
+        "site_name": app.config.html_title,
+        "type": "website",
+        "title": re.sub("<[^>]+>", "", context["title"]),
+        "description": description,
+        "url": f"{app.config.html_baseurl}{page}.html",
+    }
+    for name, value in shown.items():
+        context["metatags"] += f'\n<meta property="og:{name}" content="{value}" />'
+
+
+def link_from_anywhere(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let links of the page for wrong addresses, which has any address, begin at the site."""
+    if page == "404":
+        path = urlsplit(app.config.html_baseurl).path
+        context["metatags"] = f'\n<base href="{path}" />{context.get("metatags", "")}'
+        # The theme looks for the versions next to the address.
+        switcher = context["theme_switcher"]
+        context["theme_switcher"] = {**switcher, "json_url": path + switcher["json_url"]}
+
+
+def open_tables(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Make empty headers plain cells, which screen readers skip; let keys scroll examples."""
+    body = re.sub(r"<th( [^>]*)?>\s*(?:<p></p>)?\s*</th>", r"<td\1></td>", context.get("body", ""))
+    body = re.sub(r"<thead>\s*<tr[^>]*>(?:\s*<td[^>]*></td>)*\s*</tr>\s*</thead>", "", body)
+    context["body"] = body.replace('<div class="output_sub', '<div tabindex="0" class="output_sub')
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect these functions."""
     app.connect("source-read", link_to_repository)
     app.connect("include-read", link_included)
     app.connect("autodoc-skip-member", is_inherited)
+    # The theme reads what these change.
+    for change in (describe, link_from_anywhere, open_tables):
+        app.connect("html-page-context", change, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
