@@ -560,6 +560,36 @@ def test_lines_start_at_the_clean_score_and_bars_are_sorted():
         report.plot(score="r2")
 
 
+@pytest.mark.parametrize("score", ["nll", "accuracy"])
+def test_the_legend_covers_no_line(score):
+    with plt.style.context("sklearn_fordes.inspection.fordes"):
+        report = DriftReport.from_estimator(BOOSTED, X, Y, score=score)
+        for name, model in {"linear": LOGISTIC, "a forest with a long name": BOOSTED}.items():
+            DriftReport.from_estimator(
+                model, X, Y, score=score, corruptions=NO_GAPS, ax=report.axes_[:2], name=name
+            )
+        report.figure_.canvas.draw()
+    legend = report.ax_.get_legend().get_window_extent()
+    assert len(report.ax_.get_legend().get_texts()) == 3
+    for ax in report.axes_:
+        for line in ax.lines:
+            path = line.get_transform().transform_path(line.get_path())
+            assert not path.intersects_bbox(legend, filled=False)
+    assert legend.y1 <= report.figure_.bbox.y1
+
+
+def test_models_that_refuse_gaps_are_named_one_above_the_other():
+    with pytest.warns(UserWarning, match="refuses"):
+        report = DriftReport.from_estimator(LOGISTIC, X, Y, name="first")
+    DriftReport(report.frame, name="second").plot(report.axes_)
+    report.figure_.canvas.draw()
+    lower, upper = report.axes_[2].texts
+    assert [lower.get_text()[:5], upper.get_text()[:6]] == ["first", "second"]
+    edges = [report.axes_[2].bbox.y1, *(text.get_window_extent().y0 for text in (lower, upper))]
+    assert edges == sorted(edges)
+    assert lower.get_window_extent().y1 <= upper.get_window_extent().y0
+
+
 def test_models_are_compared_on_the_axes_of_the_first():
     first = DriftReport.from_estimator(BOOSTED, X, Y, columns="each", n_repeats=2)
     second = DriftReport.from_estimator(

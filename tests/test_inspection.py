@@ -4,7 +4,7 @@ import inspect
 import subprocess
 import sys
 from functools import partial
-from itertools import permutations
+from itertools import combinations, permutations
 from types import SimpleNamespace
 from unittest.mock import Mock, call
 
@@ -320,6 +320,29 @@ def test_models_on_the_same_axes_differ_in_colour(name):
     assert labels.count("perfectly calibrated") == (name == "reliability")
 
 
+WITHOUT_LEGEND = {"diversity", "two heat maps", "importances", "uncertainty"}
+
+
+@pytest.mark.parametrize("name", DRAW.keys() - WITHOUT_LEGEND)
+def test_the_legend_is_where_the_user_wants_it_or_absent(name):
+    # The second axes of a history has the legend.
+    def legends(legend):
+        axes = DRAW[name](legend=legend, name="model").figure_.axes
+        return [found for ax in axes if (found := ax.get_legend())]
+
+    assert legends(False) == []
+    (legend,) = legends("center right")
+    assert legend._loc == mpl.legend.Legend.codes["center right"]
+    (legend,) = legends((0.25, 0.5))
+    legend.figure.canvas.draw()
+    corner = legend.axes.transAxes.inverted().transform(legend.get_window_extent().p0)
+    assert_allclose(corner, [0.25, 0.5], atol=0.05)
+
+
+def overlap(boxes):
+    return [(a, b) for a, b in combinations(boxes, 2) if mpl.transforms.Bbox.intersection(a, b)]
+
+
 def test_displays_use_the_best_estimator_of_a_search(small, binary):
     X, y = binary
     search = GridSearchCV(small(), {"n_members": [2]}, cv=2).fit(X, y)
@@ -348,6 +371,7 @@ def test_reliability_bins_of_a_small_case():
     assert_allclose([bar.get_height() for bar in display.bars_], [1 / 6, 2 / 6, 3 / 6])
     assert_allclose([bar.get_x() for bar in display.bars_], [0.4, 0.6, 0.8])
     assert_allclose(display.line_.get_ydata(), [1, 0, 1])
+    assert display.ax_.get_ylim()[0] < 0  # A marker at zero is whole.
     assert f"ECE = {display.ece:.3f}" in display.line_.get_label()
 
 
@@ -444,6 +468,56 @@ def test_disagreement_and_cosine_agree_with_loops():
     assert_array_equal(display.images_[1].get_array(), display.cosine)
 
 
+def test_heat_maps_that_share_have_one_scale_for_both():
+    few, many = np.eye(2)[[[0, 0, 0, 0], [0, 0, 0, 1]]], np.eye(2)[[[0, 0, 0, 0], [1, 1, 1, 0]]]
+    along, against = np.ones((2, 4, 2)), np.stack([np.ones((4, 2)), -np.ones((4, 2))])
+    first = diversity(few, along)
+    assert [image.get_clim() for image in first.images_] == [(0, 0.25), (0, 1)]
+    second = diversity(many, against, share=first)
+    third = diversity(few, along, share=second)
+    for display in (first, second, third):
+        bars = [image.colorbar for image in display.images_]
+        assert_allclose([image.get_clim() for image in display.images_], [(0, 0.75), (-1, 1)])
+        assert_allclose([(bar.vmin, bar.vmax) for bar in bars], [(0, 0.75), (-1, 1)])
+        assert [bar.extend for bar in bars] == ["neither", "neither"]
+        # Lines of a grid would cut the cells.
+        assert not any(line.get_visible() for line in display.ax_.get_xgridlines())
+    for other in (diversity(few), diversity([[0.0, 2.0], [1.0, 5.0]], along[:, :2])):
+        with pytest.raises(ValueError, match=r"Got a display of .* to share, but expected"):
+            diversity(few, along, share=other)
+
+
+@pytest.mark.parametrize(
+    ("limits", "extend"),
+    [
+        ({"vmax": 0.5}, ["max", "max"]),
+        ({"vmin": 0.2, "vmax": 1}, ["min", "min"]),
+        ({"norm": mpl.colors.Normalize(0.2, 0.5)}, ["both", "both"]),
+    ],
+)
+def test_colour_bars_show_where_values_are_clipped(limits, extend):
+    classes = np.eye(2)[[[0, 0, 0, 0], [1, 1, 1, 0]]]
+    gradients = np.array([[[1.0, 0]] * 4, [[0.1, 1]] * 4])
+    display = diversity(classes, gradients, **limits)
+    assert [image.colorbar.extend for image in display.images_] == extend
+
+
+def test_titles_of_heat_maps_fit_into_narrow_panels():
+    with plt.style.context("sklearn_fordes.inspection.fordes"):
+        figure, axes = plt.subplots(1, 2, figsize=(7.5, 4))
+        display = None
+        for ax, name in zip(axes, ["a deep ensemble without repulsion", "FoRDE"], strict=True):
+            display = DRAW["two heat maps"](ax=ax, name=name, share=display)
+        figure.canvas.draw()
+    drawn = [ax for ax in figure.axes if ax.axison]
+    words = [word for ax in drawn for word in (ax._left_title, ax.xaxis.label, ax.yaxis.label)]
+    boxes = [word.get_window_extent() for word in words if word.get_text()]
+    assert len(boxes) == 4 * 3 + 4
+    assert not overlap([*boxes, *(ax.get_window_extent() for ax in drawn)])
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+
+
 def test_a_member_without_gradients_has_no_cosine():
     display = diversity(np.ones((2, 3)), [np.zeros((3, 2)), np.ones((3, 2))])
     assert_allclose(display.cosine, [[np.nan, np.nan], [np.nan, 1]])
@@ -457,7 +531,8 @@ def test_members_of_a_regressor_differ_in_units_of_the_target():
     assert display.cosine is None
     assert len(display.axes_) == 1
     labels = [axes.get_ylabel() for axes in display.figure_.axes]
-    assert "mean |difference| (units of the target)" in labels
+    assert "units of the target" in labels
+    assert display.ax_.get_title() == "difference\nmean 1.3"
 
 
 def test_diversity_of_a_pipeline_is_that_of_its_last_step():
@@ -520,6 +595,19 @@ def test_importances_are_drawn_in_order_with_the_range_of_members():
     assert ticks(importances(members, xerr=None)) == ["feature 0", "feature 2", "feature 1"]
 
 
+def test_importances_of_two_models_are_drawn_in_one_order():
+    members = np.array([[0.1, 0.6, 0.3], [0.2, 0.4, 0.4]])
+    first = importances(members, feature_names=["a", "b", "c"], max_features=2)
+    assert first.features_.tolist() == ["b", "c"]
+    options = {"feature_names": ["c", "d", "b"], "features": first.features_}
+    second = importances([[0.3, 0.5, 0.2]], **options)
+    assert ticks(second) == ticks(first) == ["c", "b"]
+    assert [bar.get_width() for bar in second.bars_] == [0.3, 0.2]
+    assert second.ax_.get_ylabel() == "feature (2 of 3)"
+    by_index = ImportanceDisplay.from_estimator(PIPELINE, features=[-1, "feature 0"])
+    assert by_index.features_.tolist() == ["feature 2", "feature 0"]
+
+
 def test_a_single_member_has_no_range():
     assert importances([[0.3, 0.7]]).bars_.errorbar is None
 
@@ -548,6 +636,13 @@ def test_history_draws_each_loss_and_marks_the_best_epoch():
     assert display.lines_["repulsion"].axes is display.repulsion_ax_ is not display.ax_
     assert texts(display.repulsion_ax_.get_legend())[1].endswith("lowest at epoch 2")
     assert display.ax_.get_ylabel() == "loss per row (nats)"
+
+
+def test_one_grid_of_a_history_is_drawn():
+    with plt.style.context("sklearn_fordes.inspection.fordes"):
+        display = history(HISTORY)
+    axes = [display.ax_, display.repulsion_ax_]
+    assert [ax.get_ygridlines()[0].get_visible() for ax in axes] == [True, False]
 
 
 def test_history_without_validation_in_any_or_in_some_epochs():
@@ -616,6 +711,29 @@ def test_uncertainty_of_a_regressor_is_a_variance():
     label = display.colorbar_.ax.get_ylabel()
     assert label == "epistemic variance (squared units of the target)"
     assert_array_equal(display.scatter_[0].get_array(), X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("levels", "extend"),
+    [
+        (10, "neither"),
+        ([0, 1, 5], "neither"),
+        ([0, 1, 2], "max"),
+        ([1, 5], "min"),
+        ([1, 2], "both"),
+    ],
+)
+def test_colour_bars_show_where_uncertainties_lie_beyond_the_levels(levels, extend):
+    display = uncertainty(XX0 * XX1, levels=levels)
+    assert display.colorbar_.extend == display.surface_.extend == extend
+
+
+@pytest.mark.parametrize(("y", "extend"), [([1, 2], "neither"), ([1, 6], "max"), ([-1, 2], "min")])
+def test_colour_bars_show_where_targets_lie_beyond_the_decision(y, extend):
+    options = {"points": [[0, 2], [1, 3]], "y": y}
+    display = uncertainty(XX0 * XX1, measure="decision", **options)
+    assert display.colorbar_.extend == extend
+    assert uncertainty(XX0 * XX1, classes=[0, 1], **options).colorbar_.extend == "neither"
 
 
 @pytest.mark.parametrize("value", [0.0, -1e-17, 2.0])
@@ -725,7 +843,34 @@ def test_bands_range_and_missing_cell_are_drawn_where_they_are():
     assert low == 10
     assert point.get_xdata()[0] < high
     assert max(display.ax_.get_xticks()) <= 20
-    assert [text.get_text() for text in display.ax_.texts] == ["missing"]
+    assert [text.get_text() for text in display.ax_.texts] == ["missing cell"]
+
+
+def test_the_missing_cell_is_named_outside_of_narrow_panels():
+    with plt.style.context("sklearn_fordes.inspection.fordes"):
+        figure, axes = plt.subplots(1, 4, figsize=(7.5, 4), sharey=True)
+        for ax in axes:
+            intervals([10, 20, NAN], [2, 3, 3], ENDS, ax=ax, legend=False).ax_.set_ylabel("")
+        figure.canvas.draw()
+    words = [ax.texts[0].get_window_extent() for ax in axes]
+    assert not overlap([*words, *(ax.get_window_extent() for ax in axes)])
+    assert not overlap([ax.get_tightbbox() for ax in axes])
+    assert words[-1].x1 <= figure.bbox.x1
+
+
+def test_no_curve_or_range_is_cut():
+    first = intervals([10, 20, NAN], [2, 3, 3], ENDS, training_range=(5, 30))
+    low, high = first.ax_.get_xlim()
+    assert low == 5
+    assert 30 < first.missing_[0].get_xdata()[0] < high
+    _, axes = plt.subplots(1, 2, sharex=True)
+    for ax, x in zip(axes, ([10, 40], [12, 20]), strict=True):
+        intervals(x, [1, 2], ENDS[:2], ax=ax)
+    assert axes[0].get_xlim() == (10, 40)
+    long = support(REPORT, 5, ax=(axes := plt.subplots(1, 2, sharex=True)[1])[0])
+    short = support(REPORT, 50, ax=axes[1])
+    assert long.ax_.get_xlim() == short.ax_.get_xlim()
+    assert long.ax_.get_xlim()[1] > 0.6
 
 
 def test_without_missing_cell_or_range_neither_is_drawn():
@@ -949,6 +1094,9 @@ BAD = [
     (importances, ([0.1, 0.9],), {}, r"Got member_importances of shape \(2,\), but expected \(n_m"),
     (importances, (TWO,), {"feature_names": ["a"]}, r"shape \(1,\), but .* each of 2 features"),
     (importances, (TWO,), {"max_features": 0}, r"max_features == 0, must be >= 1"),
+    (importances, (TWO,), {"features": [2]}, r"Got feature 2, but .* an index below 2 or one of"),
+    (importances, (TWO,), {"features": []}, r"Got features=\[\], but expected a list of one or"),
+    (importances, (TWO,), {"features": "ab"}, r"Got features='ab', but expected a list of one or"),
     (uncertainty, (XX0[:2],), {}, r"Got xx0, xx1 and response of .*\(2, 4\)\], but expected one"),
     (uncertainty, (XX0,), {"points": X[:, :2]}, r"Got one of points and y, but expected both"),
     (uncertainty, (XX0,), {"measure": "x"}, r"Got measure='x', but expected one of .*, decision"),

@@ -61,13 +61,11 @@ figure, axes = plt.subplots(2, 3, figsize=(8, 6), sharex="col", sharey="row")
 for name, model in models.items():
     model.fit(X_train, y_train)
     report = DriftReport.from_estimator(
-        model, X_test, y_test, X_train=X_train, n_repeats=3, ax=axes[0], name=name
+        model, X_test, y_test, X_train=X_train, n_repeats=3, ax=axes[0], name=name, legend=False
     )
-    report.plot(axes[1], score="ece")
+    report.plot(axes[1], score="ece", legend=False)
 
 # One legend above all panels leaves room for the lines.
-for ax in (axes[0, 0], axes[1, 0]):
-    ax.get_legend().remove()
 figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 axes[0, 0].set_title("Log loss of customers who leave", pad=12)
 axes[1, 0].set_title("Calibration error", pad=12)

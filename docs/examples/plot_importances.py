@@ -58,13 +58,11 @@ fig, axes = plt.subplot_mosaic(
     [["gradients", "permutation"], ["curves", "curves"]], figsize=(8, 7), height_ratios=[4, 3]
 )
 n_columns = 9
-ImportanceDisplay.from_estimator(
-    model, max_features=n_columns, ax=axes["gradients"], error_kw={"elinewidth": 1.2}
-)
+display = ImportanceDisplay.from_estimator(model, max_features=n_columns, ax=axes["gradients"])
 axes["gradients"].set(
     title="Input gradients (dots: members)", xlabel="importance (share)", ylabel=None
 )
-shown = model.feature_importances_.argsort()[-n_columns:]
+shown = X.columns.get_indexer(display.features_[::-1])
 places = np.arange(n_columns)
 axes["gradients"].plot(
     model.member_importances_[:, shown].T, places, ".", color="black", alpha=0.6, label="member"

@@ -45,15 +45,8 @@ for name, model in models.items():
 # of 143 in accuracy. The figures are of one split of one small table.
 
 fig, axes = plt.subplots(2, 2, figsize=(8, 7))
-displays = [
-    DiversityDisplay.from_estimator(model, X_test, ax=row)
-    for row, model in zip(axes, models.values(), strict=True)
-]
-most = max(display.disagreement.max() for display in displays)
-for name, display in zip(models, displays, strict=True):
-    for ax in display.axes_:
-        ax.set_title(f"{name}\n{ax.get_title(loc='left')}", fontsize=12)
-        ax.grid(visible=False)
-    display.images_[0].set_clim(0, most)
-    display.images_[1].set_clim(0, 1)
+display = None
+for row, (name, model) in zip(axes, models.items(), strict=True):
+    # Both models have the same colour scales.
+    display = DiversityDisplay.from_estimator(model, X_test, ax=row, name=name, share=display)
 plt.show()

@@ -100,8 +100,6 @@ for (name, model), color in zip(
     axes[name].set_title(name, color=color)
     axes[name].set(ylim=(0, 95), ylabel="strength (MPa)")
     axes[name].legend(loc="upper left")
-    # The word is wider than the strip that is left for the missing cell.
-    axes[name].texts[0].set(rotation=90, fontsize=11)
     positions = np.arange(3) + (0.2 if model is boosting else -0.2)
     heights = [coverage[kind, name] for kind in rows_of]
     bars = axes["coverage"].bar(positions, heights, 0.38, color=color, label=name)

@@ -52,8 +52,9 @@ def corrupted_copies(
     Returns
     -------
     copies : dict of (str, float) to table
-        The copy for each kind and severity, in the container of X. Columns keep their type where it
-        can hold the cells: whole numbers become floats by noise, and by gaps if they have none.
+        The copy for each kind and severity, in the container of X. Loop over ``copies.items()``.
+        Columns keep their type where it can hold the cells: whole numbers become floats by noise,
+        and by gaps if they have none.
 
     See Also
     --------
@@ -69,6 +70,14 @@ def corrupted_copies(
     array([[ 1., nan],
            [nan, nan],
            [ 3., 30.]])
+    >>> for (kind, severity), copy in corrupted_copies(X).items():
+    ...     print(f"{kind:8} {severity:.1f}", copy.shape)
+    noise    0.3 (3, 2)
+    noise    1.0 (3, 2)
+    swapped  0.1 (3, 2)
+    swapped  0.3 (3, 2)
+    missing  0.1 (3, 2)
+    missing  0.3 (3, 2)
     """
     table, train = read_tables(X, X_train)
     seed = seed_of(random_state)

@@ -90,6 +90,7 @@ class CoverageDisplay(Display):
         compare_shares(
             ax, "confidence of the central interval", "coverage (share of targets inside)"
         )
+        self._draw_legend(ax, "upper left")
 
     @classmethod
     def from_estimator(

@@ -42,7 +42,9 @@ class Display:
 
     name: str | None = field(default=None, kw_only=True)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, legend: Any = True, **kwargs: Any
+    ) -> Self:
         """Draw the display.
 
         Parameters
@@ -52,6 +54,9 @@ class Display:
             array-like of axes, one for each panel.
         name : str, default=None
             Name of the model, for the legend or the title. None is the name given before.
+        legend : bool, str or tuple of two float, default=True
+            Where the legend is, as `loc` of matplotlib's `legend`. True is the place that suits the
+            display. False adds none. Displays without a legend ignore it.
         **kwargs
             Passed to the function of matplotlib that the class names.
 
@@ -61,6 +66,7 @@ class Display:
             The display itself.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        self._legend = legend
         self.ax_ = self._prepare_axes(ax)
         self.figure_ = self.ax_.figure
         self._draw(self.ax_, self.name if name is None else name, kwargs)
@@ -85,14 +91,14 @@ class Display:
     ) -> NDArray[Any]:
         """Return one axes for each panel: those given, those of one axes split, or new ones.
 
-        `grid` is passed to the `subgridspec` of an axes that is split, and all of it but the spaces
-        to `subplots`, which finds those itself.
+        `grid` is passed to `subplots`, or to the `subgridspec` of an axes that is split. Its spaces
+        are left out where a constrained layout finds them.
         """
-        from matplotlib import pyplot
+        from matplotlib import layout_engine, pyplot
 
         sharing: Style = {"sharey": grid.pop("sharey", False), "squeeze": False}
+        ratios: Style = {key: grid[key] for key in grid.keys() & {"height_ratios"}}
         if ax is None:
-            ratios: Style = {key: grid[key] for key in grid.keys() & {"height_ratios"}}
             _, ax = pyplot.subplots(
                 *shape, figsize=figsize, layout="constrained", **(sharing | ratios)
             )
@@ -106,6 +112,9 @@ class Display:
                     f"ones of plt.subplots, or {n_panels} axes."
                 )
             axes[0].set_axis_off()
+            engine = axes[0].figure.get_layout_engine()
+            if isinstance(engine, layout_engine.ConstrainedLayoutEngine):
+                grid = ratios
             axes = list(place.subgridspec(*shape, **grid).subplots(**sharing).ravel())
         if len(axes) != n_panels:
             raise ValueError(f"Got {len(axes)} axes, but expected {n_panels} or one to be split.")
@@ -121,10 +130,39 @@ class Display:
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
         """Draw on axes; `style` holds the user's keyword arguments, which override defaults."""
 
+    def _draw_legend(
+        self, ax: Axes, loc: str = "best", anchor: tuple[float, float] | None = None, **options: Any
+    ) -> None:
+        """Draw the legend where the user wants it, and else at `loc`, of the anchor if given."""
+        place: Style = {"loc": self._legend}
+        if self._legend is True:
+            place = {"loc": loc, "bbox_to_anchor": anchor}
+        if self._legend:
+            ax.legend(**place, **options)
+
 
 def model_label(name: str | None, summary: str) -> str:
     """Return the text of the legend for the curve of a model."""
     return f"{name} ({summary})" if name else summary
+
+
+def extension(values: Array, low: float, high: float) -> str:
+    """Return the ends of a colour scale that values lie beyond, as matplotlib's `extend`."""
+    rounding = 1e-6 * (high - low)
+    below, above = (values < low - rounding).any(), (values > high + rounding).any()
+    return (("neither", "max"), ("min", "both"))[int(below)][int(above)]
+
+
+def find_position(names: list[Any], feature: Any) -> int:
+    """Return the position of a column that is given by its position or its name."""
+    if feature in range(-len(names), len(names)):
+        return int(feature) % len(names)
+    if feature not in names:
+        raise ValueError(
+            f"Got feature {feature!r}, but expected an index below {len(names)} or one of the "
+            f"columns {names}."
+        )
+    return names.index(feature)
 
 
 def final_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:

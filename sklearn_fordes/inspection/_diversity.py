@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 from sklearn.preprocessing import normalize
 
-from sklearn_fordes.inspection._display import Array, Display, Style, final_step
+from sklearn_fordes.inspection._display import Array, Display, Style, extension, final_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,9 @@ class DiversityDisplay(Display):
     the mean absolute difference of their predictions), the second the mean cosine of their input
     gradients, 1 where two members rest on the same features in the same proportion. Make it with
     `from_estimator` or `from_predictions`. `ax` is one axes for each heat map, or a single one that
-    is replaced by two. Further keyword arguments go to matplotlib's `imshow` for both.
+    is replaced by two. To compare two ensembles, pass the display of the first as `share`. Further
+    keyword arguments go to matplotlib's `imshow` for both; beyond a `vmin` or `vmax` of yours the
+    colour bar ends in a triangle.
 
     Parameters
     ----------
@@ -65,26 +68,78 @@ class DiversityDisplay(Display):
     _: KW_ONLY
     regression: bool = False
 
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        share: DiversityDisplay | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array-like of them, default=None
+            Where to draw. None is a new figure. One axes is split.
+        share : DiversityDisplay, default=None
+            A display that is drawn already. Each heat map of both gets one colour scale, which is
+            wide enough for both.
+        name : str, default=None
+            Name of the model, for the titles. None is the name given before.
+        **kwargs
+            Passed to matplotlib's `imshow`.
+
+        Returns
+        -------
+        self : DiversityDisplay
+            The display itself.
+        """
+        if share is not None and self._labels() != share._labels():
+            raise ValueError(
+                f"Got a display of {', '.join(share._labels())} to share, but expected one of "
+                f"{', '.join(self._labels())}."
+            )
+        self._share = share
+        return super().plot(ax, name=name, **kwargs)
+
+    def _labels(self) -> dict[str, str]:
+        """Return what the heat maps show, with the labels of their colour bars."""
+        labels = {"disagreement": "share of rows"}
+        if self.regression:
+            labels = {"difference": "units of the target"}
+        return labels if self.cosine is None else labels | {"input gradients": "mean cosine"}
+
     def _prepare_axes(self, ax: Any) -> Axes:
         """Return the first of the axes for the heat maps, with `axes_` set to all of them."""
-        n_panels = 1 if self.cosine is None else 2
+        n_panels = len(self._labels())
         self.axes_ = self._prepare_panels(ax, (1, n_panels), figsize=(5 * n_panels, 4), wspace=0.6)
         first: Axes = self.axes_[0]
         return first
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        prefix = f"{name}: " if name else ""
-        title, label = "disagreement", "share of rows that differ"
-        if self.regression:
-            title, label = "difference", "mean |difference| (units of the target)"
-        self.images_ = [heat_map(ax, self.disagreement, prefix + title, label, style)]
-        if self.cosine is None:
-            return
-        # As in the other heat map, dark is alike. The range is fixed, so that two models compare.
-        bottom = -1.0 if (self.cosine < 0).any() else 0.0
-        style = {"cmap": "viridis_r", "vmin": bottom, "vmax": 1.0, **style}
-        title = f"{prefix}input gradients"
-        self.images_.append(heat_map(self.axes_[1], self.cosine, title, "mean cosine", style))
+        maps: list[tuple[Array, Style]] = [(self.disagreement, {})]
+        if self.cosine is not None:
+            # As in the other heat map, dark is alike.
+            scale: Style = {"vmin": np.nanmin(self.cosine, initial=0.0), "vmax": 1.0}
+            maps.append((self.cosine, {"cmap": "viridis_r"} | ({} if "norm" in style else scale)))
+        self.images_: list[AxesImage] = []
+        parts = zip(self.axes_, maps, self._labels().items(), strict=True)
+        for position, (axes, (matrix, defaults), (title, label)) in enumerate(parts):
+            image = axes.imshow(matrix, **{**defaults, **style})
+            if self._share is not None:
+                share_scale(image, self._share.images_[position])
+            self.images_.append(image)
+            # Short lines, which don't reach to the next panel.
+            mean = matrix[np.triu_indices_from(matrix, 1)].mean()
+            lines = [*wrap(name or "", 14), title, f"mean {mean:.2g}"]
+            axes.set_title("\n".join(lines), fontsize="medium")
+            extend = extension(matrix, image.norm.vmin, image.norm.vmax)
+            size: Style = {"fraction": 0.046, "pad": 0.04, "extend": extend}
+            axes.figure.colorbar(image, ax=axes, label=label, **size)
+            axes.set(xlabel="member", ylabel="member")
+            axes.locator_params(nbins=5, integer=True)
+            axes.grid(visible=False)
 
     @classmethod
     def from_estimator(
@@ -189,11 +244,8 @@ def mean_cosine(gradients: Array) -> Array:
         return unit @ unit.T / (rows @ rows.T)
 
 
-def heat_map(ax: Axes, matrix: Array, title: str, label: str, style: Style) -> AxesImage:
-    """Draw a matrix over pairs of members, with its mean over different members in the title."""
-    image = ax.imshow(matrix, **style)
-    mean, ticks = matrix[np.triu_indices_from(matrix, 1)].mean(), range(len(matrix))
-    ax.set(xticks=ticks, yticks=ticks, xlabel="member", ylabel="member")
-    ax.set_title(f"{title}, mean {mean:.2g}")
-    ax.figure.colorbar(image, ax=ax, label=label, fraction=0.046, pad=0.04)
-    return image
+def share_scale(image: AxesImage, other: AxesImage) -> None:
+    """Give two images one colour scale, which is wide enough for both."""
+    lows, highs = zip(image.get_clim(), other.get_clim(), strict=True)
+    other.set_clim(min(lows), max(highs))
+    image.set_norm(other.norm)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNITS = {
-    "noise": "noise (standard deviations)",
-    "swapped": "cells swapped (share)",
-    "missing": "cells missing (share)",
+    "noise": "noise\n(standard deviations)",
+    "swapped": "cells swapped\n(share)",
+    "missing": "cells missing\n(share)",
 }
 # Labels of scores. Those of which more is better are marked.
 LABELS = {
@@ -108,7 +108,13 @@ class DriftReport(Display):
         return errors_of(self.frame)
 
     def plot(
-        self, ax: Any = None, *, score: str | None = None, name: str | None = None, **kwargs: Any
+        self,
+        ax: Any = None,
+        *,
+        score: str | None = None,
+        name: str | None = None,
+        legend: Any = True,
+        **kwargs: Any,
     ) -> Self:
         """Draw the report.
 
@@ -120,6 +126,9 @@ class DriftReport(Display):
             A score of the frame. None is the log loss, CRPS, RMSE or accuracy, the first there is.
         name : str, default=None
             Name of the model, for the legend. None is the name given before.
+        legend : bool, str or tuple of two float, default=True
+            Where the legend of the first panel is, as `loc` of matplotlib's `legend`. True is above
+            the panel. False adds none, so that `figure_` can have one for all panels.
         **kwargs
             Passed to matplotlib's `plot` for the lines.
 
@@ -136,7 +145,7 @@ class DriftReport(Display):
         self._score = next(x for x in DRAWN if x in known) if score is None else score
         if self._score not in known:
             raise ValueError(f"Got score={score!r}, but expected one of {', '.join(known)}.")
-        return super().plot(ax, name=name, **kwargs)
+        return super().plot(ax, name=name, legend=legend, **kwargs)
 
     @classmethod
     def from_estimator(
@@ -211,7 +220,7 @@ class DriftReport(Display):
         n_kinds, drawn = len(self._kinds), self._changes_by_column()
         lines_only = ax is not None and np.size(np.asarray(ax, dtype=object)) == n_kinds > 1
         n_rows = 1 if lines_only or drawn.empty else 2
-        heights = [3.0, 1.0 + 0.23 * len(drawn)][:n_rows]
+        heights = [3.5, 1.0 + 0.23 * len(drawn)][:n_rows]
         panels = self._prepare_panels(
             ax,
             (n_rows, n_kinds),
@@ -229,16 +238,16 @@ class DriftReport(Display):
         self.bars_: dict[str, Any] = {}
         self.bands_: dict[str, Any] = {}
         for axes, kind in zip(self.axes_, self._kinds, strict=True):
-            self._draw_line(axes, kind, {"label": name, **style})
+            self._draw_line(axes, kind, name, {"label": name, **style})
             axes.set_xlabel(UNITS[kind])
         ax.set_ylabel(LABELS[self._score])
         if name:
-            # Where no line goes, since corruption makes scores worse.
-            ax.legend(loc="lower left" if self._score in MORE_IS_BETTER else "upper left")
+            # Lines go anywhere in the panel, and above it none.
+            self._draw_legend(ax, "lower left", (0, 1))
         if len(self.column_axes_):
             self._draw_bars(name)
 
-    def _draw_line(self, ax: Axes, kind: str, style: Style) -> None:
+    def _draw_line(self, ax: Axes, kind: str, name: str | None, style: Style) -> None:
         rows = self.frame[self.frame["column"].isna()]
         rows = rows[rows["corruption"].isin([CLEAN, kind])]
         groups = rows.groupby("severity")[self._score]
@@ -254,8 +263,11 @@ class DriftReport(Display):
         severities = mean.index
         ax.set_xticks(severities, [CLEAN, *map("{:g}".format, severities[1:])])
         if refused := severities[mean.isna()].tolist():
-            text = f"refused at {', '.join(map('{:g}'.format, refused))}"
-            ax.text(0.5, 0.5, text, ha="center", transform=ax.transAxes)
+            text = f"{name}\n" if name else ""
+            text += f"refused at {', '.join(map('{:g}'.format, refused))}"
+            # Outside, since lines of other models go anywhere; above what earlier models refused.
+            place: Style = {"xycoords": "axes fraction", "textcoords": "offset points"}
+            ax.annotate(text, (0, 1), (0, 4 + 30 * len(ax.texts)), va="bottom", **place)
 
     def _changes_by_column(self) -> pd.DataFrame:
         """Return how much the score changes, by column and kind, with the worst column last."""
@@ -287,7 +299,7 @@ class DriftReport(Display):
                 xlim=(low - margin, high + margin),
                 xlabel=f"change of {label}" + (f"\n({unit}" if unit else ""),
             )
-            axes.set_title(f"one column: {kind} {severity:g}", fontsize="medium")
+            axes.set_title(f"one column:\n{kind} {severity:g}", fontsize="medium")
             if change[kind].isna().all():
                 axes.text(0.5, 0.5, "refused", ha="center", transform=axes.transAxes)
         self.column_axes_[0].set_ylabel(f"{prefix}column{of_all}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_scalar
 
-from sklearn_fordes.inspection._display import Array, Display, Style, final_step
+from sklearn_fordes.inspection._display import (
+    Array,
+    Display,
+    Style,
+    final_step,
+    find_position,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +28,8 @@ class ImportanceDisplay(Display):
     """Importances of features as bars: the mean over members, and the members' range.
 
     A line reaches from the least to the largest importance that a feature has for a member. Make it
-    with `from_estimator` or `from_importances`. Further keyword arguments go to matplotlib's
+    with `from_estimator` or `from_importances`. To compare two models, pass the `features_` of the
+    first to the second, on axes with ``sharex=True``. Further keyword arguments go to matplotlib's
     `barh`.
 
     Parameters
@@ -34,9 +42,13 @@ class ImportanceDisplay(Display):
         Name of the model, for the title.
     max_features : int, default=20
         Largest number of features drawn, those of the largest mean.
+    features : ndarray of int, default=None
+        Positions of the features to draw, from the top. None is those of the largest mean.
 
     Attributes
     ----------
+    features_ : ndarray
+        Names of the features drawn, from the top.
     bars_ : matplotlib BarContainer
         The bars, from the least important at the bottom to the most important.
     ax_, figure_ : matplotlib Axes and Figure
@@ -59,18 +71,22 @@ class ImportanceDisplay(Display):
     feature_names: NDArray[Any]
     _: KW_ONLY
     max_features: int = 20
+    features: NDArray[np.int64] | None = None
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        mean = self.importances.mean(axis=0)
-        # Of equal ones the first comes first, at the top.
-        drawn = np.argsort(-mean, kind="stable")[: self.max_features][::-1]
+        mean, order = self.importances.mean(axis=0), self.features
+        if order is None:
+            # Of equal ones the first comes first, at the top.
+            order = np.argsort(-mean, kind="stable")[: self.max_features]
+        drawn, self.features_ = order[::-1], self.feature_names[order]
         length, places = mean[drawn], np.arange(len(drawn))
         merged: Style = dict(style)
         if len(self.importances) > 1:
             members = self.importances[:, drawn]
             # Rounding may leave the mean of equal numbers outside of their range.
             spread = np.stack([length - members.min(axis=0), members.max(axis=0) - length])
-            merged = {"xerr": spread.clip(min=0), "ecolor": "black", "capsize": 2, **style}
+            merged = {"xerr": spread.clip(min=0), "ecolor": "black", "capsize": 2}
+            merged |= {"error_kw": {"elinewidth": 1.2}, **style}
         self.bars_: Any = ax.barh(places, length, **merged)
         n_features = len(mean)
         of_all = f" ({len(drawn)} of {n_features})" if len(drawn) < n_features else ""
@@ -85,6 +101,7 @@ class ImportanceDisplay(Display):
         estimator: Any,
         *,
         max_features: int = 20,
+        features: Sequence[Any] | NDArray[Any] | None = None,
         feature_names: ArrayLike | None = None,
         ax: Axes | None = None,
         name: str | None = None,
@@ -99,6 +116,8 @@ class ImportanceDisplay(Display):
             `feature_importances_`, or a pipeline that ends in one.
         max_features : int, default=20
             Largest number of features drawn, those of the largest mean.
+        features : array-like of int or str, default=None
+            The features to draw, by index or name, from the top. None is those of the largest mean.
         feature_names : array-like of shape (n_features,), default=None
             Names of the features. None is the names that the estimator (the last step of a
             pipeline) was fitted with, or positions if there were none.
@@ -122,6 +141,7 @@ class ImportanceDisplay(Display):
             importances,
             feature_names=feature_names,
             max_features=max_features,
+            features=features,
             ax=ax,
             name=name,
             **kwargs,
@@ -134,6 +154,7 @@ class ImportanceDisplay(Display):
         *,
         feature_names: ArrayLike | None = None,
         max_features: int = 20,
+        features: Sequence[Any] | NDArray[Any] | None = None,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -148,6 +169,8 @@ class ImportanceDisplay(Display):
             Names of the features. None is their positions.
         max_features : int, default=20
             Largest number of features drawn, those of the largest mean.
+        features : array-like of int or str, default=None
+            The features to draw, by index or name, from the top. None is those of the largest mean.
         ax, name, **kwargs : optional
             As in `plot`.
 
@@ -172,4 +195,11 @@ class ImportanceDisplay(Display):
                 f"Got feature_names of shape {names.shape}, but expected a name for each of "
                 f"{n_features} features."
             )
-        return cls(importances, names, max_features=int(max_features), name=name).plot(ax, **kwargs)
+        order = None
+        if features is not None:
+            if isinstance(features, str) or not len(features):
+                raise ValueError(f"Got features={features!r}, but expected a list of one or more.")
+            order = np.array([find_position(names.tolist(), feature) for feature in features])
+        return cls(
+            importances, names, max_features=int(max_features), features=order, name=name
+        ).plot(ax, **kwargs)

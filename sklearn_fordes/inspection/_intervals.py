@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RANGE = "training range"
-# Where the missing cell stands right of the curve, in widths of the curve: border, bar and end.
+# Where the missing cell is drawn, right of the curve, in widths of the axis: border, bar and end.
 BORDER, PLACE, END = 0.02, 0.1, 0.18
 
 
@@ -24,9 +24,9 @@ BORDER, PLACE, END = 0.02, 0.1, 0.18
 class IntervalDisplay(Display):
     """Prediction and central intervals of a regressor as one column leaves its training range.
 
-    A line shows the prediction, a band each interval. What they are where the cell of the column is
-    missing stands at the right edge. Make it with `from_estimator` or `from_predictions`. Further
-    keyword arguments go to matplotlib's `plot` for the prediction.
+    A line shows the prediction, a band each interval. A strip at the right edge shows what they are
+    where the cell of the column is missing. Make it with `from_estimator` or `from_predictions`.
+    Further keyword arguments go to matplotlib's `plot` for the prediction.
 
     Parameters
     ----------
@@ -95,23 +95,25 @@ class IntervalDisplay(Display):
             band |= {"label": f"{100 * share:.4g} % interval", "color": self.line_.get_color()}
             self.bands_.append(ax.fill_between(x, *ends[is_known].T, **band))
         self.range_: Any = None
-        if self.training_range is not None:
+        ends_of_range = self.training_range or ()
+        if ends_of_range:
             grey: Style = {"color": "grey", "alpha": 0.15, "linewidth": 0, "zorder": 0}
-            self.range_ = ax.axvspan(*self.training_range, label=RANGE, **grey)
+            self.range_ = ax.axvspan(*ends_of_range, label=RANGE, **grey)
         self.missing_: list[Any] = []
-        ax.set_xlim(x[0], x[-1])
+        # The axis reaches as far as the curve and the range, and as those of shared axes.
+        ax.margins(x=0)
         if not is_known.all():
-            self._draw_missing(ax, x)
+            self._draw_missing(ax, min([x[0], *ends_of_range]), max([x[-1], *ends_of_range]))
         ax.set(xlabel=self.xlabel, ylabel="prediction (units of the target)")
         if name:
             ax.set_title(name)
-        ax.legend()
+        self._draw_legend(ax)
 
-    def _draw_missing(self, ax: Axes, x: Array) -> None:
+    def _draw_missing(self, ax: Axes, low: float, high: float) -> None:
         """Draw the prediction and intervals of the missing cell, right of the others."""
         # Numbers along the axis don't reach below it.
-        ax.set_xticks([tick for tick in ax.get_xticks() if x[0] <= tick <= x[-1]])
-        border, place, end = x[-1] + np.array([BORDER, PLACE, END]) * (x[-1] - x[0])
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
+        border, place, end = high + np.array([BORDER, PLACE, END]) * (high - low)
         ax.axvline(border, color="black", linewidth=0.8)
         color = self.line_.get_color()
         self.missing_ = ax.plot(place, self.prediction[-1], "o", color=color)
@@ -119,14 +121,12 @@ class IntervalDisplay(Display):
             # Wide intervals have thin lines, on which those of narrower ones are seen.
             bar: Style = {"linewidth": 1.5 + 2 * position, "marker": "_", "markersize": 9}
             self.missing_ += ax.plot([place, place], ends, color=color, **bar)
-        above: Style = {
-            "xytext": (0, 5),
-            "textcoords": "offset points",
-            "ha": "center",
-            "va": "bottom",
-        }
-        ax.annotate("missing", (place, self.intervals[:, -1].max()), **above)
-        ax.set_xlim(x[0], end)
+        # The word is wider than the strip in a narrow panel, and so outside, along the edge.
+        beyond: Style = {"xytext": (4, 0), "textcoords": "offset points", "rotation": 90}
+        beyond |= {"xycoords": "axes fraction", "ha": "left", "va": "center"}
+        ax.annotate("missing cell", (1, 0.5), **beyond)
+        ax.update_datalim([(end, self.prediction[-1])])
+        ax.autoscale_view()
 
     @classmethod
     def from_estimator(

@@ -35,11 +35,11 @@ REFERENCE = "perfectly calibrated"
 
 
 def compare_shares(ax: Axes, expected: str, found: str) -> None:
-    """Draw the diagonal, once, and give axes of shares their labels, limits and legend."""
+    """Draw the diagonal, once, and give axes of shares their labels and limits."""
     if REFERENCE not in ax.get_legend_handles_labels()[1]:
         ax.axline((0, 0), slope=1, color="grey", linestyle=":", label=REFERENCE)
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=expected, ylabel=found)
-    ax.legend(loc="upper left")
+    # The margin shows whole markers at 0 and 1.
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=expected, ylabel=found)
 
 
 @dataclass(eq=False, repr=False)
@@ -127,6 +127,7 @@ class ReliabilityDisplay(Display):
             "confidence (probability of the predicted class)",
             "accuracy (points), share of rows (bars)",
         )
+        self._draw_legend(ax, "upper left")
 
     @classmethod
     def from_estimator(
@@ -291,7 +292,7 @@ class AccuracyRejectionDisplay(Display):
             xlabel="share of rows rejected, most uncertain first",
             ylabel="accuracy of the rows kept",
         )
-        ax.legend(loc="lower right")
+        self._draw_legend(ax, "lower right")
 
     @classmethod
     def from_estimator(

@@ -22,8 +22,8 @@ LABELS = {"share": "share of rows", "surprise": "mean surprise (nats per row)"}
 REASONS = {
     "missing": ("missing", "#999999"),
     "unseen": ("of an unseen level", "#e69f00"),
-    "below": ("below the training range", "#56b4e9"),
-    "above": ("above the training range", "#0072b2"),
+    "below": ("below the range", "#56b4e9"),
+    "above": ("above the range", "#0072b2"),
 }
 REPORT = ("row", "column", "reason", "surprise")
 
@@ -93,15 +93,16 @@ class SupportDisplay(Display):
             if values[drawn].any():
                 merged: Style = {"color": color, "label": label, **style}
                 self.bars_[reason] = ax.barh(places, values[drawn], left=left, **merged)
+                for bar in self.bars_[reason]:
+                    # The end of the longest bar isn't the end of the axis.
+                    bar.sticky_edges.x[:] = [0]
                 left = left + values[drawn]
         n_columns = len(self.columns)
         of_all = f" ({len(drawn)} of {n_columns})" if len(drawn) < n_columns else ""
         ax.set_yticks(places, [str(column) for column in self.columns[drawn]])
         ax.set(xlabel=LABELS[self.measure], ylabel=f"column{of_all}")
         if self.bars_:
-            # Of itself matplotlib ends the axis where the longest bar does.
-            ax.set_xlim(0, 1.04 * left.max())
-            ax.legend(title="cell is", loc="lower right")
+            self._draw_legend(ax, "lower right", title="cell is")
         else:
             ax.text(0.5, 0.5, "every cell is known", transform=ax.transAxes, ha="center")
         if name:

@@ -91,12 +91,12 @@ class TrainingHistoryDisplay(Display):
             ax.set_title(name)
         # A line through one epoch is invisible.
         style = {"marker": "o", **style} if len(self.epoch) == 1 else style
-        defaults: Style = {"label": "driving loss (mean of members)"}
+        defaults: Style = {"label": "driving loss"}
         (line,) = ax.plot(self.epoch, self.driving_loss, **{**defaults, **style})
         self.lines_ = {"driving_loss": line}
         if self.valid_loss is not None:
             best = np.nanargmin(self.valid_loss)
-            label = f"validation loss, lowest at epoch {self.epoch[best]}"
+            label = f"validation loss,\nlowest at epoch {self.epoch[best]}"
             defaults = {"label": label, "linestyle": "--", "marker": "o", "markevery": [best]}
             (line,) = ax.plot(self.epoch, self.valid_loss, **{**defaults, **style})
             self.lines_["valid_loss"] = line
@@ -105,11 +105,13 @@ class TrainingHistoryDisplay(Display):
             # On a second axis, because loss and repulsion differ in unit and origin.
             upper = self.repulsion_ax_ = ax.twinx()
             upper.set_ylabel("repulsion")
-            defaults = {"label": "repulsion (mean of members)", "linestyle": ":", "color": "C2"}
+            # Its grid would lie between the lines of the other one.
+            upper.grid(visible=False)
+            defaults = {"label": "repulsion", "linestyle": ":", "color": "C2"}
             (line,) = upper.plot(self.epoch, self.repulsion, **{**defaults, **style})
             self.lines_["repulsion"] = line
         # One legend for both axes, on the upper one, where no line crosses it.
-        upper.legend(handles=list(self.lines_.values()), loc="upper right")
+        self._draw_legend(upper, "upper right", handles=list(self.lines_.values()))
 
     @classmethod
     def from_estimator(
@@ -235,7 +237,7 @@ class LengthscaleTradeoffDisplay(Display):
                 low, high, color = mean - std, mean + std, line.get_color()
                 self.bands_[key] = ax.fill_between(self.alphas, low, high, color=color, alpha=0.2)
         ax.set(xlabel="lengthscale α (0: identity, 1: pca)", ylabel=self.score_name or "score")
-        ax.legend()
+        self._draw_legend(ax)
         if name:
             ax.set_title(name)
 

@@ -20,6 +20,8 @@ from sklearn_fordes.inspection._display import (
     Display,
     Style,
     check_measure,
+    extension,
+    find_position,
     uncertainty_of,
 )
 
@@ -35,7 +37,8 @@ class UncertaintyDisplay(Display):
     """Uncertainty of an ensemble, or its decision, over two features.
 
     Make it with `from_estimator` or `from_predictions`. Further keyword arguments go to
-    matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision.
+    matplotlib's `contourf`, or to `pcolormesh` for a classifier's decision. The same `levels` give
+    two displays the same scale; the colour bar ends in a triangle where values lie beyond it.
 
     Parameters
     ----------
@@ -114,7 +117,14 @@ class UncertaintyDisplay(Display):
             cmap, label = "viridis", "predicted mean (units of the target)"
         elif self.classes is None:
             label = f"{self.measure} variance (squared units of the target)"
-        merged: Style = {"levels": 10, "cmap": cmap, **style}
+        levels = style.get("levels", 10)
+        # Targets have the colours of a decision.
+        targets: Any = [] if self.y is None or self.measure != "decision" else self.y
+        values = np.append(self.response, targets)
+        # The levels that matplotlib chooses reach to the ends of the response.
+        ends = np.asarray(levels) if np.ndim(levels) else self.response
+        extend = extension(values, np.nanmin(ends), np.nanmax(ends))
+        merged: Style = {"levels": levels, "cmap": cmap, "extend": extend, **style}
         self.surface_: Any = ax.contourf(self.xx0, self.xx1, self.response, **merged)
         self.colorbar_ = ax.figure.colorbar(self.surface_, ax=ax, label=label)
 
@@ -127,6 +137,7 @@ class UncertaintyDisplay(Display):
             limits = {"vmin": 0, "vmax": len(classes) - 1}
             merged: Style = {"cmap": colors, "alpha": 0.4, **limits, **style}
             self.surface_ = ax.pcolormesh(self.xx0, self.xx1, self.response, **merged)
+            ax.grid(visible=False)
         elif points is None:
             return
         for index, label in enumerate(classes):
@@ -134,7 +145,8 @@ class UncertaintyDisplay(Display):
             rows = ([], []) if points is None else points[self.y == label].T
             scatter = ax.scatter(*rows, color=colors(index), label=str(label), **POINTS)
             self.scatter_.append(scatter)
-        ax.legend(title="class", loc="upper right")
+        # The surface may be dark, and rows lie anywhere.
+        self._draw_legend(ax, "upper right", title="class", frameon=True)
 
     def _draw_targets(self, ax: Axes, points: Array) -> None:
         # A row in the colour of the surface around it is predicted well.
@@ -142,7 +154,7 @@ class UncertaintyDisplay(Display):
         style: Style = {"c": self.y, "cmap": "viridis", "norm": norm, **POINTS}
         self.scatter_ = [ax.scatter(points[:, 0], points[:, 1], **style)]
         if norm is None:
-            ax.figure.colorbar(self.scatter_[0], ax=ax, label="y")
+            ax.figure.colorbar(self.scatter_[0], ax=ax, label="y (units of the target)")
 
     @classmethod
     def from_estimator(
@@ -306,12 +318,7 @@ def as_frame(X: Any) -> Any:
 def find_feature(frame: Any, feature: Any) -> Any:
     """Return the name of a numeric column, given by its position or its name."""
     names = list(frame.columns)
-    name = names[feature] if feature in range(-len(names), len(names)) else feature
-    if name not in names:
-        raise ValueError(
-            f"Got feature {feature!r}, but expected an index below {len(names)} or one of the "
-            f"columns {names}."
-        )
+    name = names[find_position(names, feature)]
     if not is_numeric(frame[name]):
         raise ValueError(f"Got feature {feature!r}, which isn't numeric, but expected numbers.")
     return name
