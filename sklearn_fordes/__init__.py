@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sklearn_fordes.particles import Repulsion as Repulsion
     from sklearn_fordes.training import CellCorruption as CellCorruption
 
-__version__ = "0.2.0a1"
+__version__ = "0.2.0"
 
 __all__ = [
     "CellCorruption",
