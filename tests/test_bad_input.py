@@ -312,7 +312,7 @@ def test_class_weights_that_leave_nothing_raise_an_error(small, binary):
 
 
 NOT_ENCODED = (
-    r"Got {} in column 2 of X, which no encoder encodes \(encoder=None\), but expected fin"
+    r"Got {} in row 3, column 2 of X, which no encoder encodes \(encoder=None\), but expected fin"
 )
 
 
@@ -341,9 +341,7 @@ def test_a_module_without_an_encoder_names_the_column_and_what_helps(small, bina
     model = small(module=MLP).fit(frame, binary[1])
     other = frame.assign(d=[value if row == 3 else row for row in range(len(frame))])
     shown = re.escape(repr(other["d"].to_numpy().item(3)))
-    message = (
-        rf"Got {shown} in column 'd' of X, .* \(module=MLP\), but expected .*TabularEncoder\(\)"
-    )
+    message = rf"Got {shown} in row 3, column 'd' of X, .* \(module=MLP\), but .*TabularEncoder\(\)"
     uses = model.predict, model.ood_score, lambda X: small(module=MLP).fit(X, binary[1])
     for use in uses:
         with pytest.raises(ValueError, match=message):
@@ -375,18 +373,56 @@ def test_columns_in_another_order_are_refused(small, binary, parameters, tmp_pat
         ({"repulsion": "function"}, "repulsion__fraction", "Repulsion('function', fraction=0.5)"),
         ({"encoder": "auto"}, "encoder__max_levels", "TabularEncoder(max_levels=0.5)"),
         ({"augmentation": None}, "augmentation__exposed", "CellCorruption(exposed=0.5)"),
-        ({"lr": "auto"}, "lr__gamma", "an object that has this parameter"),
     ],
     ids=str,
 )
 def test_a_parameter_of_a_parameter_needs_an_object(small, parameters, name, expected):
     part, value = next(iter(parameters.items()))
-    expected = expected if part == "lr" else f"{part}={expected}"
-    message = re.escape(f"Got {name} with {part}={value!r}, but expected {expected}.")
+    message = re.escape(f"Got {name} with {part}={value!r}, but expected {part}={expected}.")
     with pytest.raises(TypeError, match=message):
         small(**parameters, **{name: 0.5})
     with pytest.raises(ValueError, match=message):
         small(**parameters).set_params(**{name: 0.5})
+
+
+@pytest.mark.parametrize("repulsion", ["function", Repulsion()], ids=str)
+def test_an_unknown_parameter_of_a_parameter_raises_an_error(small, repulsion):
+    with pytest.raises((TypeError, ValueError), match=r"repulsion__frac\b|'frac'"):
+        small(repulsion=repulsion, repulsion__frac=0.5)
+    with pytest.raises(ValueError, match=r"repulsion__frac\b|'frac'"):
+        small(repulsion=repulsion).set_params(repulsion__frac=0.5)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array(["2020-01-01", "NaT"] * 100, dtype="M8[ns]"),
+        np.array([1, "NaT"] * 100, dtype="m8[s]"),
+        np.array(["1", "2"] * 100),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_dates_and_text_are_no_numbers_without_an_encoder(small, binary, column):
+    X = np.stack([column, column], axis=1)
+    for rows in (X, pd.DataFrame(X)):
+        if rows is X or column.dtype.kind != "U":
+            with pytest.raises(ValueError, match=r"Got .* in row 0, column 0 of X, which no enc"):
+                small(encoder=None).fit(rows, binary[1])
+
+
+def test_a_long_text_is_cut_in_an_error(small, binary):
+    X = binary[0].astype(object)
+    X[5, 1] = "text " * 10**5
+    with pytest.raises(ValueError, match=r"Got 'text te.* in row 5, column 1 of X") as caught:
+        small(encoder=None).fit(X, binary[1])
+    assert len(str(caught.value)) < 400
+
+
+def test_a_model_without_names_reads_frames_as_arrays(small, binary):
+    """Files of version 0.2.0a1 hold no names of columns where there is no encoder."""
+    frame = pd.DataFrame(binary[0], columns=list("abcdef"))
+    model = small(encoder=None).fit(*binary)
+    np.testing.assert_array_equal(model.predict_proba(frame), model.predict_proba(binary[0]))
 
 
 @pytest.mark.parametrize("X", [{"a": [1, 2]}, "data.csv", None, 0.3], ids=str)

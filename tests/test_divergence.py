@@ -75,7 +75,8 @@ class Contract(EstimatorContract):
         spoil = Spoil(2, slice(0, 2), times=9)
         model.set_params(callbacks=[spoil], repulsion=repulsion)
         message = (
-            r"in epoch 2, of members 0 and 1 of 3, .*Lower lr \(now 0\.01\).* with lr=0\.001 div"
+            r"in epoch 2, of members 0 and 1 of 3, .*Lower lr \(now 0\.001\).* first try, with "
+            r"lr=0\.01, diverged in epoch 2\."
         )
         with pytest.raises(ValueError, match=message):
             model.set_params(lr=1e-2).fit(*data)

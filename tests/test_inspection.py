@@ -427,6 +427,10 @@ def test_coverage_is_the_share_of_targets_inside():
     for level, found in zip(levels, display.coverage, strict=True):
         low, high = REGRESSION[-1].predict_interval(rows, level).T
         assert found == ((low <= X[:, 0]) & (X[:, 0] <= high)).mean()
+    one = CoverageDisplay.from_predictions(
+        X[:, 0], REGRESSION[-1].predict_interval(rows, 0.9), confidence=0.9
+    )
+    assert one.coverage.tolist() == [display.coverage[1]]
     assert display.n_rows == 40
     assert display.gap == pytest.approx(abs(display.coverage - levels).mean())
     assert display.points_.get_label().startswith("FakeRegressor (mean gap")
@@ -438,7 +442,7 @@ def test_coverage_is_the_share_of_targets_inside():
 @pytest.mark.parametrize(
     ("ends", "confidence", "message"),
     [
-        (np.zeros((3, 2)), 0.9, r"intervals of shape \(3, 2\) for 3 targets and 1 levels"),
+        (np.zeros((3, 2)), [0.5, 0.9], r"intervals of shape \(3, 2\) for 3 targets and 2 levels"),
         (np.zeros((3, 2, 2)), [0.9], r"expected shape \(3, 2, 1\)"),
         (np.zeros((3, 2, 1)), [1.0], r"Got confidence=\[1.0\], but expected numbers in \(0, 1\)"),
         (np.zeros((3, 2, 0)), [], r"Got confidence=\[\], but expected"),
@@ -482,6 +486,8 @@ def test_heat_maps_that_share_have_one_scale_for_both():
         assert [bar.extend for bar in bars] == ["neither", "neither"]
         # Lines of a grid would cut the cells.
         assert not any(line.get_visible() for line in display.ax_.get_xgridlines())
+    with pytest.raises(ValueError, match="but expected a DiversityDisplay that is drawn"):
+        diversity(few, along, share=first.ax_)
     for other in (diversity(few), diversity([[0.0, 2.0], [1.0, 5.0]], along[:, :2])):
         with pytest.raises(ValueError, match=r"Got a display of .* to share, but expected"):
             diversity(few, along, share=other)
@@ -606,6 +612,10 @@ def test_importances_of_two_models_are_drawn_in_one_order():
     assert second.ax_.get_ylabel() == "feature (2 of 3)"
     by_index = ImportanceDisplay.from_estimator(PIPELINE, features=[-1, "feature 0"])
     assert by_index.features_.tolist() == ["feature 2", "feature 0"]
+    # Names that are numbers are names, and no positions.
+    numbered = importances(members, feature_names=[3, 1, 0])
+    again = importances(members, feature_names=[3, 1, 0], features=numbered.features_)
+    assert ticks(again) == ticks(numbered) == ["3", "0", "1"]
 
 
 def test_a_single_member_has_no_range():
@@ -873,6 +883,33 @@ def test_no_curve_or_range_is_cut():
     assert long.ax_.get_xlim()[1] > 0.6
 
 
+def test_the_legend_does_not_cover_the_missing_cell():
+    display = intervals([0, 1, NAN], [5, 5, 5], [[0, 10], [0, 10], [0, 10]], training_range=(0, 1))
+    display.figure_.canvas.draw()
+    legend, bar = display.ax_.get_legend(), display.missing_[1]
+    assert not overlap([legend.get_window_extent(), bar.get_window_extent()])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "categories", "is_of_encoder"),
+    [
+        (lambda model: model, "from_dtype", True),
+        (make_pipeline, "from_dtype", True),
+        (lambda model: make_pipeline(StandardScaler(), model), "from_dtype", False),
+        (lambda model: model, [2], False),
+    ],
+)
+def test_the_range_shown_is_the_one_that_the_encoder_knows(prepare, categories, is_of_encoder):
+    X, y = np.random.default_rng(0).integers(5, size=(40, 3)) * 1.0, np.arange(40.0)
+    model = FoRDERegressor(2, max_epochs=1, categorical_features=categories, random_state=0)
+    model = prepare(model).fit(X, y)
+    others = np.vstack([X, [9.0, 9, 9]])
+    drawn = IntervalDisplay.from_estimator(
+        model, others, feature=2, grid_resolution=3, eps=0, missing=False
+    )
+    assert drawn.training_range == ((0, 4) if is_of_encoder else (0, 9))
+
+
 def test_without_missing_cell_or_range_neither_is_drawn():
     display = IntervalDisplay.from_estimator(REGRESSOR, X, missing=False, grid_resolution=4)
     assert len(display.x) == 4
@@ -1094,7 +1131,9 @@ BAD = [
     (importances, ([0.1, 0.9],), {}, r"Got member_importances of shape \(2,\), but expected \(n_m"),
     (importances, (TWO,), {"feature_names": ["a"]}, r"shape \(1,\), but .* each of 2 features"),
     (importances, (TWO,), {"max_features": 0}, r"max_features == 0, must be >= 1"),
-    (importances, (TWO,), {"features": [2]}, r"Got feature 2, but .* an index below 2 or one of"),
+    (importances, (TWO,), {"features": [2]}, r"Got column 2, but .* an index below 2"),
+    (importances, (TWO,), {"features": [True, False]}, r"Got column True, but expected one of"),
+    (importances, (TWO,), {"features": 2}, r"Got features=2, but expected a list of one or more"),
     (importances, (TWO,), {"features": []}, r"Got features=\[\], but expected a list of one or"),
     (importances, (TWO,), {"features": "ab"}, r"Got features='ab', but expected a list of one or"),
     (uncertainty, (XX0[:2],), {}, r"Got xx0, xx1 and response of .*\(2, 4\)\], but expected one"),
@@ -1102,8 +1141,13 @@ BAD = [
     (uncertainty, (XX0,), {"measure": "x"}, r"Got measure='x', but expected one of .*, decision"),
     (surface, (LOGISTIC, X), {"measure": "x"}, r"Got measure='x', but .* total, .*, decision"),
     (surface, (LOGISTIC, FRAME), {"features": "ab"}, r"Got features='ab', but expected two"),
-    (surface, (LOGISTIC, FRAME), {"features": ["a", "z"]}, r"Got feature 'z', but .* 3 or .*'b'"),
-    (surface, (LOGISTIC, X), {"features": (0, 3)}, r"Got feature 3, but .* an index below 3"),
+    (
+        surface,
+        (LOGISTIC, FRAME),
+        {"features": ["a", "z"]},
+        r"Got column 'z', but .*'b'.* index below 3",
+    ),
+    (surface, (LOGISTIC, X), {"features": (0, 3)}, r"Got column 3, but .* an index below 3"),
     (surface, (LOGISTIC, WITH_TEXT), {"features": (3, 0)}, r"Got feature 3, which isn't numeric"),
     (surface, (LOGISTIC, X), {"features": (0,)}, r"Got features=\(0,\), but expected two"),
     (surface, (LOGISTIC, X), {"features": (1, -2)}, r"Got features=\(1, -2\), but expected two"),
@@ -1119,7 +1163,7 @@ BAD = [
     (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(1, 3, 2\): 1"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(2, 3, 2\): 2"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": 90}, r"Got confidence=90, but expec"),
-    (intervals_of, (REGRESSOR, X), {"feature": 3}, r"Got feature 3, but .* an index below 3"),
+    (intervals_of, (REGRESSOR, X), {"feature": 3}, r"Got column 3, but .* an index below 3"),
     (intervals_of, (REGRESSOR, WITH_TEXT), {"feature": 3}, r"Got feature 3, which isn't numeric"),
     (intervals_of, (REGRESSOR, X), {"eps": -1}, r"eps == -1, must be >= 0"),
     (intervals_of, (LINEAR, X), {}, r"Input X contains NaN"),

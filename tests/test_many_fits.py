@@ -170,7 +170,11 @@ for kind in ("journal", "sqlite"):
 
 def storage(kind, folder):
     if kind == "sqlite":
-        return f"sqlite:///{folder}/study.db"
+        from optuna.storages import RDBStorage
+        from sqlalchemy.pool import NullPool
+
+        # A pool would leave connections open.
+        return RDBStorage(f"sqlite:///{folder}/study.db", {"poolclass": NullPool})
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 

@@ -163,7 +163,11 @@ def test_rows_without_a_target_are_checked(tables):
     for settings, rows, message in [
         ({"space": "weight"}, X, "Got X_repulsion with .* in which members are the same"),
         ({}, X[:, 1:], "Got X_repulsion that can't be used: X has 29 features"),
-        ({"encoder": None}, np.full_like(X, np.nan), "Got X_repulsion that .* nan in column 0"),
+        (
+            {"encoder": None},
+            np.full_like(X, np.nan),
+            "Got X_repulsion that .* nan in row 0, column 0",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             make_model("classifier", **settings).fit(X, y, X_repulsion=rows)

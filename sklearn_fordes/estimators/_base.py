@@ -348,12 +348,15 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         if is_first:
             self._is_table_ = self._uses_encoder()
             self._is_sparse_taken_ = self._input_tags().sparse
-        named = X = native_table(X)
+        given = native_table(X)
         if self._is_table_:
-            named = X = as_table(X, accept_sparse=self._is_sparse_taken_)
+            named = X = as_table(given, accept_sparse=self._is_sparse_taken_)
         else:
-            X = as_rows(X, n_axes=None)
-            named = named if nw.dependencies.is_into_dataframe(named) else X
+            X = as_rows(given, n_axes=None)
+            # Rows are an array, but a frame's names count, unless the training rows had none.
+            is_named = nw.dependencies.is_into_dataframe(given)
+            is_named &= is_first or hasattr(self, "feature_names_in_")
+            named = given if is_named else X
         if is_first or y is None or not has_known_columns(self, named):
             # It says what is wrong, or what is new.
             validate_data(self, named, y, reset=is_first, skip_check_array=True)

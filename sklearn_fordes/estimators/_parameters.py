@@ -40,11 +40,11 @@ _NAMES_ELSEWHERE = {
     "seed": "random_state",
     "weights": "sample_weight",
 }
-# Objects that have parameters, in place of a name.
-_OBJECTS = {
-    "augmentation": "CellCorruption",
-    "encoder": "TabularEncoder",
-    "repulsion": "Repulsion",
+# Objects that have parameters, in place of a name. Two of them need torch.
+_OBJECTS: dict[str, Callable[[], type]] = {
+    "augmentation": lambda: training.CellCorruption,
+    "encoder": lambda: TabularEncoder,
+    "repulsion": lambda: particles.Repulsion,
 }
 # Wider tables are not embedded: it takes most of the time there, and lowers the loss on some of
 # them and raises it on others (docs/tables.md has figures).
@@ -409,14 +409,15 @@ def _error_about_nested(name: str, value: Any, given: dict[str, Any]) -> str | N
     `given` has the parameters, from which an object in place of a name is suggested.
     """
     part, _, nested = name.partition("__")
-    if not nested or part not in given:
+    if not nested or part not in _OBJECTS:
         return None
-    expected = "an object that has this parameter"
-    if part in _OBJECTS:
-        is_name = part == "repulsion" and isinstance(given[part], str)
-        first = f"{given[part]!r}, " if is_name else ""
-        expected = f"{part}={_OBJECTS[part]}({first}{nested}={value!r})"
-    return f"Got {name} with {part}={given[part]!r}, but expected {expected}."
+    kind = _OBJECTS[part]()
+    known = [one for one in inspect.signature(kind).parameters if one != "space"]
+    if nested not in known:
+        return f"Got {name}, but expected one of {', '.join(f'{part}__{one}' for one in known)}."
+    is_name = part == "repulsion" and isinstance(given[part], str)
+    made = f"{kind.__name__}({repr(given[part]) + ', ' if is_name else ''}{nested}={value!r})"
+    return f"Got {name} with {part}={given[part]!r}, but expected {part}={made}."
 
 
 def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:

@@ -250,22 +250,28 @@ def finite_rows(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
         If a value is no number, missing or infinite; it names the first one.
     """
     try:
+        if X.dtype.kind not in "biufO":  # numpy casts dates and text of numbers, too.
+            raise TypeError
         numbers = X if X.dtype.kind in "biuf" else X.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # A sum needs no array of truth values.
             is_finite = np.isfinite(numbers.sum()) or np.isfinite(numbers)
         if np.all(is_finite):
             return numbers
     except (TypeError, ValueError, OverflowError):
-        is_finite = np.frompyfunc(_is_finite, 1, 1)(X).astype(bool)
+        is_finite = np.zeros(X.shape, dtype=bool)
+        if X.dtype.kind == "O":
+            is_finite = np.frompyfunc(_is_finite, 1, 1)(X).astype(bool)
     row, column, *_ = place = np.argwhere(~is_finite)[0].tolist()
     names = getattr(estimator, "feature_names_in_", range(X.shape[1]))
-    where = f"column {names[column]!r}" if X.ndim == 2 else f"row {row}"
+    value = X[tuple(place)]
+    value = value.item() if X.dtype.kind in "fU" else value
+    where = f"row {row}" + (f", column {names[column]!r}" if X.ndim == 2 else "")
     module = estimator.module
     given = "encoder=None"
     if module is not None:
         given = f"module={getattr(module, '__name__', type(module).__name__)}"
     raise ValueError(
-        f"Got {X.item(*place)!r} in {where} of X, which no encoder encodes ({given}), but expected "
+        f"Got {value!r:.60} in {where} of X, which no encoder encodes ({given}), but expected "
         "finite numbers: give numeric columns without gaps, or an encoder that makes them, such as "
         "TabularEncoder() or a ColumnTransformer."
     )

@@ -155,8 +155,9 @@ class CoverageDisplay(Display):
         ----------
         y_true : array-like of shape (n_samples,)
             Targets.
-        intervals : array-like of shape (n_samples, 2, n_levels)
-            Lower and upper ends for each level, as MAPIE returns them.
+        intervals : array-like of shape (n_samples, 2, n_levels) or (n_samples, 2)
+            Lower and upper ends for each level, as MAPIE returns them, or those of one level, as
+            `predict_interval` returns them.
         confidence : array-like of shape (n_levels,)
             Share of targets that should lie in the interval, in (0, 1).
         ax, name, **kwargs : optional
@@ -169,6 +170,8 @@ class CoverageDisplay(Display):
         """
         targets, levels = column_or_1d(y_true), _checked_confidence(confidence)
         ends = np.asarray(intervals, dtype=np.float64)
+        if ends.ndim == 2 and len(levels) == 1:
+            ends = ends[:, :, None]
         if ends.shape != (len(targets), 2, len(levels)):
             raise ValueError(
                 f"Got intervals of shape {ends.shape} for {len(targets)} targets and {len(levels)} "

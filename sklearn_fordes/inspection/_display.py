@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -41,6 +42,7 @@ class Display:
     """
 
     name: str | None = field(default=None, kw_only=True)
+    _legend: Any = field(default=True, init=False, repr=False, compare=False)
 
     def plot(
         self, ax: Any = None, *, name: str | None = None, legend: Any = True, **kwargs: Any
@@ -137,7 +139,7 @@ class Display:
         place: Style = {"loc": self._legend}
         if self._legend is True:
             place = {"loc": loc, "bbox_to_anchor": anchor}
-        if self._legend:
+        if self._legend is not False:
             ax.legend(**place, **options)
 
 
@@ -153,16 +155,17 @@ def extension(values: Array, low: float, high: float) -> str:
     return (("neither", "max"), ("min", "both"))[int(below)][int(above)]
 
 
-def find_position(names: list[Any], feature: Any) -> int:
-    """Return the position of a column that is given by its position or its name."""
-    if feature in range(-len(names), len(names)):
-        return int(feature) % len(names)
-    if feature not in names:
-        raise ValueError(
-            f"Got feature {feature!r}, but expected an index below {len(names)} or one of the "
-            f"columns {names}."
-        )
-    return names.index(feature)
+def find_position(names: list[Any], column: Any) -> int:
+    """Return the position of a column that is given by its name, or else by its position."""
+    # A mask of truth values would be read as the positions 0 and 1.
+    if not isinstance(column, bool | np.bool_):
+        if column in names:
+            return names.index(column)
+        if isinstance(column, Integral) and column in range(-len(names), len(names)):
+            return int(column) % len(names)
+    raise ValueError(
+        f"Got column {column!r}, but expected one of {names}, or an index below {len(names)}."
+    )
 
 
 def final_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:

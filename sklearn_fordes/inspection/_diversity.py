@@ -95,6 +95,8 @@ class DiversityDisplay(Display):
         self : DiversityDisplay
             The display itself.
         """
+        if not (share is None or hasattr(share, "images_")):
+            raise ValueError(f"Got share={share!r}, but expected a DiversityDisplay that is drawn.")
         if share is not None and self._labels() != share._labels():
             raise ValueError(
                 f"Got a display of {', '.join(share._labels())} to share, but expected one of "
@@ -131,8 +133,9 @@ class DiversityDisplay(Display):
                 share_scale(image, self._share.images_[position])
             self.images_.append(image)
             # Short lines, which don't reach to the next panel.
-            mean = matrix[np.triu_indices_from(matrix, 1)].mean()
-            lines = [*wrap(name or "", 14), title, f"mean {mean:.2g}"]
+            pairs = matrix[np.triu_indices_from(matrix, 1)]
+            lines = [*wrap(name or "", 14), title]
+            lines += [f"mean {pairs.mean():.2g}"] if len(pairs) else []
             axes.set_title("\n".join(lines), fontsize="medium")
             extend = extension(matrix, image.norm.vmin, image.norm.vmax)
             size: Style = {"fraction": 0.046, "pad": 0.04, "extend": extend}

@@ -25,6 +25,7 @@ from sklearn_fordes.inspection._corruptions import (
     seed_of,
     severities_of,
 )
+from sklearn_fordes.inspection._display import find_position
 from sklearn_fordes.inspection._scores import Scores, make_scorer
 
 CLEAN = "clean"
@@ -185,19 +186,4 @@ def places_of(columns: str | Sequence[Any] | None, names: list[Any]) -> list[int
         return list(range(len(names)))
     if not isinstance(columns, Iterable):
         raise ValueError(f"Got columns={columns!r}, but expected None, 'each' or a list.")
-    places = []
-    for column in columns:
-        # A mask of truth values would be read as the positions 0 and 1.
-        is_truth_value = isinstance(column, bool | np.bool_)
-        if column in names and not is_truth_value:
-            places.append(names.index(column))
-        elif (
-            isinstance(column, Integral) and not is_truth_value and int(column) in range(len(names))
-        ):
-            places.append(int(column))
-        else:
-            raise ValueError(
-                f"Got column {column!r}, but expected one of {names}, or an index below "
-                f"{len(names)}."
-            )
-    return places
+    return [find_position(names, column) for column in columns]

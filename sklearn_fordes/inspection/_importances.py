@@ -42,8 +42,9 @@ class ImportanceDisplay(Display):
         Name of the model, for the title.
     max_features : int, default=20
         Largest number of features drawn, those of the largest mean.
-    features : ndarray of int, default=None
-        Positions of the features to draw, from the top. None is those of the largest mean.
+    features : array-like of str or int, default=None
+        Names, or else positions, of the features to draw, from the top. None is those of the
+        largest mean.
 
     Attributes
     ----------
@@ -71,10 +72,16 @@ class ImportanceDisplay(Display):
     feature_names: NDArray[Any]
     _: KW_ONLY
     max_features: int = 20
-    features: NDArray[np.int64] | None = None
+    features: Sequence[Any] | NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._order: NDArray[np.int64] | None = None
+        if self.features is not None:
+            names = self.feature_names.tolist()
+            self._order = np.array([find_position(names, feature) for feature in self.features])
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        mean, order = self.importances.mean(axis=0), self.features
+        mean, order = self.importances.mean(axis=0), self._order
         if order is None:
             # Of equal ones the first comes first, at the top.
             order = np.argsort(-mean, kind="stable")[: self.max_features]
@@ -116,8 +123,9 @@ class ImportanceDisplay(Display):
             `feature_importances_`, or a pipeline that ends in one.
         max_features : int, default=20
             Largest number of features drawn, those of the largest mean.
-        features : array-like of int or str, default=None
-            The features to draw, by index or name, from the top. None is those of the largest mean.
+        features : array-like of str or int, default=None
+            The features to draw, by name or else by index, from the top. None is those of the
+            largest mean.
         feature_names : array-like of shape (n_features,), default=None
             Names of the features. None is the names that the estimator (the last step of a
             pipeline) was fitted with, or positions if there were none.
@@ -169,8 +177,9 @@ class ImportanceDisplay(Display):
             Names of the features. None is their positions.
         max_features : int, default=20
             Largest number of features drawn, those of the largest mean.
-        features : array-like of int or str, default=None
-            The features to draw, by index or name, from the top. None is those of the largest mean.
+        features : array-like of str or int, default=None
+            The features to draw, by name or else by index, from the top. None is those of the
+            largest mean.
         ax, name, **kwargs : optional
             As in `plot`.
 
@@ -195,11 +204,9 @@ class ImportanceDisplay(Display):
                 f"Got feature_names of shape {names.shape}, but expected a name for each of "
                 f"{n_features} features."
             )
-        order = None
-        if features is not None:
-            if isinstance(features, str) or not len(features):
-                raise ValueError(f"Got features={features!r}, but expected a list of one or more.")
-            order = np.array([find_position(names.tolist(), feature) for feature in features])
+        is_list = features is None or (np.ndim(features) == 1 and len(features) > 0)
+        if not is_list:
+            raise ValueError(f"Got features={features!r}, but expected a list of one or more.")
         return cls(
-            importances, names, max_features=int(max_features), features=order, name=name
+            importances, names, max_features=int(max_features), features=features, name=name
         ).plot(ax, **kwargs)

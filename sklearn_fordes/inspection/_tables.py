@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from sklearn_fordes.inspection._display import Array
-from sklearn_fordes.preprocessing import native_table
 
 Mask = NDArray[np.bool_]
 
@@ -198,7 +197,7 @@ class Rows(Table):
 
 def read_table(X: Any) -> Table:
     """Return the columns of a table in any container."""
-    X = native_table(X)
+    X = nw.to_native(X, pass_through=True)
     if isinstance(X, pd.DataFrame):
         return Table(X)
     return OtherFrame(X) if nw.dependencies.is_into_dataframe(X) else Rows(X)

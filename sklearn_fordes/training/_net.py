@@ -419,7 +419,7 @@ class ParticleNet(NeuralNet):
         """
         if are_finite.all():
             return
-        rate = float(self.optimizer_.param_groups[0]["lr"])
+        rate = self.rate_factor * float(self.optimizer_.param_groups[0]["lr"])
         repelled = " or repulsion_strength" if self.repulsion and self.strength else ""
         raise DivergenceError(
             f"Got a {what} that is not finite (NaN or infinite) in epoch {len(self.history)}, of "

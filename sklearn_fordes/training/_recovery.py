@@ -41,6 +41,7 @@ class Recovery:
     def __init__(self, net: Any) -> None:
         self._weights = {name: value.clone() for name, value in net.module_.state_dict().items()}
         self._relative_loss = net.relative_loss
+        self._first_try = ""
 
     def keep(self, net: Any) -> None:
         """Keep the weights of a net after a good epoch, in the memory of those before."""
@@ -54,11 +55,12 @@ class Recovery:
         Raises
         ------
         DivergenceError
-            If it is not the first of this run; it names the learning rate of this try, too.
+            If it is not the first of this run; it names the rates of both tries.
         """
         if net.rate_factor < 1:
-            rate = net.rate_factor * float(net.optimizer_.param_groups[0]["lr"])
-            raise DivergenceError(f"{error} A second try with lr={rate:g} diverged too.") from error
+            raise DivergenceError(f"{error}{self._first_try}") from error
+        rate = float(net.optimizer_.param_groups[0]["lr"])
+        self._first_try = f" The first try, with lr={rate:g}, diverged in epoch {len(net.history)}."
         net.rate_factor = _LOWERED
         del net.history[-1]  # It is not whole.
         net.module_.load_state_dict(self._weights)
