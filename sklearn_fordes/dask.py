@@ -139,7 +139,8 @@ def predict_interval(model: Any, frame: Any, confidence: float = 0.9) -> Any:
     """
     check_is_fitted(model)
     _expect_method(model, "predict_interval", "a FoRDERegressor")
-    if not 0 < confidence < 1:
+    is_number = np.ndim(confidence) == 0 and np.asarray(confidence).dtype.kind in "fiu"
+    if not (is_number and 0 < confidence < 1):
         raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
     names = np.array(["lower", "upper"])
     return _mapped(model, "predict_interval", frame, np.empty((0, 2)), names, confidence=confidence)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.estimator_checks import check_estimators_nan_inf
 from torch import nn
 
 from sklearn_fordes import FoRDEClassifier, FoRDERegressor, Repulsion, load
@@ -416,6 +417,33 @@ def test_a_long_text_is_cut_in_an_error(small, binary):
     with pytest.raises(ValueError, match=r"Got 'text te.* in row 5, column 1 of X") as caught:
         small(encoder=None).fit(X, binary[1])
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("names", [list("aabcde"), ["a", *range(5)], [*range(6)]], ids=str)
+@pytest.mark.filterwarnings("error")
+def test_names_that_name_no_column_are_left_out_without_an_encoder(small, binary, names):
+    frame = pd.DataFrame(binary[0], columns=names)
+    model = small(encoder=None).fit(frame, binary[1])
+    assert not hasattr(model, "feature_names_in_")
+    np.testing.assert_array_equal(model.predict_proba(frame), model.predict_proba(binary[0]))
+
+
+@pytest.mark.parametrize("parameters", [{"encoder": None}, {"module": MLP}], ids=str)
+@pytest.mark.parametrize("kind", [FoRDEClassifier, FoRDERegressor])
+def test_scikit_learns_check_of_gaps_passes_without_an_encoder(kind, parameters):
+    model = kind(n_members=2, max_epochs=2, **parameters)
+    check_estimators_nan_inf(kind.__name__, model)
+
+
+@pytest.mark.parametrize("space", ["none", "weight"])
+def test_lengthscales_of_no_feature_are_left_to_the_space(small, space):
+    frame, y = pd.DataFrame({"a": list("xyz") * 40, "b": range(120)}), [0, 1] * 60
+    model = small(repulsion=space, lengthscale=np.ones(7))
+    if space == "none":
+        model.fit(frame, y)
+    else:
+        with pytest.raises(ValueError, match="but expected 'identity'"):
+            model.fit(frame, y)
 
 
 def test_a_model_without_names_reads_frames_as_arrays(small, binary):

@@ -486,6 +486,10 @@ def test_heat_maps_that_share_have_one_scale_for_both():
         assert [bar.extend for bar in bars] == ["neither", "neither"]
         # Lines of a grid would cut the cells.
         assert not any(line.get_visible() for line in display.ax_.get_xgridlines())
+    first.plot(share=first)
+    assert_allclose([image.get_clim() for image in first.images_], [(0, 0.75), (-1, 1)])
+    own = diversity(few, along, share=first, vmin=0, vmax=2)
+    assert [image.get_clim() for image in own.images_] == [(0, 2), (0, 2)]
     with pytest.raises(ValueError, match="but expected a DiversityDisplay that is drawn"):
         diversity(few, along, share=first.ax_)
     for other in (diversity(few), diversity([[0.0, 2.0], [1.0, 5.0]], along[:, :2])):
@@ -620,6 +624,20 @@ def test_importances_of_two_models_are_drawn_in_one_order():
 
 def test_a_single_member_has_no_range():
     assert importances([[0.3, 0.7]]).bars_.errorbar is None
+
+
+@pytest.mark.parametrize(
+    ("members", "style", "expected"),
+    [
+        ([[0.3, 0.7], [0.5, 0.5]], {}, "importance (share; line: range of 2 members)"),
+        ([[0.3, 0.7], [0.5, 0.5]], {"xerr": None}, "importance (share)"),
+        ([[0.3, 0.7]], {}, "importance (share)"),
+        ([[3.0, 0.7], [5.0, 0.5], [1.0, 1.0]], {}, "importance (line: range of 3 members)"),
+        ([[3.0, 0.7]], {}, "importance"),
+    ],
+)
+def test_the_label_of_importances_explains_bars_and_lines(members, style, expected):
+    assert importances(members, **style).ax_.get_xlabel() == expected
 
 
 def test_importances_of_a_forest_and_of_a_pipeline():
@@ -884,7 +902,8 @@ def test_no_curve_or_range_is_cut():
 
 
 def test_the_legend_does_not_cover_the_missing_cell():
-    display = intervals([0, 1, NAN], [5, 5, 5], [[0, 10], [0, 10], [0, 10]], training_range=(0, 1))
+    x = [*np.linspace(0, 1, 30), NAN]
+    display = intervals(x, np.full(31, 5.0), [[0.0, 10.0]] * 31, training_range=(0.4, 0.6))
     display.figure_.canvas.draw()
     legend, bar = display.ax_.get_legend(), display.missing_[1]
     assert not overlap([legend.get_window_extent(), bar.get_window_extent()])

@@ -10,7 +10,6 @@ from copy import copy
 from functools import partial
 from typing import Any, ClassVar, Self
 
-import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import InputTags
@@ -33,6 +32,7 @@ from sklearn_fordes.estimators._validation import (
     TrainingData,
     finite_rows,
     has_known_columns,
+    has_names,
     input_tags_of,
     named_as_before,
     promises_sparse,
@@ -354,9 +354,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
         else:
             X = as_rows(given, n_axes=None)
             # Rows are an array, but a frame's names count, unless the training rows had none.
-            is_named = nw.dependencies.is_into_dataframe(given)
-            is_named &= is_first or hasattr(self, "feature_names_in_")
-            named = given if is_named else X
+            is_named = is_first or hasattr(self, "feature_names_in_")
+            named = given if is_named and has_names(given) else X
         if is_first or y is None or not has_known_columns(self, named):
             # It says what is wrong, or what is new.
             validate_data(self, named, y, reset=is_first, skip_check_array=True)

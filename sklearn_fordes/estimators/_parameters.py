@@ -299,8 +299,11 @@ class Parameters(BaseEstimator):
         net has the members of this process. There are `n_rows` training rows if the inputs are a
         sample of them. The learning rate is constant outside of fits, which know their length.
         """
-        lengthscale = _of_encoded_columns(lengthscale, fitted.encoder)
-        repulsion = particles.as_repulsion(self.repulsion).build(inputs, lengthscale)
+        described = particles.as_repulsion(self.repulsion)
+        # Other spaces have no features, and refuse lengthscales themselves.
+        has_features = described.space == "input_gradient"
+        lengthscale = _of_encoded_columns(lengthscale, fitted.encoder, has_features)
+        repulsion = described.build(inputs, lengthscale)
         optimizer = self.optimizer or training.AdamW
         settings = {
             "iterator_train__shuffle": True,
@@ -408,8 +411,8 @@ def _error_about_nested(name: str, value: Any, given: dict[str, Any]) -> str | N
 
     `given` has the parameters, from which an object in place of a name is suggested.
     """
-    part, _, nested = name.partition("__")
-    if not nested or part not in _OBJECTS:
+    part, is_nested, nested = name.partition("__")
+    if not is_nested or part not in _OBJECTS:
         return None
     kind = _OBJECTS[part]()
     known = [one for one in inspect.signature(kind).parameters if one != "space"]
@@ -420,7 +423,7 @@ def _error_about_nested(name: str, value: Any, given: dict[str, Any]) -> str | N
     return f"Got {name} with {part}={given[part]!r}, but expected {part}={made}."
 
 
-def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
+def _of_encoded_columns(lengthscale: Any, encoder: Any, has_features: bool) -> Any:
     """Return lengthscales of the columns of the table as those of their encoded columns."""
     column_of = getattr(encoder, "column_map_", None)
     is_no_array = isinstance(lengthscale, str | particles.Lengthscale) or callable(lengthscale)
@@ -435,7 +438,7 @@ def _of_encoded_columns(lengthscale: Any, encoder: Any) -> Any:
         return lengthscale
     if len(array) == n_columns:
         return array[column_of]
-    if len(array) in (0, n_inputs) or n_columns == n_inputs:
+    if not has_features or len(array) in (0, n_inputs) or n_columns == n_inputs:
         return lengthscale
     raise ValueError(
         f"Got a lengthscale of {len(array)} features, but expected {n_columns}, one for each "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -332,7 +331,8 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ValueError
             If `confidence` is not in (0, 1).
         """
-        if not (isinstance(confidence, Real) and 0 < confidence < 1):
+        is_number = np.ndim(confidence) == 0 and np.asarray(confidence).dtype.kind in "fiu"
+        if not (is_number and 0 < confidence < 1):
             raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
         tail = (1 - confidence) / 2
         return self.predict_quantiles(X, [tail, 1 - tail])

@@ -141,7 +141,7 @@ class Saving(Parameters):
         refuses, get NaN. ``docs/saving.md`` has an example and describes the metadata.
         """
         now = self._as_fitted()
-        names = getattr(now, "feature_names_in_", None)
+        names = getattr(now, "feature_names_in_", None) if now._is_table_ else None
         persistence.write_onnx(
             path,
             now.fitted_,

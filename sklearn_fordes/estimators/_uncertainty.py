@@ -69,7 +69,7 @@ class UncertaintyMixin:
         A row without such cells costs one evaluation of the members, another one 17. The values are
         drawn whatever the other cells of the row are: where columns depend on each other, support
         may be too small. Cells do not count of columns that the encoder leaves out or encodes
-        alike, such as identifiers. Rows of a `module` or an `encoder` of your own have no support.
+        alike, such as identifiers. Rows that no `TabularEncoder` encodes have no support.
         """
         now = self._as_fitted()
         X = now._checked(X)
@@ -121,8 +121,7 @@ class UncertaintyMixin:
         far as it exceeds that of 95 % of the training rows, each judged as if the others were the
         training rows. For the regressor a nat counts as the variance of the training targets. Most
         rows have no surprise, and their score is the epistemic part of `predict_uncertainty`.
-        `ood_report` names the cells. Rows of a `module` or an `encoder` of your own have no
-        surprise.
+        `ood_report` names the cells. Rows that no `TabularEncoder` encodes have no surprise.
         """
         now = self._as_fitted()
         X = now._checked(X)

@@ -231,6 +231,17 @@ def named_as_before(X: Any, names: NDArray[Any] | None) -> Any:
     return X if names is None else nw.from_numpy(X, list(names), backend="pandas").to_native()
 
 
+def has_names(X: Any) -> bool:
+    """Return whether X is a frame whose columns have different names, which are texts."""
+    if not nw.dependencies.is_into_dataframe(X):
+        return False
+    try:
+        names = nw.from_native(X, eager_only=True).columns
+    except nw.exceptions.DuplicateError:
+        return False
+    return all(isinstance(name, str) for name in names)
+
+
 def finite_rows(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
     """Return checked rows as numbers, where no encoder makes numbers of them.
 
@@ -272,8 +283,8 @@ def finite_rows(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
         given = f"module={getattr(module, '__name__', type(module).__name__)}"
     raise ValueError(
         f"Got {value!r:.60} in {where} of X, which no encoder encodes ({given}), but expected "
-        "finite numbers: give numeric columns without gaps, or an encoder that makes them, such as "
-        "TabularEncoder() or a ColumnTransformer."
+        "finite numbers, no NaN or infinity: give numeric columns without gaps, or an encoder that "
+        "makes them, such as TabularEncoder() or a ColumnTransformer."
     )
 
 

@@ -84,7 +84,7 @@ class DiversityDisplay(Display):
             Where to draw. None is a new figure. One axes is split.
         share : DiversityDisplay, default=None
             A display that is drawn already. Each heat map of both gets one colour scale, which is
-            wide enough for both.
+            wide enough for both scales. Limits or a norm of yours have precedence.
         name : str, default=None
             Name of the model, for the titles. None is the name given before.
         **kwargs
@@ -120,28 +120,32 @@ class DiversityDisplay(Display):
         return first
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         maps: list[tuple[Array, Style]] = [(self.disagreement, {})]
         if self.cosine is not None:
             # As in the other heat map, dark is alike.
             scale: Style = {"vmin": np.nanmin(self.cosine, initial=0.0), "vmax": 1.0}
             maps.append((self.cosine, {"cmap": "viridis_r"} | ({} if "norm" in style else scale)))
+        shared: list[AxesImage] = [] if self._share is None else self._share.images_
         self.images_: list[AxesImage] = []
         parts = zip(self.axes_, maps, self._labels().items(), strict=True)
         for position, (axes, (matrix, defaults), (title, label)) in enumerate(parts):
             image = axes.imshow(matrix, **{**defaults, **style})
-            if self._share is not None:
-                share_scale(image, self._share.images_[position])
+            if shared and not {"norm", "vmin", "vmax"} & style.keys():
+                share_scale(image, shared[position])
             self.images_.append(image)
             # Short lines, which don't reach to the next panel.
             pairs = matrix[np.triu_indices_from(matrix, 1)]
-            lines = [*wrap(name or "", 14), title]
+            lines = [*wrap(str(name or ""), 14), title]
             lines += [f"mean {pairs.mean():.2g}"] if len(pairs) else []
             axes.set_title("\n".join(lines), fontsize="medium")
             extend = extension(matrix, image.norm.vmin, image.norm.vmax)
             size: Style = {"fraction": 0.046, "pad": 0.04, "extend": extend}
             axes.figure.colorbar(image, ax=axes, label=label, **size)
             axes.set(xlabel="member", ylabel="member")
-            axes.locator_params(nbins=5, integer=True)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(5, integer=True))
             axes.grid(visible=False)
 
     @classmethod

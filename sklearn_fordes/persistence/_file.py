@@ -35,7 +35,8 @@ _COMPRESSED = "it is compressed: joblib.load opens it if joblib wrote it, and ru
 # First bytes of files that users mistake for ours. Nothing of such a file is read.
 _OTHER_FORMATS = {
     **{bytes([0x80, protocol]): f"it looks like a pickle: {_PICKLE}" for protocol in range(2, 6)},
-    **dict.fromkeys([b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00"], _COMPRESSED),
+    **{b"\x78" + level: _COMPRESSED for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")},  # zlib
+    **dict.fromkeys([b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00"], _COMPRESSED),
     b"PK\x03\x04": "it is a zip archive, as torch.save and numpy.savez write",
 }
 # A text of JSON, which ends with the whole at the latest: so this takes a time that is linear.
