@@ -592,6 +592,20 @@ def test_predictions_of_a_source_are_those_of_its_blocks(make, tmp_path):
     assert isinstance(model.predict(X), np.ndarray)
 
 
+@pytest.mark.parametrize("settings", [{}, {"encoder": None}], ids=str)
+def test_the_index_of_a_frame_is_no_feature(tmp_path, settings):
+    names = ["size", "amount"]
+    frame = make_frame(300)[[*names, "kind"]].sample(frac=1, random_state=0)
+    table = pa.Table.from_pandas(frame)
+    assert "__index_level_0__" in table.column_names
+    pq.write_table(table, tmp_path / "a.parquet")
+    for rows in (table, ds.dataset(tmp_path / "a.parquet")):
+        model = FoRDEClassifier(**SMALL, **settings).fit(rows, "kind")
+        assert model.feature_names_in_.tolist() == names
+        found = np.concatenate([*model.predict(ds.dataset(tmp_path / "a.parquet"))])
+        np.testing.assert_array_equal(found, model.predict(frame[names]))
+
+
 def test_tables_in_memory_stay_so(tmp_path):
     pl = pytest.importorskip("polars")
     frame = make_frame(300).drop(columns="amount")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+
+# What pyarrow calls the levels of an index that has no name.
+_INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")
 
 
 def native_table(X: Any) -> Any:
@@ -20,11 +24,16 @@ def native_table(X: Any) -> Any:
     Returns
     -------
     object
-        A batch of pyarrow, which narwhals takes for no frame, becomes a table with its names.
+        A batch of pyarrow, which narwhals takes for no frame, becomes a table with its names. The
+        index of a frame of pandas, which has a name of its own there, is left out.
     """
     X = nw.to_native(X, pass_through=True)
-    is_batch = hasattr(X, "to_struct_array") and not nw.dependencies.is_into_dataframe(X)
-    return nw.to_native(nw.from_arrow(X, backend="pyarrow")) if is_batch else X
+    if hasattr(X, "to_struct_array") and not nw.dependencies.is_into_dataframe(X):
+        X = nw.to_native(nw.from_arrow(X, backend="pyarrow"))
+    if nw.dependencies.is_pyarrow_table(X):
+        index = [name for name in X.column_names if _INDEX_OF_PANDAS.fullmatch(name)]
+        X = X.drop_columns(index) if index else X
+    return X
 
 
 def as_table(X: Any, *, accept_sparse: bool = False) -> Any:
