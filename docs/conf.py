@@ -46,6 +46,7 @@ copybutton_prompt_is_regexp = True
 autosummary_generate = True
 linkcode_resolve = source_link
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 toc_object_entries_show_parents = "hide"

@@ -147,6 +147,13 @@ def test_a_subclass_has_the_parameters_of_its_own_constructor():
     assert "bandwidth=array" in repr(Repulsion(bandwidth=np.ones(2)))
 
 
+@pytest.mark.parametrize("of_class", [Repulsion, particles.WeightSpace])
+def test_a_class_in_place_of_an_object_is_named(of_class):
+    name = of_class.__name__
+    with pytest.raises(ValueError, match=rf"Got the class {name} as .*, but .* of it: {name}\(\)"):
+        particles.as_repulsion(of_class).build(X)
+
+
 def test_the_papers_repulsion():
     built = Repulsion.paper().build(X)
     assert built.kernel.bandwidth == "reference"

@@ -47,6 +47,17 @@ def test_matches_reference_values(reference, case, kind):
         assert_matches(layer.bias.grad, f"grad_bias{i}")
 
 
+@pytest.mark.parametrize("given", ["input_gradient", SPACES["function"]])
+def test_a_repulsion_is_given_as_to_an_estimator(given):
+    X, y = make_batch()
+    steps = [
+        accumulate_gradients(make_ensemble(), X, y, repulsion=repulsion)
+        for repulsion in (given, Repulsion(given))
+    ]
+    assert steps[0].repulsion.abs().min() > 0
+    torch.testing.assert_close(*(step.repulsion for step in steps), atol=0, rtol=0)
+
+
 @each_kind
 @pytest.mark.parametrize(
     ("space", "target", "lengthscale"),

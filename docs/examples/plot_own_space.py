@@ -27,17 +27,19 @@ plt.style.use("sklearn_fordes.inspection.fordes")
 # A space is a function of the ensemble, the encoded rows and their classes. It returns a tensor of
 # shape (n_members, n_rows, K), which autograd can follow. Here K is the number of columns: the
 # change of the true class's log probability if the column alone takes the value of another row.
-# Directions are compared, as with gradients, because lengths follow the confidence of a member.
+# Directions are compared, as with gradients, because lengths follow the confidence of a member. New
+# tensors are made on the device of the rows.
 
 
 def swap_effects(ensemble, X, y):
     """Return the directions of a member's changes, (n_members, n_rows, n_columns)."""
     n_rows, n_columns = X.shape
-    is_swapped = torch.eye(n_columns, dtype=torch.bool)[:, None]
+    is_swapped = torch.eye(n_columns, dtype=torch.bool, device=X.device)[:, None]
     swapped = torch.where(is_swapped, X.roll(1, dims=0), X)  # (n_columns, n_rows, n_columns)
     logits = ensemble(torch.cat([X[None], swapped]).flatten(0, 1))
     log_probabilities = logits.log_softmax(-1).unflatten(1, (1 + n_columns, n_rows))
-    of_true = log_probabilities[..., torch.arange(n_rows), y]  # (n_members, 1 + n_columns, n_rows)
+    places = torch.arange(n_rows, device=X.device)
+    of_true = log_probabilities[..., places, y]  # (n_members, 1 + n_columns, n_rows)
     return normalize((of_true[:, 1:] - of_true[:, :1]).transpose(1, 2), dim=-1)
 
 
@@ -70,7 +72,7 @@ for seed in range(3):
         for kind, rows in (("clean", X_test), ("swapped", copies["swapped", 0.3])):
             records.append([seed, name, kind, log_loss(y_test, model.predict_proba(rows))])
 scores = pd.DataFrame(records, columns=["seed", "space", "rows", "log loss"])
-scores.pivot_table("log loss", "space", "rows").loc[list(spaces)].round(3)
+print(scores.pivot_table("log loss", "space", "rows").loc[list(spaces)].round(3))
 
 # %%
 # Each point is a seed, and the bar is their mean. Three seeds of one table are an example and no

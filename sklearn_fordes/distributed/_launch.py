@@ -79,7 +79,8 @@ def fit(
     -------
     estimator
         The given estimator, fitted as the one of rank 0. Its parameters are those it had, the same
-        objects. What callbacks and the like keep in objects of their own stays in the workers.
+        objects. What callbacks record of epochs is in ``history_``; their records of batches, and
+        what they and the like keep in objects of their own, stay in the workers.
 
     Raises
     ------

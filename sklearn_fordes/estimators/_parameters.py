@@ -260,7 +260,7 @@ class Parameters(BaseEstimator):
         """Return what makes versions of the rows of a batch, or None.
 
         Encoded columns that can't be told apart by columns of the table are not corrupted: those
-        of a module, or of an encoder, of the user's own.
+        that no TabularEncoder encodes.
         """
         corruption, encoder = self._corruption(), fitted.encoder
         if corruption is None:

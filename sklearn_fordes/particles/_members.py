@@ -80,8 +80,9 @@ class Ensemble(nn.Module):
 
     Notes
     -----
-    Dropout draws another mask for each member; batch normalisation keeps statistics of each
-    member's own. Buffers must be updated in place, as torch's own layers do.
+    An ensemble starts in training mode, as all of torch's modules do: call ``eval()`` before you
+    predict. Dropout draws another mask for each member; batch normalisation keeps statistics of
+    each member's own. Buffers must be updated in place, as torch's own layers do.
 
     Examples
     --------

@@ -149,7 +149,8 @@ class Repulsion:
 
         Every row, every step, the raw logit, a strength that is divided by the batch size, and in
         input-gradient space the bandwidth of the reference implementation. The rest of the paper's
-        recipe is ``repulsion_strength=1`` and no average of the weights (``ema_decay=0``).
+        recipe is ``repulsion_strength=1, ema_decay=0, augmentation=None``. The method's page names
+        what still differs.
 
         Parameters
         ----------
@@ -266,6 +267,11 @@ class Repulsion:
         )
 
     def _space(self) -> Space | None:
+        if isinstance(self.space, type):
+            name = self.space.__name__
+            raise ValueError(
+                f"Got the class {name} as repulsion, but expected an object of it: {name}()."
+            )
         if isinstance(self.space, Space):
             return self.space
         if callable(self.space):

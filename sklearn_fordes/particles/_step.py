@@ -10,8 +10,9 @@ from torch import Tensor
 from sklearn_fordes.particles._communication import ALONE, Communicator
 from sklearn_fordes.particles._evaluation import Gradients
 from sklearn_fordes.particles._members import Ensemble
-from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion
+from sklearn_fordes.particles._repulsion import BuiltRepulsion, Repulsion, as_repulsion
 from sklearn_fordes.particles._rows import filled_up
+from sklearn_fordes.particles._spaces import Representation, Space
 from sklearn_fordes.particles.likelihoods import CategoricalLikelihood, Likelihood
 
 # As many numbers as torch computes at once on a CPU.
@@ -47,7 +48,7 @@ def accumulate_gradients(
     y: Tensor,
     weight: Tensor | None = None,
     *,
-    repulsion: Repulsion | BuiltRepulsion | None = None,
+    repulsion: str | Representation | Space | Repulsion | BuiltRepulsion | None = None,
     strength: float | Tensor = 1.0,
     likelihood: Likelihood | None = None,
     extra_inputs: Tensor | None = None,
@@ -69,8 +70,10 @@ def accumulate_gradients(
         Classes, from 0 to C − 1, or numbers.
     weight : Tensor of shape (B,) or (M, B), optional
         Row weights of the driving loss, of mean 1; those of each member if there are M.
-    repulsion : Repulsion or BuiltRepulsion, optional
-        None makes a plain deep ensemble; so does a single member, which nothing repels.
+    repulsion : str, callable, Space, Repulsion or BuiltRepulsion, optional
+        As the parameter of an estimator, but `period`, `warmup` and `relative` do not count: your
+        loop applies them. A call of `Repulsion.build` before the loop saves one in each step. None
+        makes a plain deep ensemble; so does a single member, which nothing repels.
     strength : float or Tensor, default=1.0
         Factor of the potential. The paper has ``1 / B``; a faithful posterior would have one over
         the number of training rows. Use a tensor to capture the step as a graph.
@@ -81,8 +84,9 @@ def accumulate_gradients(
         batch's rows. Where a target is needed (for the gradient of the true class), the ensemble's
         own guess takes its place.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold members or rows. X has the rows ``communicator.rows`` of
-        the batch, and the ensemble the members ``communicator.members``.
+        Reaches other processes that hold members or rows; by default there are none. X has the
+        rows ``communicator.rows`` of the batch, and the ensemble the members
+        ``communicator.members``.
     shared : bool, default=True
         Whether the members share the rows of X. If not, X holds a version of each row for each
         member. The repulsion compares members at the first rows, which should be the same for all.
@@ -97,10 +101,26 @@ def accumulate_gradients(
     Raises
     ------
     ValueError
-        If a process has no row at which members are compared, or the module couples rows that are
-        spread over processes.
+        If a parameter of the repulsion is not as expected, a process has no row at which members
+        are compared, or the module couples rows that are spread over processes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ensemble = Ensemble(lambda: torch.nn.Linear(4, 3), n_members=5)
+    >>> optimizer = torch.optim.AdamW(ensemble.parameters())
+    >>> X, y = torch.randn(8, 4), torch.arange(8) % 3
+    >>> for _ in range(3):
+    ...     optimizer.zero_grad()
+    ...     step = accumulate_gradients(
+    ...         ensemble, X, y, repulsion=Repulsion.paper(), strength=1 / len(X)
+    ...     )
+    ...     optimizer.step()
+    >>> step.driving_loss.shape
+    torch.Size([5])
     """
-    if isinstance(repulsion, Repulsion):
+    if not isinstance(repulsion, BuiltRepulsion | None):
+        repulsion = as_repulsion(repulsion)
         likelihood = likelihood or CategoricalLikelihood(target=repulsion.target)
         repulsion = repulsion.build(X)
     likelihood = likelihood or CategoricalLikelihood()

@@ -55,7 +55,7 @@ def wasserstein_update(
     kernel : Kernel, default=Kernel()
         How they are compared.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold rows.
+        Reaches other processes that hold rows; by default there are none.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def stein_update(
     kernel : Kernel, default=Kernel()
         With a bandwidth that does not depend on the member, so that it is symmetric.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold rows.
+        Reaches other processes that hold rows; by default there are none.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def independence_update(
     kernel : Kernel, default=Kernel()
         Only its `eps` counts: norms are as there.
     communicator : Communicator, default=ALONE
-        Reaches other processes that hold rows.
+        Reaches other processes that hold rows; by default there are none.
 
     Returns
     -------
