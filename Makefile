@@ -30,7 +30,7 @@ typecheck: .venv/test.stamp
 # The site, in build/site, with all examples executed; and a look at it in a browser.
 docs: .venv/docs.stamp
 	rm -rf build/site docs/api/generated docs/auto_examples
-	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet docs build/site
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
 
 test-docs: docs .venv/test.stamp
 	.venv/bin/python -m pytest tests/test_site.py

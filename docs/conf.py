@@ -1,5 +1,6 @@
 """Sphinx builds the site from this folder: ``make docs``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import sklearn_fordes
 
 project = "sklearn-fordes"
 author = copyright = "The sklearn-fordes developers"
-release = version = sklearn_fordes.__version__
+# The site of main is that of no release, whatever its version is.
+release = version = os.environ.get("SITE_VERSION", sklearn_fordes.__version__)
 
 extensions = [
     "myst_parser",

@@ -66,6 +66,13 @@ def source_link(domain: str, info: dict[str, str]) -> str | None:
     return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
+def link_to_pages(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Make links of the pages that docstrings name as files of the repository."""
+    lines[:] = [re.sub(r"(`*)docs/(\w+)\.md\1", r":doc:`/\2`", line) for line in lines]
+
+
 # More of a description is of no use: search engines show about as many characters.
 N_SHOWN = 200
 # A paragraph in one of these does not begin the text of a page.
@@ -129,7 +136,7 @@ def link_from_anywhere(
         context["theme_switcher"] = {**switcher, "json_url": path + switcher["json_url"]}
 
 
-def open_tables(
+def mend_tables(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Make empty headers plain cells, which screen readers skip; let keys scroll examples."""
@@ -143,7 +150,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", link_to_repository)
     app.connect("include-read", link_included)
     app.connect("autodoc-skip-member", is_inherited)
+    app.connect("autodoc-process-docstring", link_to_pages)
     # The theme reads what these change.
-    for change in (describe, link_from_anywhere, open_tables):
+    for change in (describe, link_from_anywhere, mend_tables):
         app.connect("html-page-context", change, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
