@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -558,6 +559,47 @@ def test_lines_start_at_the_clean_score_and_bars_are_sorted():
     assert np.mean(last) == pytest.approx(worst - frame["accuracy"][0])
     with pytest.raises(ValueError, match="Got score='r2', but expected one of nll, accuracy"):
         report.plot(score="r2")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"n_repeat": 3}, TypeError, r"Got n_repeat, but expected .* Did you mean n_repeats\?"),
+        ({"colour": "red"}, TypeError, r"Got colour, but expected .* Did you mean color\?"),
+        ({"anything": 1}, TypeError, r"Got anything, but expected .* matplotlib's lines\.$"),
+        ({"score": "loss"}, ValueError, "Got score='loss', but expected one of nll, accuracy"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_before_the_model_is_scored(wrong, error, message):
+    class Unused(LogisticRegression):
+        def predict_proba(self, X):
+            raise AssertionError("The model was asked.")
+
+    model = Unused(max_iter=1000).fit(X_TRAIN, Y_TRAIN)
+    with pytest.raises(error, match=message):
+        DriftReport.from_estimator(model, X, Y, **wrong)
+
+
+def test_lines_take_the_properties_of_matplotlib():
+    style = {"lw": 3, "ls": ":", "c": "black", "marker": "x", "scalex": True, "legend": False}
+    report = DriftReport.from_estimator(BOOSTED, X, Y, **style)
+    line = report.lines_["noise"]
+    assert (line.get_linewidth(), line.get_linestyle(), line.get_marker()) == (3, ":", "x")
+    assert report.ax_.get_legend() is None
+
+
+@pytest.mark.parametrize("style", ["default", "sklearn_fordes.inspection.fordes"])
+def test_tick_labels_of_bars_do_not_overlap(style):
+    with plt.style.context(style):
+        report = DriftReport.from_estimator(BOOSTED, X, Y, columns="each", score="ece")
+        report.figure_.canvas.draw()
+    for ax in report.column_axes_:
+        low, high = ax.get_xlim()
+        shown = [label for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]
+        boxes = [label.get_window_extent() for label in shown]
+        assert len(boxes) > 1
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 @pytest.mark.parametrize("score", ["nll", "accuracy"])

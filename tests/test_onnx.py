@@ -1,7 +1,9 @@
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -463,32 +465,30 @@ def test_saved_files_of_older_versions(tmp_path):
     expect_same(model, [X, other], tmp_path / "model.onnx")
 
 
-SERVER = """
+DOCS = Path(__file__).parents[1] / "docs"
+# The functions of the documentation that convert rows, which a server copies.
+CONVERSION = re.search(
+    r"^def cell_of.*?(?=\n\nrows)", (DOCS / "saving.md").read_text(), re.M | re.S
+)[0]
+SERVER = f"""
 import json, sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is blocked")
+            raise ImportError(f"{{name}} is blocked")
 
-BLOCKED = {"sklearn_fordes", "torch", "sklearn", "pandas", "scipy", "skorch", "onnx", "polars"}
+BLOCKED = {{"sklearn_fordes", "torch", "sklearn", "pandas", "scipy", "skorch", "onnx", "polars"}}
 sys.meta_path.insert(0, Refuse())
+from datetime import UTC, datetime
+from numbers import Real
 import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 columns = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
-rows = json.load(sys.stdin)
-types = {"tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(string)": object}
-types = {one.name: types[one.type] for one in session.get_inputs()}
-feeds = {}
-for column in columns:
-    if "input" in column:
-        gap = column.get("gap", float("nan"))
-        values = [row.get(column["name"]) for row in rows]
-        values = [[gap if value is None else value] for value in values]
-        feeds[column["input"]] = np.array(values, dtype=types[column["input"]])
-label, probabilities = session.run(["label", "probabilities"], feeds)
+{CONVERSION}
+label, probabilities = session.run(["label", "probabilities"], feeds_of(json.load(sys.stdin)))
 print(json.dumps([label.tolist(), probabilities.tolist()]))
 assert not BLOCKED & set(sys.modules)
 """
@@ -499,16 +499,13 @@ def test_a_server_needs_onnxruntime_and_numpy_alone(tmp_path):
     y = np.array(["no", "yes"])[np.arange(N) % 2]
     model = FoRDEClassifier(**A_QUICK_FIT).fit(X, y)
     model.to_onnx(tmp_path / "model.onnx")
-    columns = {
-        name: [None if v == GAP_IN_TIME else v for v in microseconds(values).tolist()]
-        if name == "when"
-        else [None if pd.isna(v) else v for v in values.tolist()]
-        for name, values in other.items()
-    }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in other.to_dict("records")
+    ]
     done = subprocess.run(
         [sys.executable, "-I", "-c", SERVER, str(tmp_path / "model.onnx")],
-        input=json.dumps(rows),
+        input=json.dumps(rows, default=str),
         capture_output=True,
         text=True,
         check=False,
@@ -517,6 +514,81 @@ def test_a_server_needs_onnxruntime_and_numpy_alone(tmp_path):
     label, probabilities = json.loads(done.stdout)
     assert label == model.predict(other).tolist()
     assert np.abs(probabilities - model.predict_proba(other)).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A model of columns whose values have several types, and its graph."""
+    i = np.arange(N)
+    X = pd.DataFrame(
+        {
+            "code": np.where(i % 5, (i % 4) + 0.5 * (i % 4 == 3), np.nan),
+            "truth": pd.Categorical(i % 3 == 0),
+            "when": pd.date_range("2024-01-01", periods=N, freq="31h"),
+            "lasted": pd.to_timedelta(i % 50, unit="min"),
+            "number": np.sin(i),
+            "empty": [None] * N,
+        }
+    )
+    model = FoRDEClassifier(3, max_epochs=20, categorical_features=["code"], random_state=0)
+    model.fit(X, (i % 4 + i // 60 + (i % 50 > 25)) % 2)
+    path = tmp_path_factory.mktemp("served") / "model.onnx"
+    model.to_onnx(path)
+    return model, X, session_of(path)
+
+
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "equal"),
+    [
+        *(("code", value, 2.0) for value in (2, 2.0, np.float32(2), np.int8(2), "2")),
+        ("code", True, 1.0),
+        ("code", 3.5, 3.5),
+        *(("code", gap, np.nan) for gap in (None, np.nan)),
+        *(("truth", value, True) for value in (True, np.True_, 1, 1.0)),
+        *(
+            ("when", value, pd.Timestamp("2024-04-01T12:00"))
+            for value in (
+                "2024-04-01T12:00",
+                "2024-04-01 14:00:00+02:00",
+                dt.datetime(2024, 4, 1, 12),
+                dt.datetime(2024, 4, 1, 13, tzinfo=dt.timezone(HOUR)),
+                pd.Timestamp("2024-04-01T12:00"),
+                pd.Timestamp("2024-04-01T14:00", tz="Europe/Oslo"),
+                np.datetime64("2024-04-01T12:00", "us"),
+                np.datetime64("2024-04-01T12:00", "ns"),
+                1_711_972_800_000_000,
+            )
+        ),
+        *(
+            ("when", value, pd.Timestamp("2024-03-05"))
+            for value in ("2024-03-05", dt.date(2024, 3, 5))
+        ),
+        *(("when", gap, pd.NaT) for gap in (None, pd.NaT, np.datetime64("NaT"))),
+        *(("lasted", value, pd.Timedelta(HOUR)) for value in (HOUR, np.timedelta64(1, "h"))),
+        ("lasted", pd.Timedelta(HOUR), pd.Timedelta(HOUR)),
+        *(("number", value, 0.5) for value in (0.5, "0.5", np.float32(0.5))),
+        ("number", None, np.nan),
+        ("empty", "full", "full"),
+    ],
+    ids=repr,
+)
+def test_the_documentations_rows_are_those_of_predict(name, value, equal, served):
+    model, X, session = served
+    names = {"np": np, "Real": Real, "UTC": dt.UTC, "datetime": dt.datetime}
+    names["columns"] = metadata_of(session)["columns"]
+    exec(CONVERSION, names)
+    X = X.head(5)
+    rows = [{**row, name: value} for row in X.to_dict("records")]
+    found = run(session, names["feeds_of"](rows))["probabilities"]
+    expected = model.predict_proba(X.assign(**{name: [equal] * len(X)}))
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_example_converts_rows_as_the_page_on_saving_does():
+    assert CONVERSION in (DOCS / "examples" / "plot_saving_and_serving.py").read_text()
 
 
 def test_versions_that_old_runtimes_read(tmp_path):

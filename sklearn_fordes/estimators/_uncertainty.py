@@ -144,8 +144,9 @@ class UncertaintyMixin:
         -------
         DataFrame
             A line for each such cell: ``row`` (its position), ``column``, ``reason`` ("missing",
-            "unseen", "below" or "above"), ``degree`` and ``surprise``, as from
-            `TabularEncoder.unsupported`.
+            "unseen", "below" or "above"), ``degree`` (how far it is unknown: 1 if missing or
+            unseen, and ``d² / (d² + 9)`` for a number d spreads beyond the training range) and
+            ``surprise`` in nats, as from `TabularEncoder.unsupported`.
 
         Raises
         ------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from difflib import get_close_matches
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,9 +52,9 @@ class DriftReport(Display):
     A panel for each kind of corruption shows a score of the whole table from clean rows on. With
     scores by column, bars below show how much the score changes if that column alone goes wrong,
     at the largest severity. Make it with `from_estimator`, or from a frame of `drift_scores`. To
-    compare models, draw the others on the `axes_` of the first. `ax` is one axes for each panel,
-    or for each kind alone, without bars, or a single one that is split. Further keyword arguments
-    go to matplotlib's `plot` for the lines.
+    compare models, draw the others on the `axes_` of the first: lines are compared, and bars are of
+    one model. `ax` is one axes for each panel, or for each kind alone, without bars, or a single
+    one that is split. Further keyword arguments go to matplotlib's `plot` for the lines.
 
     Parameters
     ----------
@@ -121,7 +123,8 @@ class DriftReport(Display):
         Parameters
         ----------
         ax : matplotlib Axes or array-like of them, default=None
-            Where to draw. None is a new figure. One axes is split.
+            Where to draw. None is a new figure. One axes is split. On the `axes_` of another report
+            only lines are drawn, and no bars.
         score : str, default=None
             A score of the frame. None is the log loss, CRPS, RMSE or accuracy, the first there is.
         name : str, default=None
@@ -192,9 +195,17 @@ class DriftReport(Display):
         -------
         report : DriftReport
             The report, drawn.
+
+        Raises
+        ------
+        TypeError
+            If an argument is neither one of these nor a property of matplotlib's lines.
+        ValueError
+            If there is no such score.
         """
         cls._check_estimator(estimator)
         check_scalar(max_columns, "max_columns", Integral, min_val=1)
+        cls._check_drawing(score, kwargs)
         frame = drift_scores(
             estimator,
             X,
@@ -211,6 +222,23 @@ class DriftReport(Display):
         return cls(frame, name=name, max_columns=max_columns).plot(ax, score=score, **kwargs)
 
     # ---- drawing
+
+    @classmethod
+    def _check_drawing(cls, score: str | None, style: Style) -> None:
+        """Raise the errors of drawing before the models are scored, which may take long."""
+        from matplotlib.lines import Line2D
+
+        if score is not None and score not in LABELS:
+            raise ValueError(f"Got score={score!r}, but expected one of {', '.join(LABELS)}.")
+        own = {*inspect.signature(cls.from_estimator).parameters, "legend", "scalex", "scaley"}
+        properties = {name[4:] for name in dir(Line2D) if name.startswith("set_")}
+        for name in style.keys() - own - properties:
+            similar = get_close_matches(name, sorted(own | properties), n=1)
+            hint = f" Did you mean {similar[0]}?" if similar else ""
+            raise TypeError(
+                f"Got {name}, but expected an argument of {cls.__name__}.from_estimator or a "
+                f"property of matplotlib's lines.{hint}"
+            )
 
     @property
     def _kinds(self) -> list[str]:
@@ -300,6 +328,8 @@ class DriftReport(Display):
                 xlabel=f"change of {label}" + (f"\n({unit}" if unit else ""),
             )
             axes.set_title(f"one column:\n{kind} {severity:g}", fontsize="medium")
+            # More labels would overlap in panels of this width.
+            axes.locator_params(axis="x", nbins=3)
             if change[kind].isna().all():
                 axes.text(0.5, 0.5, "refused", ha="center", transform=axes.transAxes)
         self.column_axes_[0].set_ylabel(f"{prefix}column{of_all}")

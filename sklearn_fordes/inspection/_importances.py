@@ -98,7 +98,11 @@ class ImportanceDisplay(Display):
         n_features = len(mean)
         of_all = f" ({len(drawn)} of {n_features})" if len(drawn) < n_features else ""
         ax.set_yticks(places, [str(label) for label in self.feature_names[drawn]])
-        ax.set(xlabel="importance", ylabel=f"feature{of_all}")
+        notes = ["share"] if np.isclose(mean.sum(), 1) else []
+        if self.bars_.errorbar is not None:
+            notes.append(f"line: range of {len(self.importances)} members")
+        label = f"importance ({'; '.join(notes)})" if notes else "importance"
+        ax.set(xlabel=label, ylabel=f"feature{of_all}")
         if name:
             ax.set_title(name)
 
