@@ -187,13 +187,12 @@ def show(browser, address, *, width=1280, theme="light"):
     """Open a page as wide as that, and wait until all of it is there."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(address)
-    browser.execute_script(
-        "localStorage.setItem('mode', arguments[0]); localStorage.setItem('theme', arguments[0]);",
-        theme,
-    )
+    # The theme writes what it finds, so that it has to find it before it runs.
+    choose = "".join(f"localStorage.setItem('{key}', '{theme}');" for key in ("mode", "theme"))
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": choose})
     browser.get_log("browser")
     browser.get(address)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     assert browser.execute_script("return document.documentElement.dataset.theme") == theme
 
 
