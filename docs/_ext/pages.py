@@ -9,7 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor
 
 REPOSITORY = "https://github.com/sklearn-fordes/sklearn-fordes"
 # Files outside of this folder that are pages of the site.
@@ -73,6 +76,38 @@ def link_to_pages(
     lines[:] = [re.sub(r"(`*)docs/(\w+)\.md\1", r":doc:`/\2`", line) for line in lines]
 
 
+def link_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Make links of the public names that a page has as code."""
+    page = app.env.docname
+    if page.startswith("api/"):
+        return
+    for literal in [*doctree.findall(nodes.literal)]:
+        name = literal.astext().removesuffix("()")
+        if name in API and not isinstance(literal.parent, IN_LINKS):
+            target = addnodes.pending_xref(
+                "", refdomain="py", reftype="obj", reftarget=API[name], refdoc=page, refwarn=False
+            )
+            literal.replace_self(target)
+            target += literal
+
+
+def public_names() -> dict[str, str]:
+    """Return the names of the API pages, with the packages that have them."""
+    found, package = {}, ""
+    text = (Path(__file__).parents[1] / "api" / "index.rst").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            package = line.split()[-1]
+        elif re.fullmatch(r"   \w+", line):
+            found[line.strip()] = f"{package}.{line.strip()}"
+    # A page that has the name of a method means the method.
+    methods = {*dir(FoRDEClassifier), *dir(FoRDERegressor)}
+    return {name: place for name, place in found.items() if name not in methods}
+
+
+API = public_names()
+# Code in one of these is no link, or is one already.
+IN_LINKS = (nodes.reference, nodes.title, addnodes.pending_xref)
 # More of a description is of no use: search engines show about as many characters.
 N_SHOWN = 200
 # A paragraph in one of these does not begin the text of a page.
@@ -151,6 +186,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("include-read", link_included)
     app.connect("autodoc-skip-member", is_inherited)
     app.connect("autodoc-process-docstring", link_to_pages)
+    app.connect("doctree-read", link_names)
     # The theme reads what these change.
     for change in (describe, link_from_anywhere, mend_tables):
         app.connect("html-page-context", change, priority=400)
