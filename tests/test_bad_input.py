@@ -394,6 +394,13 @@ def test_an_unknown_parameter_of_a_parameter_raises_an_error(small, repulsion):
         small(repulsion=repulsion).set_params(repulsion__frac=0.5)
 
 
+def test_parameters_of_an_encoder_of_the_users_are_not_those_of_ours(small):
+    with pytest.raises(TypeError, match="unexpected parameter 'encoder__with_mean'"):
+        small(encoder=StandardScaler(), encoder__with_mean=False)
+    model = small(encoder=StandardScaler()).set_params(encoder__with_mean=False)
+    assert model.encoder.with_mean is False
+
+
 @pytest.mark.parametrize(
     "column",
     [

@@ -116,7 +116,7 @@ def environment_of(name):
 
 
 def test_generated_tables_are_those_of_the_results(tmp_path, monkeypatch):
-    """Writing all of them anew changes no page, and no page has others."""
+    """Writing all of them again changes no page, and no page has others."""
     before = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
     for name, text in before.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -497,6 +497,11 @@ def test_heat_maps_that_share_have_one_scale_for_both():
             diversity(few, along, share=other)
 
 
+def test_a_training_range_may_be_an_array():
+    display = intervals([1, 2, 3], [1, 2, 3], ENDS, training_range=np.array([0, 9]))
+    assert display.ax_.get_xlim() == (0, 9)
+
+
 @pytest.mark.parametrize(
     ("limits", "extend"),
     [

@@ -133,8 +133,7 @@ class Parameters(BaseEstimator):
         parts = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
         given = {**super().get_params(deep=False), **params}
         for name, value in params.items():
-            error = _error_about_nested(name, value, given)
-            if error and not hasattr(given[name.partition("__")[0]], "set_params"):
+            if error := _error_about_nested(name, value, given):
                 raise ValueError(error)
         known = self._get_param_names()
         for name in params:
@@ -407,12 +406,12 @@ class Parameters(BaseEstimator):
 
 
 def _error_about_nested(name: str, value: Any, given: dict[str, Any]) -> str | None:
-    """Return an error about a parameter of a parameter, such as repulsion__fraction, if it is one.
+    """Return an error about a parameter of what is no object, such as repulsion__fraction.
 
     `given` has the parameters, from which an object in place of a name is suggested.
     """
     part, is_nested, nested = name.partition("__")
-    if not is_nested or part not in _OBJECTS:
+    if not is_nested or part not in _OBJECTS.keys() & given or hasattr(given[part], "set_params"):
         return None
     kind = _OBJECTS[part]()
     known = [one for one in inspect.signature(kind).parameters if one != "space"]

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from sklearn_fordes.inspection._display import Array, Display, Style, final_step
 from sklearn_fordes.inspection._uncertainty import as_frame, find_feature, grid_axis, typical_rows
-from sklearn_fordes.preprocessing import TabularEncoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +95,7 @@ class IntervalDisplay(Display):
             band |= {"label": f"{100 * share:.4g} % interval", "color": self.line_.get_color()}
             self.bands_.append(ax.fill_between(x, *ends[is_known].T, **band))
         self.range_: Any = None
-        ends_of_range = self.training_range or ()
+        ends_of_range = [] if self.training_range is None else [*self.training_range]
         if ends_of_range:
             grey: Style = {"color": "grey", "alpha": 0.15, "linewidth": 0, "zorder": 0}
             self.range_ = ax.axvspan(*ends_of_range, label=RANGE, **grey)
@@ -276,8 +275,8 @@ class IntervalDisplay(Display):
 
 def _known_range(model: Any, position: int) -> tuple[float, float] | None:
     """Return the training range that the encoder of a model knows of a column of numbers."""
-    encoder = getattr(model, "encoder_", None)
-    if not isinstance(encoder, TabularEncoder):
+    encoder: Any = getattr(model, "encoder_", None)
+    if not all(hasattr(encoder, name) for name in ("column_map_", "low_", "high_")):
         return None
     of_column = np.flatnonzero(encoder.column_map_[: len(encoder.low_)] == position)
     ends = [(float(encoder.low_[i]), float(encoder.high_[i])) for i in of_column]
