@@ -1,13 +1,17 @@
 """Bad input gets an error that names the parameter, what was got and what was expected."""
 
+import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import check_estimators_nan_inf
 from torch import nn
 
@@ -466,6 +470,100 @@ def test_what_is_no_table_is_named_by_its_type(small, binary, X):
     for use in (small().fit(*binary).predict, lambda X: small().fit(X, binary[1])):
         with pytest.raises(ValueError, match=message):
             use(X)
+
+
+class Scanner:
+    def to_table(self):
+        return None
+
+
+class ParquetFile:
+    def iter_batches(self):
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("X", "advice"),
+    [
+        ("data.csv", r"pandas.read_csv .* pyarrow.dataset.dataset\(path\)"),
+        (Path("data.parquet"), r"pandas.read_parquet, or pass pyarrow.dataset.dataset\(path\)"),
+        (io.BytesIO(b"a,b"), "Read a file by pandas.read_csv"),
+        (ParquetFile(), r"Pass its read\(\), or pyarrow.dataset.dataset\(path\)"),
+        (Scanner(), r"Pass its to_table\(\), or the dataset that it scans"),
+        ({"a": [1, 2]}, r"Pass pandas.DataFrame\(X\)"),
+        (lambda: iter(()), r"pairs \(X_block, y_block\), without y"),
+        (iter([[1.0]]), r"a function that returns a new iterator over pairs"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("y", ["kind", [0, 1]], ids=str)
+def test_the_error_about_what_is_no_table_says_what_to_pass(small, X, y, advice):
+    with pytest.raises(ValueError, match=f"Got X of type {type(X).__name__}.*{advice}"):
+        small().fit(X, y)
+
+
+def test_an_array_with_the_name_of_a_column_gets_no_advice_on_files(small, binary):
+    with pytest.raises(ValueError, match=r"a source that is read in blocks\.$"):
+        small().fit(binary[0], "kind")
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "given", "match"),
+    [
+        (FoRDERegressor, "predict_interval", {"alpha": 0.1}, "X, confidence. .*which is 1 - alpha"),
+        (FoRDERegressor, "predict_interval", {"coverage": 0.9}, "Did you mean confidence?"),
+        (FoRDERegressor, "predict", {"quantile": [0.5]}, "Did you mean quantiles?"),
+        (FoRDEClassifier, "predict_proba", {"chunks": 3}, "X."),
+    ],
+)
+def test_an_unknown_argument_of_a_prediction_names_the_known_ones(
+    binary, kind, method, given, match
+):
+    model = kind(2, max_epochs=1, random_state=0)
+    message = f"unexpected argument of {method} '{next(iter(given))}', but expected one of .*"
+    with pytest.raises(TypeError, match=message + match.replace("?", r"\?")):
+        getattr(model, method)(binary[0], **given)
+
+
+def test_errors_about_long_parameters_are_short(small, binary):
+    for name, value in [("n_members", np.arange(9999)), ("validation_fraction", np.zeros(9999))]:
+        with pytest.raises(ValueError, match=f"'{name}' parameter") as caught:
+            small(**{name: value}).fit(*binary)
+        assert len(str(caught.value)) < 300
+
+
+def test_validation_rows_that_a_pipeline_did_not_transform_are_explained(small, binary):
+    X, y = binary
+    wider = PolynomialFeatures(2)
+    with pytest.raises(
+        ValueError, match=r'6 features.* transform_input=\["X_val"\] and set_fit_re'
+    ):
+        make_pipeline(wider, small()).fit(
+            X,
+            y,
+            **{
+                f"{type(small()).__name__.lower()}__{name}": value
+                for name, value in {"X_val": X[:20], "y_val": y[:20]}.items()
+            },
+        )
+    with pytest.raises(ValueError, match="but expected some of the classes") as caught:
+        small().fit(X, y, X_val=X, y_val=y + 7)
+    assert "pipeline" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_gaps_after_an_encoder_are_named_by_their_column(small, binary, names):
+    X, y = pd.DataFrame(binary[0], columns=list("abcdef")), binary[1]
+    own = make_column_transformer((StandardScaler(), list("abc")), ("passthrough", list("def")))
+    encoder = own if names else FunctionTransformer(np.asarray)
+    model = small(encoder=encoder).fit(X, y)
+    X.loc[7, "e"] = np.nan
+    name = "'passthrough__e'" if names else "4"
+    message = rf"NaN or infinity, .* after encoding \(in encoded column {name}\), but expected"
+    with pytest.raises(ValueError, match=message):
+        model.predict(X)
+    with pytest.raises(ValueError, match=message):
+        small(encoder=encoder, early_stopping=False).fit(X, y)
 
 
 def test_text_in_a_column_of_numbers_raises_an_error(small, binary):

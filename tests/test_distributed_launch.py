@@ -256,6 +256,27 @@ class TestArguments:
         with pytest.raises(ValueError, match="Got mode='columns', but expected 'members', 'rows'"):
             fit(StandIn(), X, mode="columns")
 
+    @pytest.mark.parametrize(
+        ("model", "given", "error", "match"),
+        [
+            ({}, {"n_jobs": 2}, TypeError, r"argument of fit 'n_jobs', .* mean n_workers\?"),
+            (
+                {},
+                {"eval_set": 2},
+                TypeError,
+                r"argument of fit 'eval_set', .* Did you mean X_val\?",
+            ),
+            ({}, {"n_workers": 3}, ValueError, "Got n_workers=3 and n_members=2, but expected"),
+            ({"lr": -1}, {}, ValueError, "'lr' parameter"),
+        ],
+    )
+    def test_those_of_the_fit_are_checked_before_processes_start(
+        self, monkeypatch, model, given, error, match
+    ):
+        monkeypatch.setattr("sklearn_fordes.distributed._launch._started", None)
+        with pytest.raises(error, match=match):
+            fit(FoRDEClassifier(2, **model), X, np.arange(len(X)) % 2, **given)
+
     @pytest.mark.parametrize("estimator", [BaseEstimator(), None, StandIn])
     def test_estimator(self, estimator):
         with pytest.raises(TypeError, match="expected one with the parameter distributed"):

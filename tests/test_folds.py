@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
-from sklearn_fordes import FoRDEClassifier, FoRDERegressor
+from sklearn_fordes import FoRDEClassifier, FoRDERegressor, load
 from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._validation import TrainingData
 from sklearn_fordes.networks import MLP
@@ -339,6 +340,27 @@ def test_a_splitter_says_which_members_leave_which_rows_out():
     trained_on = (rows.sample_weight > 0).T.numpy()
     for i, trains in enumerate(trained_on):
         np.testing.assert_array_equal(trains, fold != i // 2)
+
+
+def test_a_list_of_pairs_is_a_splitter(tmp_path):
+    X, y = make_table()
+    parts = KFold(2, shuffle=True, random_state=0)
+    pairs = list(parts.split(X))
+    models = [
+        FoRDEClassifier(4, max_epochs=2, validation_fraction=given, **PLAIN).fit(X, y)
+        for given in (parts, pairs)
+    ]
+    np.testing.assert_array_equal(*(model.predict_proba(X) for model in models))
+    models[1].save(tmp_path / "model")
+    again = load(tmp_path / "model", module=MLP).fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X), models[0].predict_proba(X))
+
+
+@pytest.mark.parametrize("pairs", [[1, 2], [([0], [1], [2])], [], [("a", "b")], [([0], [999])]])
+def test_a_list_of_something_else_is_refused_by_name(pairs):
+    message = rf"Got validation_fraction={re.escape(repr(pairs))}"
+    with pytest.raises((ValueError, TypeError), match=message):
+        FoRDEClassifier(4, max_epochs=1, validation_fraction=pairs, **PLAIN).fit(*make_table())
 
 
 @pytest.mark.parametrize(("n_members", "n_pairs"), [(8, 4), (12, 4), (10, 5), (10, 2), (20, 4)])

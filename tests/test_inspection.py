@@ -844,7 +844,9 @@ def test_intervals_are_those_of_the_regressor_as_one_column_moves():
     rows = REGRESSION[:-1].transform(rows)
     assert_allclose(display.prediction, REGRESSION[-1].predict(rows))
     assert display.confidence.tolist() == [0.9, 0.5]  # The wide one is drawn first.
-    for share, ends in zip(display.confidence, display.intervals, strict=True):
+    assert display.intervals.shape == (8, 2, 2)
+    for place, share in enumerate(display.confidence):
+        ends = display.intervals[:, :, place]
         assert_allclose(ends, REGRESSION[-1].predict_interval(rows, share))
     assert display.training_range == (low, high)
     assert display.ax_.get_xlabel() == "feature 1"
@@ -1184,8 +1186,8 @@ BAD = [
     (intervals, ([1, NAN], [1, 2], ENDS[:2]), {}, r"Got x of shape \(2,\) with 1 numbers, but exp"),
     (intervals, ([1, 2, NAN, NAN], [1] * 4, []), {}, r"with 2 numbers, but .* NaN at most once"),
     (intervals, ([1, 2, np.inf], [1] * 3, ENDS), {}, r"with 2 numbers, but .* two finite numbers"),
-    (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(1, 3, 2\): 1"),
-    (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(2, 3, 2\): 2"),
+    (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(3, 2, 1\): 1"),
+    (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(3, 2, 2\): 2"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": 90}, r"Got confidence=90, but expec"),
     (intervals_of, (REGRESSOR, X), {"feature": 3}, r"Got column 3, but .* an index below 3"),
     (intervals_of, (REGRESSOR, WITH_TEXT), {"feature": 3}, r"Got feature 3, which isn't numeric"),
@@ -1274,7 +1276,15 @@ def test_every_display_of_a_fitted_regressor():
     rows = np.tile(np.median(X, axis=0), (5, 1))
     rows[:, 2] = drawn.x
     assert_allclose(drawn.prediction, model.predict(rows))
-    assert_allclose(drawn.intervals, [model.predict_interval(rows, 0.9)])
+    assert_allclose(drawn.intervals[..., 0], model.predict_interval(rows, 0.9))
+    levels = [0.5, 0.95]
+    ends = model.predict_interval(rows, levels)
+    both = IntervalDisplay.from_predictions(
+        drawn.x, drawn.prediction, ends, confidence=levels
+    ).intervals
+    assert_allclose(both, ends[..., ::-1])  # Wide ones are drawn first.
+    inside = CoverageDisplay.from_predictions(y, model.predict_interval(X, levels), levels)
+    assert inside.confidence.tolist() == levels
     unknown = SupportDisplay.from_estimator(model, rows)
     assert unknown.columns.tolist() == ["x2"]
     assert_allclose(unknown.lengths, [[0.2, 0, 0.4, 0.4]])

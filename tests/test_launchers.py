@@ -96,6 +96,42 @@ def test_a_process_that_torchrun_loses_ends_the_others_with_a_clear_error(tmp_pa
     assert "Signal 9 (SIGKILL) received" in done.stderr
 
 
+HOLDING = """
+import atexit, weakref
+from sklearn.datasets import load_iris
+from torch import distributed
+from sklearn_fordes import FoRDEClassifier
+
+# Called after what the fit registers.
+atexit.register(lambda: print("held" if group_of_fit() else "gone"))
+
+def inner():
+    group = distributed.group.WORLD
+    raise KeyError("first")
+
+FoRDEClassifier(2, max_epochs=1, distributed="members").fit(*load_iris(return_X_y=True))
+group_of_fit = weakref.ref(distributed.group.WORLD)
+try:
+    inner()
+except KeyError as error:
+    raise ValueError("second") from error
+"""
+
+
+def test_a_group_that_an_error_holds_ends_before_the_interpreter():
+    """Its threads would abort the process if they freed a tensor later."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDING],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **alone, "OMP_NUM_THREADS": "1"},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "gone\n"), done.stderr
+    assert "ValueError: second" in done.stderr
+
+
 ON_RAY = """
 import os, shutil, sys
 import ray

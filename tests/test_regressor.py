@@ -1,5 +1,6 @@
 """What only the regressor has: a noise model, quantiles, and units of the target."""
 
+import re
 from functools import partial
 
 import numpy as np
@@ -84,6 +85,15 @@ def test_an_interval_lies_between_two_quantiles(fitted, waves):
     assert (narrow[:, 1] < interval[:, 1]).all()
 
 
+def test_intervals_of_several_confidences_come_at_once(fitted, waves):
+    levels = np.array([0.5, 0.9, 0.8])
+    ends = fitted.predict_interval(waves[0], levels)
+    assert ends.shape == (len(waves[0]), 2, 3)
+    for level, one in zip(levels, np.moveaxis(ends, -1, 0), strict=True):
+        np.testing.assert_allclose(one, fitted.predict_interval(waves[0], level), rtol=1e-9)
+    assert fitted.predict_interval(waves[0], [0.9]).shape == (len(waves[0]), 2, 1)
+
+
 def test_quantiles_invert_the_distribution_of_the_mixture(waves):
     X, y = waves
     model = make_model(max_epochs=5).fit(X, y)
@@ -118,8 +128,8 @@ def test_wrong_arguments_of_predictions_raise_errors(fitted, waves):
     for levels in ([0.0], [0.5, 1.0], [[0.5]], [np.nan], [-1]):
         with pytest.raises(ValueError, match=r"Got quantiles=.* but expected levels in \(0, 1\)"):
             fitted.predict(waves[0], quantiles=levels)
-    for confidence in (0.0, 1.0, 1.5, np.nan):
-        with pytest.raises(ValueError, match=f"Got confidence={confidence}, but expected"):
+    for confidence in (0.0, 1.0, 1.5, np.nan, [], [0.5, 1.0], [[0.5]], True):
+        with pytest.raises(ValueError, match=rf"Got confidence={re.escape(repr(confidence))}, but"):
             fitted.predict_interval(waves[0], confidence)
 
 

@@ -141,6 +141,18 @@ def test_machines_find_the_pages():
     assert "/start.html</loc>" in (SITE / "sitemap.xml").read_text(encoding="utf-8")
 
 
+def test_links_of_the_markdown_lead_to_files():
+    files = [*(SITE / "_sources").glob("*.md.txt"), SITE / "llms-full.txt"]
+    links = [
+        (file, link.partition("#")[0])
+        for file in files
+        for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8"))
+        if not link.startswith(("http", "#"))
+    ]
+    assert len(links) > 100
+    assert not [(file.name, link) for file, link in links if not (file.parent / link).exists()]
+
+
 # ---- in a browser
 
 

@@ -180,6 +180,20 @@ def mend_tables(
     context["body"] = body.replace('<div class="output_sub', '<div tabindex="0" class="output_sub')
 
 
+def link_sources(app: Sphinx, exception: Exception | None) -> None:
+    """Point links of the pages' markdown, which the site serves as text, to such files."""
+    if exception or app.builder.format != "html":
+        return
+    site = Path(app.outdir)
+    files = [(path, "", "../_images/") for path in (site / "_sources").glob("*.md.txt")]
+    for path, pages, pictures in [*files, (site / "llms-full.txt", "_sources/", "_images/")]:
+        source = [path.read_text(encoding="utf-8")]
+        link_to_repository(app, "", source)
+        text = re.sub(r"\]\(((?:\w+/)?\w+\.(?:md|rst))(?=[#)])", rf"]({pages}\1.txt", source[0])
+        text = re.sub(r"\]\((\w+\.png)\)", rf"]({pictures}\1)", text)
+        path.write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect these functions."""
     app.connect("source-read", link_to_repository)
@@ -187,6 +201,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-skip-member", is_inherited)
     app.connect("autodoc-process-docstring", link_to_pages)
     app.connect("doctree-read", link_names)
+    app.connect("build-finished", link_sources, priority=900)  # After those of extensions.
     # The theme reads what these change.
     for change in (describe, link_from_anywhere, mend_tables):
         app.connect("html-page-context", change, priority=400)

@@ -21,7 +21,12 @@ from sklearn_fordes.estimators._checkpoints import checkpoint_of, random_state_o
 from sklearn_fordes.estimators._datasets import dataset_of, first_encoded
 from sklearn_fordes.estimators._folds import Folds
 from sklearn_fordes.estimators._importances import Importances, member_importances, of_member
-from sklearn_fordes.estimators._processes import expect_all_members, expect_same_settings, own_part
+from sklearn_fordes.estimators._processes import (
+    expect_all_members,
+    expect_same_settings,
+    expect_workers,
+    own_part,
+)
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
 from sklearn_fordes.estimators._streams import rows_of, separated
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
@@ -61,6 +66,9 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": False}
 
     fitted_: inference.FittedEnsemble
+
+    # Asked by `sklearn_fordes.distributed.fit` before it starts processes.
+    _expect_workers = expect_workers
 
     @abstractmethod
     def _encode(self, data: TrainingData) -> TrainingData:

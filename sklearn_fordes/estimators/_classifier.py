@@ -113,7 +113,7 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
         Whether to stop when the ensemble's validation log loss no longer falls, and keep the
         weights of its best epoch. Tables too small to hold a row out, with one at least of each
         class for training, are trained for `max_epochs`.
-    validation_fraction : float, "auto" or cross-validation splitter, default="auto"
+    validation_fraction : float, "auto", splitter or list of pairs, default="auto"
         The rows that validate, for early stopping. Not used when `fit` is given validation rows.
 
         - A share of the rows is held out, stratified by class where possible and rounded down.
@@ -123,9 +123,10 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
           out, extrapolated to all members if these train on the same rows. Larger tables,
           and those of ensembles without such a divisor, hold a tenth out; of fewer than 640 rows
           64, or a fifth if that is less.
-        - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, whose number of
-          splits K divides `n_members`. Members are dealt to the splits; each row is trained on by
-          some, unless a single split holds it out. `fit` takes the groups that it needs.
+        - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, or a list of pairs of
+          training and validation rows, as indices. The number of pairs K divides `n_members`.
+          Members are dealt to the pairs; each row is trained on by some, unless a single pair holds
+          it out. `fit` takes the groups that a splitter needs.
 
         With folds or several splits the encoder is fitted to all rows, and the repulsion compares
         members at rows that they leave out as well. Callbacks that score validation rows score the

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.model_selection import check_cv
 
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 
@@ -63,7 +64,7 @@ class Folds(NamedTuple):
 
         Parameters
         ----------
-        splitter : object with a method ``split``
+        splitter : object with a method ``split``, or list of pairs
         data : TrainingData
         n_members : int
         seed : int
@@ -77,16 +78,19 @@ class Folds(NamedTuple):
             those of this table, members can't have them in equal numbers, or no member trains on
             some row.
         """
-        name, n_rows = f"validation_fraction={splitter!r}", len(data.y)
+        name, n_rows = f"validation_fraction={splitter!r:.100}", len(data.y)
         given = f"Got {name}, which makes"
         if groups is not None:
             groups = _checked_groups(groups, n_rows)
+        if isinstance(splitter, list):
+            splitter = check_cv(splitter)
         if getattr(splitter, "random_state", seed) is None:
             splitter = copy(splitter)
             splitter.random_state = seed
         with naming_argument(name):
             given_groups = {} if groups is None else {"groups": groups}
-            parts = [*splitter.split(data.X, data.y, **given_groups)]
+            made = splitter.split(data.X, data.y, **given_groups)
+            parts = [(trained, validated) for trained, validated in made]
         pairs = [
             (_indices(trained, n_rows, given), _indices(validated, n_rows, given))
             for trained, validated in parts
@@ -198,10 +202,17 @@ def divided(
         )
     if given is not None:
         X_val, y_val = given
+        n_columns = np.shape(X_val)[1:2]
+        advice = ""
+        if n_columns and n_columns != (estimator.n_features_in_,):
+            advice = (
+                " In a pipeline the steps before the estimator do not transform X_val, unless its "
+                'transform_input=["X_val"] and set_fit_request(X_val=True, y_val=True) ask for it.'
+            )
         if X_val is None or y_val is None:
             name = "y_val" if X_val is None else "X_val"
             raise ValueError(f"Got {name} alone, but expected X_val and y_val, or neither.")
-        with naming_argument("X_val and y_val"):
+        with naming_argument("X_val and y_val", advice):
             return rows, estimator._rows(X_val, y_val).of_mean_weight_one()
     if not is_split:
         return rows, None
@@ -215,8 +226,8 @@ def divided(
     else:
         if n_rows < n_given:
             raise ValueError(
-                f"Got validation_fraction={fraction!r} and rows of weight zero, which are left "
-                "out, but expected weights that keep the rows that it splits."
+                f"Got validation_fraction={fraction!r:.100} and rows of weight zero, which are "
+                "left out, but expected weights that keep the rows that it splits."
             )
         folds = Folds.of_splitter(fraction, rows, int(estimator.n_members), seed, groups)
         if len(folds.pairs) > 1:

@@ -25,9 +25,11 @@ RepulsionLike = Union[
     "particles.Repulsion",
 ]
 LengthscaleLike = Literal["identity", "pca"] | float | ArrayLike | Callable[..., Any]
-# Of libraries that users come from.
+# Of libraries that users come from, with what is meant by them here.
 _NAMES_ELSEWHERE = {
     "alpha": "weight_decay",
+    "confidence_level": "confidence",
+    "coverage": "confidence",
     "epochs": "max_epochs",
     "eval_set": "X_val",
     "learning_rate": "lr",
@@ -35,6 +37,7 @@ _NAMES_ELSEWHERE = {
     "max_iter": "max_epochs",
     "n_epochs": "max_epochs",
     "n_estimators": "n_members",
+    "n_jobs": "n_workers",
     "n_models": "n_members",
     "patience": "n_iter_no_change",
     "seed": "random_state",
@@ -91,20 +94,28 @@ class Parameters(BaseEstimator):
                 raise TypeError(error or self._unexpected(name, "parameter"))
         self.__dict__.update(arguments, **kwargs)
 
-    def _unexpected(self, name: str, what: str, method: Any = None) -> str:
-        """Return an error about a name that a method, or the constructor, does not take."""
-        parameters = inspect.signature(method or type(self)).parameters.values()
-        known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+    def _unexpected(self, name: str, what: str, *functions: Any) -> str:
+        """Return an error about a name that some functions, or the constructor, do not take."""
+        signatures = map(inspect.signature, functions or (type(self),))
+        parameters = [p for signature in signatures for p in signature.parameters.values()]
+        known = [*dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD)]
         elsewhere = _NAMES_ELSEWHERE.get(name)
         near = [elsewhere] if elsewhere in known else get_close_matches(name, known)
+        if name == "alpha" and "confidence" in known:
+            near = ["confidence, which is 1 - alpha"]
         expected = [f"one of {', '.join(known)}"]
-        if method is None:
+        if not functions:
             expected.append(f"a name that begins with {', '.join(PREFIXES)}")
         hint = f" Did you mean {near[0]}?" if near else ""
         return (
             f"{type(self).__name__} got an unexpected {what} {name!r}, but expected "
             f"{', or '.join(expected)}.{hint}"
         )
+
+    def _validate_params(self) -> None:
+        """Check the parameters, and print those that are wrong and long in part."""
+        with np.printoptions(threshold=10, edgeitems=2):
+            super()._validate_params()
 
     def _parts(self, *prefixes: str) -> dict[str, Any]:
         """Return the parameters of the net's parts that begin with one of `prefixes`."""
@@ -205,9 +216,7 @@ class Parameters(BaseEstimator):
             isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in sizes
         ]
         if not all(is_count):
-            raise ValueError(
-                f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}, but expected integers >= 1."
-            )
+            raise ValueError(f"Got hidden_layer_sizes={given!r:.100}, but expected integers >= 1.")
         continuous = list(getattr(encoder, "continuous_", ()))
         offered = {
             "n_features": int(np.prod(shape)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,36 @@ def expect_same_settings(estimator: Any, communicator: particles.Communicator) -
                     f"Got another value of {name} in process {rank} than in this one, but expected "
                     "the same parameters in all processes: they do one fit together."
                 )
+
+
+def expect_workers(estimator: Any, n_workers: int, mode: str, given: Any, start: Any) -> None:
+    """Raise an error that a fit in several processes would raise in each of them.
+
+    Parameters
+    ----------
+    estimator : BaseFoRDE
+    n_workers : int
+    mode : {"members", "rows"}
+        What they share out.
+    given : iterable of str
+        Names of arguments of `fit`.
+    start : callable
+        The function that starts the processes, whose arguments an error names too.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    known = inspect.signature(estimator.fit).parameters
+    for name in given:
+        if name not in known:
+            raise TypeError(estimator._unexpected(name, "argument of fit", estimator.fit, start))
+    estimator._validate_params()
+    if mode == "members" and n_workers > estimator.n_members:
+        raise ValueError(
+            f"Got n_workers={n_workers} and n_members={estimator.n_members}, but expected at most "
+            "a process for each member, or mode='rows'."
+        )
 
 
 def own_part(

@@ -78,7 +78,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         Whether to stop when the mixture's loss on validation rows (negative log density, or pinball
         loss) no longer falls, and keep the weights of the best epoch. Tables too small to hold
         a row out are trained for `max_epochs`.
-    validation_fraction : float, "auto" or cross-validation splitter, default="auto"
+    validation_fraction : float, "auto", splitter or list of pairs, default="auto"
         The rows that validate, for early stopping, as in `FoRDEClassifier`, but without
         stratification: a share of the rows is held out, folds of a small table are left out by
         different members ("auto"), or a splitter says which members leave which rows out. Not used
@@ -311,19 +311,19 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         return now._decoded(now._predicted(X, "quantiles", levels))
 
     @block_by_block
-    def predict_interval(self, X: Any, confidence: float = 0.9) -> NDArray[np.float64]:
+    def predict_interval(self, X: Any, confidence: ArrayLike = 0.9) -> NDArray[np.float64]:
         """Predict central intervals of the mixture's distribution.
 
         Parameters
         ----------
         X : array-like or data frame of shape (n_samples, n_features)
-        confidence : float, default=0.9
-            Probability of the interval, in (0, 1): ``1 - alpha`` of libraries that take a rate of
-            errors alpha.
+        confidence : float or array-like of shape (n_levels,), default=0.9
+            Probability of the interval, in (0, 1), or of each of several: ``1 - alpha`` of
+            libraries that take a rate of errors alpha.
 
         Returns
         -------
-        ndarray of shape (n_samples, 2)
+        ndarray of shape (n_samples, 2) or (n_samples, 2, n_levels)
             Lower and upper ends: the quantiles at ``(1 ∓ confidence) / 2``.
 
         Raises
@@ -331,11 +331,15 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
         ValueError
             If `confidence` is not in (0, 1).
         """
-        is_number = np.ndim(confidence) == 0 and np.asarray(confidence).dtype.kind in "fiu"
-        if not (is_number and 0 < confidence < 1):
-            raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
-        tail = (1 - confidence) / 2
-        return self.predict_quantiles(X, [tail, 1 - tail])
+        levels = np.asarray(confidence)
+        are_right = levels.dtype.kind in "fiu" and levels.ndim < 2 and levels.size
+        if not (are_right and ((levels > 0) & (levels < 1)).all()):
+            raise ValueError(
+                f"Got confidence={confidence!r}, but expected a number in (0, 1), or several."
+            )
+        tails = (1 - levels.ravel()) / 2
+        ends = self.predict_quantiles(X, np.concatenate([tails, 1 - tails]))
+        return ends.reshape(len(ends), 2, *levels.shape)
 
     @block_by_block
     def predict_members(self, X: Any) -> NDArray[np.float64]:

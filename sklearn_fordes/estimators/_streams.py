@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import reduce, wraps
@@ -25,7 +26,7 @@ from sklearn_fordes.estimators._validation import (
     naming_argument,
     training_data,
 )
-from sklearn_fordes.preprocessing import native_table, row_hashes
+from sklearn_fordes.preprocessing import as_table, native_table, row_hashes
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # The share of the rows that validate by default.
@@ -106,9 +107,10 @@ def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]
         return X, y, sample_weight
     table = native_table(X)
     if not nw.dependencies.is_into_dataframe(table):
+        as_table(table, accept_sparse=True)  # It says what to pass in place of what is no table.
         raise ValueError(
             f"Got {names[0]!r} as the name of a column of a {type(X).__name__}, but expected names "
-            "with a frame, or with a source that is read in blocks."
+            f"with a frame, or with a source that is read in blocks."
         )
     table, columns = streaming.without_columns(table, names)
     left = iter(columns)
@@ -418,8 +420,8 @@ def _expect_settings(estimator: Any, blocks: streaming.Blocks, groups: Any) -> N
     fraction = estimator.validation_fraction
     if not isinstance(fraction, str | Real):
         raise ValueError(
-            f"Got validation_fraction={fraction!r} with {name}, which no splitter sees as a whole, "
-            "but expected a number, 'auto', or X_val and y_val."
+            f"Got validation_fraction={fraction!r:.100} with {name}, which no splitter sees as a "
+            "whole, but expected a number, 'auto', or X_val and y_val."
         )
     settings = estimator._parts("iterator_train__")
     for key in ("rows_per_epoch", "buffer_rows", "sample_rows"):
@@ -459,10 +461,17 @@ def _readable(estimator: Any, X: Any) -> Any:
 
 
 def block_by_block(method: _Method) -> _Method:
-    """Let a method that predicts take a source too, and yield what it returns for each block."""
+    """Let a method that predicts take a source too, and yield what it returns for each block.
+
+    The error about an argument that it does not take names the one that may be meant.
+    """
+    known = inspect.signature(method).parameters
 
     @wraps(method)
     def predict(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
+        for name in named.keys() - known:
+            what = f"argument of {method.__name__}"
+            raise TypeError(self._unexpected(name, what, getattr(self, method.__name__)))
         if not streaming.is_stream(X):
             return method(self, X, *arguments, **named)
         now = self._as_fitted()

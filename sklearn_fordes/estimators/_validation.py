@@ -75,6 +75,7 @@ PARAMETER_CONSTRAINTS = {
         StrOptions({"auto"}),
         Interval(Real, 0, 1, closed="neither"),
         HasMethods(["split", "get_n_splits"]),
+        list,
     ],
     "n_iter_no_change": _COUNT,
     "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -359,13 +360,13 @@ def _check_labels(y: Any) -> None:
 
 
 @contextmanager
-def naming_argument(name: str) -> Iterator[None]:
-    """Name the argument in errors of a function that calls it X."""
+def naming_argument(name: str, advice: str = "") -> Iterator[None]:
+    """Name the argument in errors of a function that calls it X, and end them with advice."""
     try:
         yield
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Got {name} that can't be used: {error}") from error
+        raise kind(f"Got {name} that can't be used: {error}{advice}") from error
 
 
 def seeds_of(random_state: Any) -> Any:

@@ -143,9 +143,21 @@ class FittedEnsemble:
         if not all(part.isfinite().all() for part in inputs.split(rows_at_once)):
             raise ValueError(
                 f"Got X that contains NaN or infinity, or is too large for {dtype}, after "
-                "encoding, but expected finite numbers of the scale of the training rows."
+                f"encoding{self._place_of(~inputs.isfinite())}, but expected finite numbers of the "
+                "scale of the training rows."
             )
         return inputs
+
+    def _place_of(self, is_wrong: Tensor) -> str:
+        """Return, for an error, the first column with such values that an encoder has made."""
+        if is_wrong.ndim != 2:
+            return ""
+        column = int(is_wrong.any(0).nonzero()[0])
+        try:
+            name = str(self.encoder.get_feature_names_out()[column])
+        except Exception:  # An encoder of the user's may have no names, or raise anything.
+            return f" (in encoded column {column})"
+        return f" (in encoded column {name!r})"
 
     def chunks(self) -> Chunks:
         """Return how many rows the members evaluate at once, for one call."""

@@ -34,7 +34,7 @@ class IntervalDisplay(Display):
         Values of the column, in increasing order; last NaN if the cell is missing there.
     prediction : ndarray of shape (n_points,)
         The prediction there.
-    intervals : ndarray of shape (n_confidences, n_points, 2)
+    intervals : ndarray of shape (n_points, 2, n_confidences)
         Lower and upper ends of the intervals there.
     confidence : ndarray of shape (n_confidences,)
         Probabilities of the intervals.
@@ -89,11 +89,12 @@ class IntervalDisplay(Display):
         label = {"label": "prediction"}
         (self.line_,) = ax.plot(x, self.prediction[is_known], **{**label, **style})
         self.bands_: list[Any] = []
-        for position, (share, ends) in enumerate(zip(self.confidence, self.intervals, strict=True)):
+        for position, share in enumerate(self.confidence):
             # Darker from one to the next, so that the legend tells them apart.
             band: Style = {"alpha": 1 - 0.8 * 0.75**position, "linewidth": 0}
             band |= {"label": f"{100 * share:.4g} % interval", "color": self.line_.get_color()}
-            self.bands_.append(ax.fill_between(x, *ends[is_known].T, **band))
+            ends = self.intervals[is_known, :, position].T
+            self.bands_.append(ax.fill_between(x, *ends, **band))
         self.range_: Any = None
         ends_of_range = [] if self.training_range is None else [*self.training_range]
         if ends_of_range:
@@ -120,7 +121,7 @@ class IntervalDisplay(Display):
         ax.axvline(border, color="black", linewidth=0.8)
         color = self.line_.get_color()
         self.missing_ = ax.plot(place, self.prediction[-1], "o", color=color)
-        for position, ends in enumerate(self.intervals[:, -1]):
+        for position, ends in enumerate(self.intervals[-1].T):
             # Wide intervals have thin lines, on which those of narrower ones are seen.
             bar: Style = {"linewidth": 1.5 + 2 * position, "marker": "_", "markersize": 9}
             self.missing_ += ax.plot([place, place], ends, color=color, **bar)
@@ -193,7 +194,7 @@ class IntervalDisplay(Display):
         return cls.from_predictions(
             x,
             model.predict(rows),
-            [model.predict_interval(rows, float(share)) for share in shares],
+            np.stack([model.predict_interval(rows, float(share)) for share in shares], axis=-1),
             confidence=shares,
             training_range=known or (float(np.nanmin(values)), float(np.nanmax(values))),
             feature_name=key if isinstance(key, str) else f"feature {key}",
@@ -224,8 +225,9 @@ class IntervalDisplay(Display):
             Values of the column, in any order. One may be NaN, where the cell is missing.
         y_pred : array-like of shape (n_points,)
             The prediction there.
-        y_interval : array-like of shape (n_points, 2) or (n_confidences, n_points, 2)
-            Lower and upper ends of the interval there, or of several.
+        y_interval : array-like of shape (n_points, 2) or (n_points, 2, n_confidences)
+            Lower and upper ends of the interval there, or of several, as `predict_interval` returns
+            them.
         confidence : float or array-like of shape (n_confidences,), default=0.9
             Probability of each interval.
         training_range : tuple of two float, default=None
@@ -243,7 +245,7 @@ class IntervalDisplay(Display):
         values, prediction, ends, shares = (
             np.asarray(array, dtype=np.float64) for array in (x, y_pred, y_interval, confidence)
         )
-        shares, ends = np.atleast_1d(shares), ends[None] if ends.ndim == 2 else ends
+        shares, ends = np.atleast_1d(shares), ends[:, :, None] if ends.ndim == 2 else ends
         n_known, n_missing = np.isfinite(values).sum(), np.isnan(values).sum()
         is_right = n_known > 1 and n_missing < 2 and n_known + n_missing == values.size
         if values.ndim != 1 or not is_right:
@@ -254,10 +256,10 @@ class IntervalDisplay(Display):
         if shares.ndim != 1 or not (shares.size and ((shares > 0) & (shares < 1)).all()):
             raise ValueError(f"Got confidence={confidence!r}, but expected numbers in (0, 1).")
         n_points = len(values)
-        if prediction.shape != (n_points,) or ends.shape != (len(shares), n_points, 2):
+        if prediction.shape != (n_points,) or ends.shape != (n_points, 2, len(shares)):
             raise ValueError(
                 f"Got y_pred of shape {prediction.shape} and intervals of shape {ends.shape}, but "
-                f"expected {(n_points,)} and {(len(shares), n_points, 2)}: {len(shares)} "
+                f"expected {(n_points,)} and {(n_points, 2, len(shares))}: {len(shares)} "
                 f"intervals at {n_points} values."
             )
         # NaN comes last. Narrow intervals are drawn on wide ones.
@@ -265,7 +267,7 @@ class IntervalDisplay(Display):
         return cls(
             values[points],
             prediction[points],
-            ends[widest_first][:, points],
+            ends[points][..., widest_first],
             shares[widest_first],
             training_range=training_range,
             xlabel=feature_name,

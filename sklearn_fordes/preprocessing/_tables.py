@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals as nw
@@ -108,7 +110,7 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
     if array.ndim == 0:
         raise ValueError(
             f"Got X of type {type(X).__name__} that is no table, but expected a data frame or an "
-            "array of shape (n_samples, n_features)."
+            f"array of shape (n_samples, n_features). {_advice_on(X)}".rstrip()
         )
     if array.ndim != n_axes and (n_axes or array.ndim < 2):
         reshaped = (
@@ -129,6 +131,25 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: got X of type {array.dtype}.")
     return X.tocsr() if issparse(X) else array  # Rows of this format can be sliced.
+
+
+def _advice_on(X: Any) -> str:
+    """Return what to pass in place of X, which is no table, or nothing."""
+    dataset = "pyarrow.dataset.dataset(path), which is read in blocks"
+    if isinstance(X, str | bytes | os.PathLike) or hasattr(X, "readline"):
+        return f"Read a file by pandas.read_csv or pandas.read_parquet, or pass {dataset}."
+    if hasattr(X, "iter_batches"):
+        return f"Pass its read(), or {dataset}."
+    if hasattr(X, "to_table"):
+        return "Pass its to_table(), or the dataset that it scans, which is read in blocks."
+    if isinstance(X, Mapping):
+        return "Pass pandas.DataFrame(X), if it holds columns."
+    if callable(X) or hasattr(X, "__iter__"):
+        return (
+            "Blocks of rows come from a function that returns a new iterator over pairs (X_block, "
+            f"y_block), without y; or with the name of y from {dataset}."
+        )
+    return ""
 
 
 def _as_array(X: Any) -> NDArray[Any]:

@@ -169,8 +169,9 @@ def _kind_of(X: Any) -> str | None:
         return "lazy"
     if hasattr(X, "__arrow_c_stream__"):
         return "arrow"
-    # Sequences and sets are tables or no tables, but no sources.
+    # Sequences and sets are tables or no tables, but no sources, and open files are text.
     is_other = isinstance(X, type | Sequence | Set | Mapping) or isbuiltin(X)
+    is_other = is_other or hasattr(X, "readline")
     is_array = hasattr(X, "__array__") or hasattr(X, "shape")
     is_new = callable(X) or hasattr(X, "__iter__")
     return "iterable" if is_new and not (is_array or is_other) else None

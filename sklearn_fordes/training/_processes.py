@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
+import traceback
 from typing import Any
 
 import torch
@@ -93,6 +96,17 @@ def _join(mode: str, device: torch.device) -> None:
 
 
 def _leave() -> None:
+    """Destroy the group at the end of the program, with its threads.
+
+    The frames of an error that ended the program hold the group. Its threads would then end this
+    process by an abort if they still had tensors to free when the interpreter is gone.
+    """
+    errors, error = [], getattr(sys, "last_value", None)
+    while error is not None and error not in errors:
+        traceback.clear_frames(error.__traceback__)
+        errors.append(error)
+        error = error.__cause__ or error.__context__
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
