@@ -320,7 +320,11 @@ def find_feature(frame: Any, feature: Any) -> Any:
     names = list(frame.columns)
     name = names[find_position(names, feature)]
     if not is_numeric(frame[name]):
-        raise ValueError(f"Got feature {feature!r}, which isn't numeric, but expected numbers.")
+        numeric = [known for known in names if is_numeric(frame[known])]
+        raise ValueError(
+            f"Got feature {feature!r}, which isn't numeric, but expected a column of numbers: "
+            f"{', '.join(map(repr, numeric[:9])) or 'of which there is none'}."
+        )
     return name
 
 

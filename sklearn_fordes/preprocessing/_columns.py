@@ -34,7 +34,10 @@ from sklearn_fordes.preprocessing._values import (
 CATEGORY, EMPTY = "category", "empty"
 _READERS: dict[str, tuple[Callable[[Any], float], str]] = {
     NUMBER: (number_of, "finite numbers or gaps"),
-    DATE: (seconds_since_1970, "dates of the years 1 to 9999"),
+    DATE: (
+        seconds_since_1970,
+        "gaps or dates of the years 1 to 9999, such as 2024-01-31: pandas.to_datetime reads others",
+    ),
     DURATION: (seconds_of, "durations"),
 }
 

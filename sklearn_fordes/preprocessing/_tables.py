@@ -102,7 +102,10 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
         If X has another number of axes, no rows or no columns, or complex numbers.
     """
     if issparse(X) and not accept_sparse:
-        raise TypeError("Got a sparse X, but expected a dense array: call toarray().")
+        raise TypeError(
+            "Got a sparse X, but expected a dense array: call toarray(). Steps of a pipeline make "
+            "one with OneHotEncoder(sparse_output=False) or ColumnTransformer(sparse_threshold=0)."
+        )
     if isinstance(X, np.ma.MaskedArray):
         # Whole numbers and text have no value that says missing.
         X = np.ma.filled(X.astype(np.float64 if X.dtype.kind in "biuf" else object), np.nan)
