@@ -277,6 +277,20 @@ class TestArguments:
         with pytest.raises(error, match=match):
             fit(FoRDEClassifier(2, **model), X, np.arange(len(X)) % 2, **given)
 
+    def test_the_fit_of_a_subclass_may_take_any_name(self, monkeypatch):
+        class Sub(FoRDEClassifier):
+            def fit(self, X, y=None, **notes):
+                return super().fit(X, y)
+
+        started = []
+        monkeypatch.setattr(
+            "sklearn_fordes.distributed._launch._started",
+            lambda backend, content, *others: started.append(content[3]) or 1 / 0,
+        )
+        with pytest.raises(ZeroDivisionError):
+            fit(Sub(2), X, np.arange(len(X)) % 2, note=3)
+        assert started == [{"note": 3}]
+
     @pytest.mark.parametrize("estimator", [BaseEstimator(), None, StandIn])
     def test_estimator(self, estimator):
         with pytest.raises(TypeError, match="expected one with the parameter distributed"):

@@ -202,7 +202,7 @@ def divided(
         )
     if given is not None:
         X_val, y_val = given
-        n_columns = np.shape(X_val)[1:2]
+        n_columns = getattr(X_val, "shape", ())[1:2]
         advice = ""
         if n_columns and n_columns != (estimator.n_features_in_,):
             advice = (

@@ -60,6 +60,7 @@ _FEWEST_TO_HOLD_OUT = 640
 _ROWS_SEEN, _GROWTH_OF_ROWS_SEEN = 950, 0.6
 # The largest rate of one cycle with the largest batch, and a rate that does not fall.
 _LARGEST_RATE, _CONSTANT_RATE, _LARGEST_BATCH = 0.03, 0.004, 256
+_LONGEST_ERROR = 600
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 
 
@@ -113,9 +114,14 @@ class Parameters(BaseEstimator):
         )
 
     def _validate_params(self) -> None:
-        """Check the parameters, and print those that are wrong and long in part."""
-        with np.printoptions(threshold=10, edgeitems=2):
+        """Check the parameters, with errors that leave out most of a long value."""
+        try:
             super()._validate_params()
+        except ValueError as error:
+            text = str(error)
+            if len(text) <= _LONGEST_ERROR:
+                raise
+            raise type(error)(f"{text[: _LONGEST_ERROR - 100]} … {text[-60:]}") from None
 
     def _parts(self, *prefixes: str) -> dict[str, Any]:
         """Return the parameters of the net's parts that begin with one of `prefixes`."""

@@ -101,10 +101,11 @@ def _leave() -> None:
     The frames of an error that ended the program hold the group. Its threads would then end this
     process by an abort if they still had tensors to free when the interpreter is gone.
     """
-    errors, error = [], getattr(sys, "last_value", None)
-    while error is not None and error not in errors:
+    seen: set[int] = set()
+    error = getattr(sys, "last_value", None)
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
-        errors.append(error)
         error = error.__cause__ or error.__context__
     gc.collect()
     if dist.is_initialized():
