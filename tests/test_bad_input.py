@@ -502,6 +502,21 @@ def test_the_error_about_what_is_no_table_says_what_to_pass(small, X, y, advice)
         small().fit(X, y)
 
 
+@pytest.mark.parametrize(
+    ("X", "advice"),
+    [
+        ([{"a": 1.0, "b": 2.0}], r"pandas.DataFrame\(X\) makes a row of each dict"),
+        (pd.Series([1.0, 2.0]), r"X.to_frame\(\) if it is one feature, X.to_frame\(\).T if it is"),
+        (np.zeros(2), r"X.reshape\(-1, 1\) if it is one feature, X.reshape\(1, -1\) if it is one"),
+        (np.zeros((2, 2, 2)), r"X.reshape\(len\(X\), -1\)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_error_about_other_axes_says_how_to_make_a_table(small, binary, X, advice):
+    with pytest.raises(ValueError, match=rf"Got X of shape .* Reshape your data: {advice}"):
+        small().fit(*binary).predict(X)
+
+
 def test_an_array_with_the_name_of_a_column_gets_no_advice_on_files(small, binary):
     with pytest.raises(ValueError, match=r"a source that is read in blocks\.$"):
         small().fit(binary[0], "kind")

@@ -534,7 +534,7 @@ def test_splitters_that_can_not_be_used(splitter, message):
     [
         (np.zeros((60, 1)), r"Got groups of shape \(60, 1\), but expected \(60,\)"),
         (np.zeros(59), r"Got groups of shape \(59,\), but expected \(60,\)"),
-        ("patient", r"Got groups of shape \(\), but expected \(60,\)"),
+        ("patient", r"Got groups='patient', but .* shape \(60,\), such as X\['patient'\]"),
         ([None, *["a"] * 59], "Got groups of which 1 are missing"),
         (np.where(np.arange(60) < 3, np.nan, 1), "Got groups of which 3 are missing"),
         (["a"] * 30 + ["b"] * 29 + [np.nan], "Got groups of which 1 are missing"),

@@ -49,8 +49,10 @@ class Contract(EstimatorContract):
         if n_epochs == 3:
             model.fit(*data)
         else:
-            when = "within the last one of" if n_batches % 3 else "after"
-            pattern = f"ended by max_time {when} {n_epochs} of 3 epochs"
+            when = f"within epoch {n_epochs} of 3"
+            if not n_batches % 3:
+                when = f"after {n_epochs} of 3 epochs"
+            pattern = f"ended by max_time {when}, and"
             with pytest.warns(ConvergenceWarning, match=pattern) as caught:
                 model.fit(*data)
             assert caught[0].filename == __file__

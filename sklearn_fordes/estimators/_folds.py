@@ -244,6 +244,11 @@ def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
     ValueError
         If there are not as many as rows, or some are missing.
     """
+    if isinstance(groups, str):
+        raise ValueError(
+            f"Got groups={groups!r}, but expected an array of shape ({n_rows},), such as "
+            f"X[{groups!r}]."
+        )
     values = np.asarray(groups)
     if values.shape != (n_rows,):
         raise ValueError(f"Got groups of shape {values.shape}, but expected ({n_rows},).")

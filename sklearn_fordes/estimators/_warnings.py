@@ -20,14 +20,14 @@ def warn_of_end(ended_by: str, n_epochs: int, max_epochs: int) -> None:
     n_epochs, max_epochs : int
         How many epochs there were, and how many there could have been.
     """
-    after = {
-        "interrupted": "interrupted after",
-        "late": "ended by max_time after",
-        "cut": "ended by max_time within the last one of",
+    end = {
+        "interrupted": f"interrupted after {n_epochs} of {max_epochs} epochs",
+        "late": f"ended by max_time after {n_epochs} of {max_epochs} epochs",
+        "cut": f"ended by max_time within epoch {n_epochs} of {max_epochs}",
     }[ended_by]
     warn(
-        f"Training was {after} {n_epochs} of {max_epochs} epochs, and the fit is kept as it was "
-        "then (with early stopping: as in the best epoch).",
+        f"Training was {end}, and the fit is kept as it was then (with early stopping: as in the "
+        "best epoch).",
         ConvergenceWarning,
     )
 

@@ -116,14 +116,9 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
             f"array of shape (n_samples, n_features). {_advice_on(X)}".rstrip()
         )
     if array.ndim != n_axes and (n_axes or array.ndim < 2):
-        reshaped = (
-            "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
-            if array.ndim == 1
-            else "X.reshape(len(X), -1) makes a column of each number of a row."
-        )
         raise ValueError(
             f"Got X of shape {array.shape}, but expected (n_samples, n_features). Reshape your "
-            f"data: {reshaped}"
+            f"data: {_reshaped(X, array)}"
         )
     for axis, name in enumerate(("sample", "feature")):
         if not array.shape[axis]:
@@ -134,6 +129,17 @@ def as_rows(X: Any, n_axes: int | None = 2, *, accept_sparse: bool = False) -> A
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: got X of type {array.dtype}.")
     return X.tocsr() if issparse(X) else array  # Rows of this format can be sliced.
+
+
+def _reshaped(X: Any, array: NDArray[Any]) -> str:
+    """Return how to make a table of an array that has too few axes, or too many."""
+    if array.ndim > 1:
+        return "X.reshape(len(X), -1) makes a column of each number of a row."
+    if len(array) and isinstance(array.flat[0], Mapping):
+        return "pandas.DataFrame(X) makes a row of each dict."
+    if nw.dependencies.is_pandas_series(X):
+        return "X.to_frame() if it is one feature, X.to_frame().T if it is one sample."
+    return "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one sample."
 
 
 def _advice_on(X: Any) -> str:
