@@ -472,6 +472,42 @@ def test_what_is_no_table_is_named_by_its_type(small, binary, X):
             use(X)
 
 
+class Unnamed(nn.Module):
+    def __init__(self, width, n_outputs):
+        super().__init__()
+        self.layer = nn.Linear(width, n_outputs)
+
+    def forward(self, X):
+        return self.layer(X)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"module": Unnamed},
+            r"Got module=Unnamed, with the arguments \(width, n_outputs\) .*width",
+        ),
+        ({"module": Unnamed, "module__depth": 2}, r"Got module=Unnamed, .* others as module__"),
+        (
+            {"repulsion": lambda ensemble, X: X},
+            r"as repulsion, .* a function of \(ensemble, X, y\)",
+        ),
+        ({"augmentation": lambda X: X}, r"as augmentation, .* a function of \(X, rng\)"),
+        ({"lengthscale": lambda: 1.0}, r"as lengthscale, .* a function of \(X\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_functions_of_other_arguments_are_named(small, binary, given, message):
+    with pytest.raises(TypeError, match=message):
+        small(**given).fit(*binary)
+
+
+def test_arguments_of_a_module_may_be_given(small, binary):
+    model = small(module=Unnamed, module__width=6).fit(*binary)
+    assert model.predict_proba(binary[0]).shape == (len(binary[0]), 2)
+
+
 class Scanner:
     def to_table(self):
         return None

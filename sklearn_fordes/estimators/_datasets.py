@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sklearn_fordes import inference, streaming, training
+from sklearn_fordes._signatures import accepts
 from sklearn_fordes.estimators._folds import Folds
-from sklearn_fordes.estimators._parameters import accepts
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 from sklearn_fordes.preprocessing import TabularEncoder
 

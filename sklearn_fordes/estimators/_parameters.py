@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_fordes import inference, networks, particles, training
+from sklearn_fordes._signatures import accepts, expect_arguments
 from sklearn_fordes.estimators._validation import PARAMETER_CONSTRAINTS
 from sklearn_fordes.preprocessing import TabularEncoder
 
@@ -232,6 +233,11 @@ class Parameters(BaseEstimator):
         }
         module = self.module or partial(networks.MLP, **self._recipe)
         taken = {name: value for name, value in offered.items() if accepts(module, name)}
+        name = getattr(module, "__name__", type(module).__name__)
+        expected = (
+            f"some of {', '.join(offered)}, which the estimator gives, and others as module__…"
+        )
+        expect_arguments(module, f"module={name}", expected, **(taken | arguments))
         make_member = partial(module, **(taken | arguments))
         self._expect_memory(make_member, device)
         return make_member
@@ -268,6 +274,10 @@ class Parameters(BaseEstimator):
                 f"Got augmentation={self.augmentation!r}, but expected 'auto', a CellCorruption "
                 "object, a function or None."
             )
+        if self.augmentation is not None:
+            given = "a function as augmentation"
+            expected = "a function of (X, rng): encoded rows and a generator"
+            expect_arguments(self.augmentation, given, expected, "X", "rng")
         return None
 
     def _new_augmentation(self, fitted: Any, inputs: Any) -> Any:
@@ -474,14 +484,6 @@ def _bytes_of(make_member: Any, names: str) -> int:
             f"Got {names}, a single one of which takes more memory than there is ({error}), but "
             "expected smaller ones."
         ) from error
-
-
-def accepts(function: Any, name: str) -> bool:
-    """Return whether the signature of a class or function has an argument of that name."""
-    try:
-        return name in inspect.signature(function).parameters
-    except ValueError:  # Some builtins have no signature.
-        return False
 
 
 def _discard(message: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sklearn_fordes._signatures import expect_arguments
 from sklearn_fordes.particles._evaluation import Evaluation, Gradients, Hessian
 from sklearn_fordes.particles._members import Ensemble, autograd_evaluation
 from sklearn_fordes.particles.likelihoods import Likelihood
@@ -209,6 +210,8 @@ class FunctionOfEnsemble(Space):
     """
 
     def __init__(self, function: Representation) -> None:
+        expected = "a function of (ensemble, X, y): members, rows compared, targets"
+        expect_arguments(function, "a function as repulsion", expected, "ensemble", "X", "y")
         self.function = function
 
     def evaluate(
