@@ -1189,6 +1189,7 @@ BAD = [
     (intervals, ([1, 2, 3], [1, 2], ENDS), {}, r"Got y_pred of shape \(2,\) and .* \(3, 2, 1\): 1"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": (0.5, 0.9)}, r"but .* \(3, 2, 2\): 2"),
     (intervals, ([1, 2, 3], [1, 2, 3], ENDS), {"confidence": 90}, r"Got confidence=90, but expec"),
+    (intervals, ([1, 2], [1, 2], ENDS[:2]), {"training_range": (0, np.inf)}, "two finite numbers"),
     (intervals_of, (REGRESSOR, X), {"feature": 3}, r"Got column 3, but .* an index below 3"),
     (intervals_of, (REGRESSOR, WITH_TEXT), {"feature": 3}, r"Got feature 3, which isn't numeric"),
     (intervals_of, (REGRESSOR, X), {"eps": -1}, r"eps == -1, must be >= 0"),

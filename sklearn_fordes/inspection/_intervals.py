@@ -262,6 +262,9 @@ class IntervalDisplay(Display):
                 f"expected {(n_points,)} and {(n_points, 2, len(shares))}: {len(shares)} "
                 f"intervals at {n_points} values."
             )
+        known = training_range
+        if known is not None and not (np.shape(known) == (2,) and np.isfinite(known).all()):
+            raise ValueError(f"Got training_range={known!r}, but expected two finite numbers.")
         # NaN comes last. Narrow intervals are drawn on wide ones.
         points, widest_first = np.argsort(values), np.argsort(-shares)
         return cls(
