@@ -5,6 +5,8 @@ import pickle
 import re
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn import config_context
@@ -519,7 +521,8 @@ def test_masks_are_parts_too():
         (TimeSeriesSplit(5), "train no member on 10 of 60 rows, .* pass a single split"),
         (PredefinedSplit(np.arange(40) % 5), "train no member on 20 of 60 rows"),
         (PredefinedSplit(np.arange(90) % 5), "parts that are no indices of 60 rows"),
-        (GroupKFold(5), "Got validation_fraction=GroupKFold.* 'groups' parameter should not be"),
+        (GroupKFold(5), "Got validation_fraction=GroupKFold.* 'groups' .* Pass groups=… to fit"),
+        (KFold(70), r"n_splits=70 greater than the number of samples: n_samples=60\.$"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -548,6 +551,33 @@ def test_groups_that_can_not_be_used(groups, message):
     model = FoRDEClassifier(10, validation_fraction=GroupKFold(5), **PLAIN)
     with pytest.raises(ValueError, match=message):
         model.fit(X, y, groups=groups)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["object", "string", "category", "Int64", "datetime64[ns, UTC]", "period[D]", "polars"],
+)
+def test_groups_come_in_any_container(dtype):
+    X, y = make_table()
+    numbers = np.arange(60) // 3
+    groups = pd.Series(pd.to_datetime(numbers, unit="D"))
+    if dtype == "polars":
+        groups = pl.Series([str(day) for day in groups])
+    elif dtype == "period[D]":
+        groups = groups.dt.to_period("D")
+    elif dtype == "datetime64[ns, UTC]":
+        groups = groups.dt.tz_localize("UTC")
+    else:
+        groups = pd.Series(numbers).astype(dtype)
+    model = FoRDEClassifier(4, max_epochs=1, validation_fraction=GroupKFold(4), **PLAIN)
+    found, expected = (
+        model.fit(X, y, groups=given).predict_proba(X)
+        for given in (groups, np.asarray(groups, dtype=object))
+    )
+    np.testing.assert_array_equal(found, expected)
+    if dtype in ("category", "Int64", "string"):
+        with pytest.raises(ValueError, match="Got groups of which 6 are missing"):
+            model.fit(X, y, groups=groups.where(numbers > 1))
 
 
 def test_groups_of_a_cross_validation_are_not_those_of_the_model_unless_asked_for():

@@ -8,6 +8,8 @@ import pytest
 import torch
 from scipy.optimize import brentq
 from scipy.stats import norm
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -92,6 +94,15 @@ def test_intervals_of_several_confidences_come_at_once(fitted, waves):
     for level, one in zip(levels, np.moveaxis(ends, -1, 0), strict=True):
         np.testing.assert_allclose(one, fitted.predict_interval(waves[0], level), rtol=1e-9)
     assert fitted.predict_interval(waves[0], [0.9]).shape == (len(waves[0]), 2, 1)
+
+
+def test_validation_targets_of_another_unit_are_named(waves):
+    X, y = waves
+    wrapped = TransformedTargetRegressor(make_model(max_epochs=1), func=np.log, inverse_func=np.exp)
+    with pytest.warns(ConvergenceWarning, match="Are y and y_val of one unit"):
+        wrapped.fit(X[:400], y[:400], X_val=X[400:], y_val=y[400:])
+    with pytest.warns(ConvergenceWarning, match=r"nothing was learnt from X\. Try"):
+        make_model(max_epochs=1, lr=1e-9).fit(X[:400], y[:400], X_val=X[400:], y_val=y[400:])
 
 
 def test_quantiles_invert_the_distribution_of_the_mixture(waves):

@@ -703,6 +703,12 @@ def test_settings_without_meaning_are_refused():
             FoRDEClassifier(**SMALL, **parameters).fit(DATA, "kind", **arguments)
 
 
+@pytest.mark.parametrize("source", [DATA, [PAIR]], ids=["dataset", "pairs"])
+def test_partial_fit_takes_tables_alone(source):
+    with pytest.raises(ValueError, match="in partial_fit, but expected a table: fit reads sources"):
+        FoRDEClassifier(**SMALL).partial_fit(source, "kind", classes=["a", "b"])
+
+
 def test_what_can_be_read_only_once_is_refused():
     reader = pa.RecordBatchReader.from_batches(TABLE.schema, TABLE.to_batches())
     with pytest.raises(TypeError, match="Got a generator, which can be read only once, but expec"):

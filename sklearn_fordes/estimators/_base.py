@@ -28,7 +28,7 @@ from sklearn_fordes.estimators._processes import (
     own_part,
 )
 from sklearn_fordes.estimators._saving import LEARNT_VALUES, Saving
-from sklearn_fordes.estimators._streams import rows_of, separated
+from sklearn_fordes.estimators._streams import expect_table, rows_of, separated
 from sklearn_fordes.estimators._tasks import FitTasks, epoch_callbacks, tasks_of
 from sklearn_fordes.estimators._uncertainty import UncertaintyMixin
 from sklearn_fordes.estimators._validation import (
@@ -105,8 +105,8 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
             Class labels of any kind, at least two classes; for the regressor finite numbers. Or the
             name of a column of a frame or source; of an array as a source the index of a column.
         sample_weight : array-like of shape (n_samples,) or str, optional
-            Not negative. Only their ratios matter. Rows of weight zero are left out. If `y` is the
-            name of a column, that of another one.
+            Not negative. Only their ratios matter. Rows of weight zero are left out. Or the name of
+            a column of a frame or source, which is then no feature.
         X_val, y_val : like X and y, optional
             Rows for early stopping, in place of held-out ones.
         X_repulsion : like X, optional
@@ -196,6 +196,7 @@ class BaseFoRDE(CallbackSupportMixin, Importances, UncertaintyMixin, Saving, met
 
     def _partial_fit(self, new: Self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         """Train a copy of this estimator for one epoch more, or for the first one, and adopt it."""
+        expect_table(X, "partial_fit")
         rows = new._rows(*separated(X, y, sample_weight))
         if self.distributed is not None:
             raise ValueError(

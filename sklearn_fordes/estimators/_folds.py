@@ -87,7 +87,13 @@ class Folds(NamedTuple):
         if getattr(splitter, "random_state", seed) is None:
             splitter = copy(splitter)
             splitter.random_state = seed
-        with naming_argument(name):
+        advice = ""
+        if groups is None and _asks_for_groups(splitter):
+            advice = (
+                " Pass groups=… to fit, in a cross-validation with metadata routing after "
+                "set_fit_request(groups=True)."
+            )
+        with naming_argument(name, advice):
             given_groups = {} if groups is None else {"groups": groups}
             made = splitter.split(data.X, data.y, **given_groups)
             parts = [(trained, validated) for trained, validated in made]
@@ -236,6 +242,11 @@ def divided(
     return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
 
+def _asks_for_groups(splitter: Any) -> bool:
+    routing = getattr(splitter, "get_metadata_routing", None)
+    return routing is not None and routing().split.requests.get("groups") is True
+
+
 def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
     """Return the groups of the rows as an array of shape (n_rows,).
 
@@ -253,7 +264,9 @@ def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:
     if values.shape != (n_rows,):
         raise ValueError(f"Got groups of shape {values.shape}, but expected ({n_rows},).")
     # An array of text would hold NaN as a word.
-    is_missing = pd.isna(np.asarray(groups, dtype=object)) | np.ma.getmaskarray(groups)
+    is_missing = pd.isna(np.asarray(groups, dtype=object))
+    if isinstance(groups, np.ma.MaskedArray):
+        is_missing = is_missing | np.ma.getmaskarray(groups)
     n_missing = int(np.count_nonzero(is_missing))
     if n_missing:
         raise ValueError(

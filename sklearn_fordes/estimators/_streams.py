@@ -118,6 +118,21 @@ def separated(X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any, Any]
     return table, y, sample_weight
 
 
+def expect_table(X: Any, method: str) -> None:
+    """Refuse a source that is read in blocks.
+
+    Raises
+    ------
+    ValueError
+        If X is one.
+    """
+    if streaming.is_stream(X):
+        raise ValueError(
+            f"Got a {type(X).__name__} in {method}, but expected a table: fit reads sources in "
+            f"blocks, and {method} takes one block after the other."
+        )
+
+
 class Stream:
     """The training rows of a source, checked and encoded as they are read.
 

@@ -25,9 +25,12 @@ def warn_of_end(ended_by: str, n_epochs: int, max_epochs: int) -> None:
         "late": f"ended by max_time after {n_epochs} of {max_epochs} epochs",
         "cut": f"ended by max_time within epoch {n_epochs} of {max_epochs}",
     }[ended_by]
+    advice = ""
+    if ended_by == "cut" and n_epochs == 1:
+        advice = " The first epoch alone takes longer, so give more time."
     warn(
         f"Training was {end}, and the fit is kept as it was then (with early stopping: as in the "
-        "best epoch).",
+        f"best epoch).{advice}",
         ConvergenceWarning,
     )
 
@@ -50,9 +53,15 @@ def warn_if_nothing_was_learnt(fitted: inference.FittedEnsemble, rows: Any, best
     constant = fitted.likelihood.constant_loss(rows.y, weight, valid.y, valid.sample_weight)
     if best >= constant:
         look = ", and look at encoder_.report()" if hasattr(fitted.encoder, "report") else ""
+        advice = f"nothing was learnt from X. Try more epochs, another lr or more rows{look}."
+        is_number = rows.y.is_floating_point()
+        if is_number and (valid.y.abs() > rows.y.abs().max()).float().mean() > 0.5:
+            advice = (
+                "most of the validation targets lie beyond all training targets. Are y and y_val "
+                "of one unit? TransformedTargetRegressor transforms y alone."
+            )
         warn(
             f"The best validation loss, {best:.4g}, is no better than that of predicting the "
-            f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
-            f"more epochs, another lr or more rows{look}.",
+            f"distribution of y for every row, {constant:.4g}: {advice}",
             ConvergenceWarning,
         )

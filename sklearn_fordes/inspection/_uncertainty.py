@@ -322,8 +322,8 @@ def find_feature(frame: Any, feature: Any) -> Any:
     if not is_numeric(frame[name]):
         numeric = [known for known in names if is_numeric(frame[known])]
         raise ValueError(
-            f"Got feature {feature!r}, which isn't numeric, but expected a column of numbers: "
-            f"{', '.join(map(repr, numeric[:9])) or 'of which there is none'}."
+            f"Got feature {feature!r}, which isn't numeric, but expected a column of numbers: one "
+            f"of {numeric}."
         )
     return name
 

@@ -135,7 +135,7 @@ def _reshaped(X: Any, array: NDArray[Any]) -> str:
     """Return how to make a table of an array that has too few axes, or too many."""
     if array.ndim > 1:
         return "X.reshape(len(X), -1) makes a column of each number of a row."
-    if len(array) and isinstance(array.flat[0], Mapping):
+    if isinstance(array, np.ndarray) and array.size and isinstance(array[0], Mapping):
         return "pandas.DataFrame(X) makes a row of each dict."
     if nw.dependencies.is_pandas_series(X):
         return "X.to_frame() if it is one feature, X.to_frame().T if it is one sample."
