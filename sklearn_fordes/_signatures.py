@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 
@@ -14,33 +17,44 @@ def accepts(function: Any, name: str) -> bool:
         return False
 
 
-def expect_arguments(function: Any, given: str, expected: str, *places: str, **named: Any) -> None:
-    """Raise an error if a class or function can't be called with some arguments.
+@contextmanager
+def explaining_arguments(
+    function: Any,
+    given: str,
+    expected: str,
+    places: Sequence[str] = (),
+    named: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[None]:
+    """Explain the error of a call, inside the block, whose arguments a function does not take.
 
     Parameters
     ----------
     function : callable
     given : str
-        What was given, for the error, such as ``"augmentation=f"``.
+        What was given, for the error, such as ``"module=Net"``.
     expected : str
         What was expected.
-    *places
+    places : sequence of str, default=()
         Names of the arguments by position.
-    **named
+    named : mapping, optional
         Arguments by name.
 
     Raises
     ------
     TypeError
-        If it can't.
+        If the call raised one, and the function's signature is of other arguments.
     """
     try:
-        signature = inspect.signature(function)
-    except ValueError:  # Some builtins have none.
-        return
-    try:
-        signature.bind(*places, **named)
+        yield
     except TypeError as error:
-        raise TypeError(
-            f"Got {given}, with the arguments {signature} ({error}), but expected {expected}."
-        ) from error
+        try:
+            signature = inspect.signature(function, follow_wrapped=False)
+        except ValueError:  # Some builtins have none.
+            raise error from None
+        try:
+            signature.bind(*places, **named)
+        except TypeError as reason:
+            raise TypeError(
+                f"Got {given}, with the arguments {signature} ({reason}), but expected {expected}."
+            ) from error
+        raise

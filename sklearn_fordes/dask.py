@@ -141,7 +141,9 @@ def predict_interval(model: Any, frame: Any, confidence: float = 0.9) -> Any:
     _expect_method(model, "predict_interval", "a FoRDERegressor")
     is_number = np.ndim(confidence) == 0 and np.asarray(confidence).dtype.kind in "fiu"
     if not (is_number and 0 < confidence < 1):
-        raise ValueError(f"Got confidence={confidence!r}, but expected a number in (0, 1).")
+        raise ValueError(
+            f"Got confidence={confidence!r}, but expected a number in (0, 1): one a call."
+        )
     names = np.array(["lower", "upper"])
     return _mapped(model, "predict_interval", frame, np.empty((0, 2)), names, confidence=confidence)
 

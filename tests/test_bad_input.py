@@ -2,6 +2,7 @@
 
 import io
 import re
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -503,6 +504,34 @@ def test_functions_of_other_arguments_are_named(small, binary, given, message):
         small(**given).fit(*binary)
 
 
+def test_what_a_decorator_gives_is_no_argument(small, binary):
+    def doubled(function):
+        @wraps(function)
+        def wrapped(X):
+            return function(X, 2.0)
+
+        return wrapped
+
+    @doubled
+    def lengths(X, scale):
+        return scale * torch.ones(X.shape[1])
+
+    def factory(n_features, n_outputs, generator, given=1):
+        assert isinstance(generator, torch.Generator)
+        return nn.Linear(n_features, n_outputs)
+
+    model = small(lengthscale=lengths, module=factory, module__given=3).fit(*binary)
+    assert model.predict_proba(binary[0]).shape == (len(binary[0]), 2)
+
+
+def test_an_error_of_the_function_itself_is_not_explained(small, binary):
+    def space(ensemble, X, y):
+        return ensemble(X) + None
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        small(repulsion=space).fit(*binary)
+
+
 def test_arguments_of_a_module_may_be_given(small, binary):
     model = small(module=Unnamed, module__width=6).fit(*binary)
     assert model.predict_proba(binary[0]).shape == (len(binary[0]), 2)
@@ -588,7 +617,7 @@ def test_validation_rows_that_a_pipeline_did_not_transform_are_explained(small, 
     X, y = binary
     wider = PolynomialFeatures(2)
     with pytest.raises(
-        ValueError, match=r'6 features.* transform_input=\["X_val"\] and set_fit_re'
+        ValueError, match=r'6 features.* If .* pipeline.*transform_input=\["X_val"\]'
     ):
         make_pipeline(wider, small()).fit(
             X,

@@ -298,6 +298,21 @@ def test_a_fit_whose_rows_are_spread_is_close_to_that_of_one_process(ranks, kind
         np.testing.assert_equal(weights, answers[0][1])  # The same in all processes.
 
 
+def relative_losses(kind, settings, n_rows):
+    model = kind(**{**SMALL, **settings}).fit(*table(kind, n_rows))
+    return [epoch["relative_loss"] for epoch in model.history_]
+
+
+@pytest.mark.parametrize("name", ["folds", "folds of numbers", "weighed folds"])
+def test_weights_of_rows_count_in_the_relative_loss_of_all_processes(ranks, name):
+    """The strength of the repulsion follows it, and so the whole fit."""
+    kind, settings, n_rows = FITS[name]
+    settings = {**settings, "module__dropout": 0.0, "module__mixed_precision": False}
+    expected = relative_losses(kind, settings, n_rows)
+    for found in ranks(relative_losses, kind, {**settings, "distributed": "rows"}, n_rows):
+        np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 def test_processes_that_share_rows_draw_other_masks(ranks):
     found, _ = ranks(losses, FoRDEClassifier, {"module__dropout": 0.5, "distributed": "rows"})[0]
     assert found[-1] < np.log(3)

@@ -288,7 +288,7 @@ class TestArguments:
             lambda backend, content, *others: started.append(content[3]) or 1 / 0,
         )
         with pytest.raises(ZeroDivisionError):
-            fit(Sub(2), X, np.arange(len(X)) % 2, note=3)
+            fit(Sub(1), X, np.arange(len(X)) % 2, note=3)
         assert started == [{"note": 3}]
 
     @pytest.mark.parametrize("estimator", [BaseEstimator(), None, StandIn])

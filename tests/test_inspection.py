@@ -668,7 +668,7 @@ def test_history_draws_each_loss_and_marks_the_best_epoch():
     assert set(display.lines_) == {"driving_loss", "valid_loss", "repulsion"}
     assert display.lines_["repulsion"].axes is display.repulsion_ax_ is not display.ax_
     assert texts(display.repulsion_ax_.get_legend())[1].endswith("lowest at epoch 2")
-    assert display.ax_.get_ylabel() == "loss per row (nats)"
+    assert display.ax_.get_ylabel() == "loss per row"
 
 
 def test_one_grid_of_a_history_is_drawn():

@@ -1,12 +1,14 @@
 """Likelihoods: losses, their derivatives, and the mixture's distribution, against other ways."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from by_hand import random_tensor
-from sklearn_fordes import particles
+from sklearn_fordes import FoRDERegressor, particles
 from sklearn_fordes.particles import GRADIENT_TARGETS, CategoricalLikelihood, GaussianLikelihood
 from sklearn_fordes.particles.likelihoods._quantile import LEVELS
 
@@ -212,6 +214,41 @@ def test_equal_probabilities_have_a_relative_loss_of_one_whatever_the_weights(n_
         loss, _ = particles.mean_loss(likelihood, logits, y, weight)
         relative = likelihood.relative_loss(loss, logits, y, weight)
         torch.testing.assert_close(relative, torch.ones(3))
+
+
+class Counted(GaussianLikelihood):
+    """One method of it returns something of another shape."""
+
+    wrong: ClassVar[dict[str, object]] = {}
+
+    def __getattribute__(self, name):
+        return type(self).wrong.get(name) or super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "found"),
+    [
+        ("row_losses", lambda outputs, y: outputs[..., 0], r"\(2, 2\)"),
+        (
+            "row_losses",
+            lambda outputs, y: (outputs[..., 0], outputs[..., 0]),
+            r"\(\(2, 2\), \(2, 2",
+        ),
+        ("mixture_losses", lambda outputs, y: outputs[..., 0], r"\(2, 2\)"),
+        ("constant_outputs", lambda y, weight: [0.0, 1.0], "a list"),
+        ("constant_outputs", lambda y, weight: y.sum(), r"\(\)"),
+    ],
+)
+def test_a_likelihood_of_the_users_of_another_shape_is_refused(monkeypatch, name, method, found):
+    monkeypatch.setattr(Counted, "wrong", {name: method})
+
+    class Model(FoRDERegressor):
+        def _likelihood(self):
+            return Counted()
+
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    with pytest.raises(ValueError, match=f"Got {found}.* from {name} of Counted, but expected"):
+        Model(2, max_epochs=1, random_state=0).fit(X, X.sum(1))
 
 
 @pytest.mark.parametrize("likelihood", [CategoricalLikelihood(3), *REAL], ids=repr)

@@ -182,7 +182,7 @@ def mend_tables(
 
 def link_sources(app: Sphinx, exception: Exception | None) -> None:
     """Point links of the pages' markdown, which the site serves as text, to such files."""
-    if exception or app.builder.format != "html":
+    if exception or app.builder.name != "html":
         return
     site = Path(app.outdir)
     files = [(path, "", "../_images/") for path in (site / "_sources").glob("*.md.txt")]

@@ -123,8 +123,9 @@ def fit(
     >>> model = fit(FoRDEClassifier(4), X, y, n_workers=2)  # doctest: +SKIP
     """
     mode = _checked(estimator, n_workers, mode, timeout)
-    if hasattr(estimator, "_expect_workers"):  # Before processes start, which takes seconds.
-        estimator._expect_workers(int(n_workers), mode, fit_params, fit)
+    expect = getattr(type(estimator), "_expect_workers", None)
+    if expect is not None:  # Before processes start, which takes seconds.
+        expect(estimator, int(n_workers), mode, fit_params, fit)
     content = (estimator, X, y, fit_params, mode)
     uses_gpus = str(getattr(estimator, "device", "cpu")) in ("auto", "cuda")
     workers = _started(backend, content, int(n_workers), float(timeout), uses_gpus)

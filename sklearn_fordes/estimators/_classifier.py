@@ -124,7 +124,8 @@ class FoRDEClassifier(ClassifierMixin, BaseFoRDE):
           and those of ensembles without such a divisor, hold a tenth out; of fewer than 640 rows
           64, or a fifth if that is less.
         - A splitter, such as scikit-learn's ``KFold`` or ``PredefinedSplit``, or a list of pairs of
-          training and validation rows, as indices. The number of pairs K divides `n_members`.
+          training and validation rows, as indices of the rows that `fit` gets (a search fits
+          parts of a table, and wants a splitter). The number of pairs K divides `n_members`.
           Members are dealt to the pairs; each row is trained on by some, unless a single pair holds
           it out. `fit` takes the groups that a splitter needs.
 

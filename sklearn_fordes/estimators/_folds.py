@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import check_cv
 
+from sklearn_fordes._warnings import warn
 from sklearn_fordes.estimators._validation import TrainingData, naming_argument
 
 
@@ -82,18 +84,12 @@ class Folds(NamedTuple):
         given = f"Got {name}, which makes"
         if groups is not None:
             groups = _checked_groups(groups, n_rows)
-        if isinstance(splitter, list):
+        if isinstance(splitter, list | tuple):
             splitter = check_cv(splitter)
         if getattr(splitter, "random_state", seed) is None:
             splitter = copy(splitter)
             splitter.random_state = seed
-        advice = ""
-        if groups is None and _asks_for_groups(splitter):
-            advice = (
-                " Pass groups=… to fit, in a cross-validation with metadata routing after "
-                "set_fit_request(groups=True)."
-            )
-        with naming_argument(name, advice):
+        with naming_argument(name, partial(_advice_on_groups, splitter, groups)):
             given_groups = {} if groups is None else {"groups": groups}
             made = splitter.split(data.X, data.y, **given_groups)
             parts = [(trained, validated) for trained, validated in made]
@@ -208,18 +204,13 @@ def divided(
         )
     if given is not None:
         X_val, y_val = given
-        n_columns = getattr(X_val, "shape", ())[1:2]
-        advice = ""
-        if n_columns and n_columns != (estimator.n_features_in_,):
-            advice = (
-                " In a pipeline the steps before the estimator do not transform X_val, unless its "
-                'transform_input=["X_val"] and set_fit_request(X_val=True, y_val=True) ask for it.'
-            )
         if X_val is None or y_val is None:
             name = "y_val" if X_val is None else "X_val"
             raise ValueError(f"Got {name} alone, but expected X_val and y_val, or neither.")
-        with naming_argument("X_val and y_val", advice):
-            return rows, estimator._rows(X_val, y_val).of_mean_weight_one()
+        with naming_argument("X_val and y_val", partial(_advice_on_columns, X_val, estimator)):
+            valid = estimator._rows(X_val, y_val).of_mean_weight_one()
+        _warn_of_units(rows.y, valid.y)
+        return rows, valid
     if not is_split:
         return rows, None
     held_out: TrainingData | None
@@ -242,9 +233,36 @@ def divided(
     return rows.of_mean_weight_one(), held_out and held_out.of_mean_weight_one()
 
 
-def _asks_for_groups(splitter: Any) -> bool:
+def _advice_on_groups(splitter: Any, groups: Any) -> str:
     routing = getattr(splitter, "get_metadata_routing", None)
-    return routing is not None and routing().split.requests.get("groups") is True
+    if groups is not None or not (routing and routing().split.requests.get("groups") is True):
+        return ""
+    return (
+        " Pass groups=… to fit; in a cross-validation enable metadata routing, and call "
+        "set_fit_request(groups=True)."
+    )
+
+
+def _advice_on_columns(X_val: Any, estimator: Any) -> str:
+    shape = getattr(X_val, "shape", None)
+    if not isinstance(shape, tuple) or shape[1:2] in ((), (estimator.n_features_in_,)):
+        return ""
+    return (
+        " If this is the last step of a pipeline: the steps before do not transform X_val. "
+        'Pipeline(…, transform_input=["X_val"]) does, after '
+        "sklearn.set_config(enable_metadata_routing=True) and set_fit_request(X_val=True, "
+        "y_val=True), if X_val and y_val are given to the pipeline's fit."
+    )
+
+
+def _warn_of_units(y: NDArray[Any], y_val: NDArray[Any]) -> None:
+    """Warn if most targets that validate lie beyond all targets to train on."""
+    is_outside = (y_val < y.min()) | (y_val > y.max())
+    if y.dtype.kind == "f" and is_outside.mean() > 0.5:
+        warn(
+            f"Most of y_val ({is_outside.mean():.0%}) lies beyond the range of y, so that its loss "
+            "may say little. Are both of one unit? TransformedTargetRegressor transforms y alone."
+        )
 
 
 def _checked_groups(groups: Any, n_rows: int) -> NDArray[Any]:

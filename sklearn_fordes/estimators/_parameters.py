@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_fordes import inference, networks, particles, training
-from sklearn_fordes._signatures import accepts, expect_arguments
+from sklearn_fordes._signatures import accepts, explaining_arguments
 from sklearn_fordes.estimators._validation import PARAMETER_CONSTRAINTS
 from sklearn_fordes.preprocessing import TabularEncoder
 
@@ -100,7 +100,8 @@ class Parameters(BaseEstimator):
         """Return an error about a name that some functions, or the constructor, do not take."""
         signatures = map(inspect.signature, functions or (type(self),))
         parameters = [p for signature in signatures for p in signature.parameters.values()]
-        known = [*dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD)]
+        names = dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD)
+        known = [known for known in names if known != "self"]
         elsewhere = _NAMES_ELSEWHERE.get(name)
         near = [elsewhere] if elsewhere in known else get_close_matches(name, known)
         if name == "alpha" and "confidence" in known:
@@ -235,11 +236,17 @@ class Parameters(BaseEstimator):
         taken = {name: value for name, value in offered.items() if accepts(module, name)}
         name = getattr(module, "__name__", type(module).__name__)
         expected = (
-            f"some of {', '.join(offered)}, which the estimator gives, and others as module__…"
+            f"some of {', '.join(offered)} and generator, which the estimator gives, and others as "
+            "module__…"
         )
-        expect_arguments(module, f"module={name}", expected, **(taken | arguments))
         make_member = partial(module, **(taken | arguments))
-        self._expect_memory(make_member, device)
+        given = {
+            **taken,
+            **arguments,
+            **({"generator": None} if accepts(module, "generator") else {}),
+        }
+        with explaining_arguments(module, f"module={name}", expected, named=given):
+            self._expect_memory(make_member, device)
         return make_member
 
     def _expect_memory(self, make_member: Any, device: Any) -> None:
@@ -274,10 +281,6 @@ class Parameters(BaseEstimator):
                 f"Got augmentation={self.augmentation!r}, but expected 'auto', a CellCorruption "
                 "object, a function or None."
             )
-        if self.augmentation is not None:
-            given = "a function as augmentation"
-            expected = "a function of (X, rng): encoded rows and a generator"
-            expect_arguments(self.augmentation, given, expected, "X", "rng")
         return None
 
     def _new_augmentation(self, fitted: Any, inputs: Any) -> Any:

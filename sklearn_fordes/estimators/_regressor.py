@@ -338,7 +338,7 @@ class FoRDERegressor(RegressorMixin, BaseFoRDE):
                 f"Got confidence={confidence!r}, but expected a number in (0, 1), or several."
             )
         tails = (1 - levels.ravel()) / 2
-        ends = self.predict_quantiles(X, np.concatenate([tails, 1 - tails]))
+        ends = np.asarray(self.predict_quantiles(X, np.concatenate([tails, 1 - tails])))
         return ends.reshape(len(ends), 2, *levels.shape)
 
     @block_by_block

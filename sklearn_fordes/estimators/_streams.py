@@ -484,9 +484,9 @@ def block_by_block(method: _Method) -> _Method:
 
     @wraps(method)
     def predict(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
-        for name in named.keys() - known:
-            what = f"argument of {method.__name__}"
-            raise TypeError(self._unexpected(name, what, getattr(self, method.__name__)))
+        for name in named:
+            if name not in known:
+                raise TypeError(self._unexpected(name, f"argument of {method.__name__}", method))
         if not streaming.is_stream(X):
             return method(self, X, *arguments, **named)
         now = self._as_fitted()

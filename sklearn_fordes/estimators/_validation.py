@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -76,6 +76,7 @@ PARAMETER_CONSTRAINTS = {
         Interval(Real, 0, 1, closed="neither"),
         HasMethods(["split", "get_n_splits"]),
         list,
+        tuple,
     ],
     "n_iter_no_change": _COUNT,
     "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -360,13 +361,13 @@ def _check_labels(y: Any) -> None:
 
 
 @contextmanager
-def naming_argument(name: str, advice: str = "") -> Iterator[None]:
+def naming_argument(name: str, advice: Callable[[], str] = str) -> Iterator[None]:
     """Name the argument in errors of a function that calls it X, and end them with advice."""
     try:
         yield
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Got {name} that can't be used: {error}{advice}") from error
+        raise kind(f"Got {name} that can't be used: {error}{advice()}") from error
 
 
 def seeds_of(random_state: Any) -> Any:

@@ -53,15 +53,9 @@ def warn_if_nothing_was_learnt(fitted: inference.FittedEnsemble, rows: Any, best
     constant = fitted.likelihood.constant_loss(rows.y, weight, valid.y, valid.sample_weight)
     if best >= constant:
         look = ", and look at encoder_.report()" if hasattr(fitted.encoder, "report") else ""
-        advice = f"nothing was learnt from X. Try more epochs, another lr or more rows{look}."
-        is_number = rows.y.is_floating_point()
-        if is_number and (valid.y.abs() > rows.y.abs().max()).float().mean() > 0.5:
-            advice = (
-                "most of the validation targets lie beyond all training targets. Are y and y_val "
-                "of one unit? TransformedTargetRegressor transforms y alone."
-            )
         warn(
             f"The best validation loss, {best:.4g}, is no better than that of predicting the "
-            f"distribution of y for every row, {constant:.4g}: {advice}",
+            f"distribution of y for every row, {constant:.4g}: nothing was learnt from X. Try "
+            f"more epochs, another lr or more rows{look}.",
             ConvergenceWarning,
         )

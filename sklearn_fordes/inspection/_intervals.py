@@ -263,7 +263,7 @@ class IntervalDisplay(Display):
                 f"intervals at {n_points} values."
             )
         known = training_range
-        if known is not None and not (np.shape(known) == (2,) and np.isfinite(known).all()):
+        if known is not None and not (np.shape(known) == (2,) and _are_finite(known)):
             raise ValueError(f"Got training_range={known!r}, but expected two finite numbers.")
         # NaN comes last. Narrow intervals are drawn on wide ones.
         points, widest_first = np.argsort(values), np.argsort(-shares)
@@ -276,6 +276,13 @@ class IntervalDisplay(Display):
             xlabel=feature_name,
             name=name,
         ).plot(ax, **kwargs)
+
+
+def _are_finite(values: Any) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def _known_range(model: Any, position: int) -> tuple[float, float] | None:

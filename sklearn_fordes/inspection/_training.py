@@ -84,8 +84,8 @@ class TrainingHistoryDisplay(Display):
         return int(self.epoch[np.nanargmin(self.valid_loss)])
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        # The losses of classifiers and of regressors are negative log likelihoods.
-        ax.set(xlabel="epoch", ylabel="loss per row (nats)")
+        # A history does not say its unit: nats, but for quantiles.
+        ax.set(xlabel="epoch", ylabel="loss per row")
         ax.locator_params(axis="x", integer=True)
         if name:
             ax.set_title(name)

@@ -272,7 +272,8 @@ def _call(collective: Callable[..., Any], *arguments: Any, **named: Any) -> None
             raise
         raise LostProcessError(
             f"Got no answer from a process that trains with this one ({error}), but expected all "
-            "of them to go on: it has failed, or was ended, and its own error says why."
+            "of them to go on: it has failed, or was ended, and its own error says why; or a "
+            "callback has called net.infer or net.predict in some processes only."
         ) from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_fordes._signatures import expect_arguments
+from sklearn_fordes._signatures import explaining_arguments
 from sklearn_fordes.particles._memory import expect_memory
 
 MIXES = ("precision", "variance")
@@ -185,8 +185,8 @@ def make_lengthscale(value: Any, X: Tensor) -> Lengthscale:
         value = tuned_lengthscale(float(value))
     if callable(value):
         expected = "a function of (X): the encoded training rows"
-        expect_arguments(value, "a function as lengthscale", expected, "X")
-        value = value(X)
+        with explaining_arguments(value, "a function as lengthscale", expected, "X"):
+            value = value(X)
     made = value if isinstance(value, Lengthscale) else _from_array(value)
     made = made.to(X)
     precision = made.precision

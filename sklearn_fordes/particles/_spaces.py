@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sklearn_fordes._signatures import expect_arguments
+from sklearn_fordes._signatures import explaining_arguments
 from sklearn_fordes.particles._evaluation import Evaluation, Gradients, Hessian
 from sklearn_fordes.particles._members import Ensemble, autograd_evaluation
 from sklearn_fordes.particles.likelihoods import Likelihood
@@ -210,8 +210,6 @@ class FunctionOfEnsemble(Space):
     """
 
     def __init__(self, function: Representation) -> None:
-        expected = "a function of (ensemble, X, y): members, rows compared, targets"
-        expect_arguments(function, "a function as repulsion", expected, "ensemble", "X", "y")
         self.function = function
 
     def evaluate(
@@ -230,7 +228,10 @@ class FunctionOfEnsemble(Space):
         if ensemble.couples_rows:  # A part of the batch alone would give other values.
             n_rows = len(rows)
         targets = likelihood.completed(outputs, y)[:n_rows]
-        values: object = self.function(ensemble, rows[:n_rows], targets)
+        places = ("ensemble", "X", "y")
+        expected = "a function of (ensemble, X, y): members, rows compared, targets"
+        with explaining_arguments(self.function, "a function as repulsion", expected, places):
+            values: object = self.function(ensemble, rows[:n_rows], targets)
         n_members = ensemble.n_members
         expected = f"a tensor of shape ({n_members}, rows, K) that depends on the parameters"
         if not isinstance(values, Tensor):

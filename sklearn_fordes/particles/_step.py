@@ -66,8 +66,9 @@ def accumulate_gradients(
     ----------
     ensemble : Ensemble
     X : Tensor of shape (B, ...), or (M, B, ...) if not `shared`
+        Of the type of the weights, ``ensemble.dtype``, if the module takes numbers.
     y : Tensor of shape (B,)
-        Classes, from 0 to C − 1, or numbers.
+        Classes, from 0 to C − 1, of type int64, or numbers.
     weight : Tensor of shape (B,) or (M, B), optional
         Row weights of the driving loss, of mean 1; those of each member if there are M.
     repulsion : str, callable, Space, Repulsion or BuiltRepulsion, optional

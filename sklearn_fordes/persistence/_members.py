@@ -44,8 +44,14 @@ def members_from(make_member: Any, state: dict[str, Any]) -> particles.Ensemble:
             for arrays in (expected, state)
         )
         if shapes != given:
-            names = sorted({name for name, _ in set(shapes.items()) ^ set(given.items())})
-            raise ValueError(f"{part} {names} are not of the shape and type of the module's")
+            both = shapes.keys() & given
+            differing = {
+                "in the module alone": shapes.keys() - given,
+                "in the file alone": given.keys() - shapes,
+                "of another shape or type": {name for name in both if shapes[name] != given[name]},
+            }
+            how = "; ".join(f"{what} {sorted(names)}" for what, names in differing.items() if names)
+            raise ValueError(f"{part} are not of the shape and type of the module's: {how}")
     is_known = set(state["trainable"]) <= set(state["parameters"])
     if state.keys() | {"make_member"} != expected.keys() or not is_known or state["training"]:
         raise ValueError("its members are not in the state that fit leaves")

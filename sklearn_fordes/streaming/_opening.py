@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from inspect import isbuiltin
+from io import IOBase
 from numbers import Integral
 from typing import Any
 
@@ -171,7 +172,7 @@ def _kind_of(X: Any) -> str | None:
         return "arrow"
     # Sequences and sets are tables or no tables, but no sources, and open files are text.
     is_other = isinstance(X, type | Sequence | Set | Mapping) or isbuiltin(X)
-    is_other = is_other or hasattr(X, "readline")
+    is_other = is_other or isinstance(X, IOBase)
     is_array = hasattr(X, "__array__") or hasattr(X, "shape")
     is_new = callable(X) or hasattr(X, "__iter__")
     return "iterable" if is_new and not (is_array or is_other) else None

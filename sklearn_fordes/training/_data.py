@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from skorch.dataset import Dataset
 from torch import Tensor
 
+from sklearn_fordes._signatures import explaining_arguments
 from sklearn_fordes.training._augmentation import Augmentation
 from sklearn_fordes.training._transfer import sent
 
@@ -202,7 +203,10 @@ def _with_versions(
 
 def _versions(augmentation: Augmentation, X: Tensor, rng: np.random.Generator) -> dict[str, Any]:
     """Return versions of rows as inputs, and whether all members share them."""
-    versions = augmentation(X, rng)
+    expected = "a function of (X, rng): encoded rows and a generator"
+    places = ("X", "rng")
+    with explaining_arguments(augmentation, "a function as augmentation", expected, places):
+        versions = augmentation(X, rng)
     shape = tuple(getattr(versions, "shape", ()))
     is_dense = isinstance(versions, Tensor) and versions.layout == torch.strided
     if not is_dense or X.shape not in (shape, shape[1:]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from sklearn_fordes.particles import Communicator
+from sklearn_fordes.particles import Communicator, StepResult
 
 FIGURES = ("driving_loss", "repulsion", "relative_loss")
 # Decay of the running mean over steps of the members' relative loss.
@@ -62,7 +63,7 @@ class Figures:
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
         self.relative_loss: Tensor | float = 1.0  # As far as it is known.
-        self._noted = Block()  # (3, m) of each step since the last exchange.
+        self._noted = Block()  # (3, m), or (4, m), of each step since the last exchange.
         self._known = Block()  # (3, M) of the steps of this epoch before.
         self._n_rows = 1
 
@@ -70,8 +71,21 @@ class Figures:
         """Forget the steps of an epoch before."""
         self._known, self._noted = Block(), Block()
 
+    def of_step(
+        self, step: StepResult, relative_loss: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return what to note of a step, each (m,).
+
+        That is `FIGURES` and, if other processes have other rows, the mean weight of those here.
+        """
+        figures = step.driving_loss, step.repulsion, relative_loss
+        if self._communicator.n_row_shares == 1:
+            return figures
+        one = torch.ones_like(relative_loss)
+        return *figures, one if weight is None else one * weight.mean(-1)
+
     def note(self, figures: Tensor, n_rows: int) -> None:
-        """Note a step: `FIGURES` of the members of this process, (3, m), at so many rows."""
+        """Note a step: what `of_step` returns, stacked, at so many rows."""
         self._noted.extend(figures.unsqueeze(0))
         self._n_rows = n_rows  # The batches of an epoch are of one size.
 
@@ -85,7 +99,13 @@ class Figures:
         if not self._noted:
             return
         steps, self._noted = self._noted.values, Block()
+        is_shared = self._communicator.n_row_shares > 1
+        if is_shared:  # The relative loss is a mean by weights.
+            steps[:, 2] *= steps[:, 3]
         of_rows, _ = self._communicator.mean(steps, self._n_rows)
+        if is_shared:
+            of_rows[:, 2] /= of_rows[:, 3].clamp(min=torch.finfo(of_rows.dtype).tiny)
+            of_rows = of_rows[:, : len(FIGURES)]
         everyone = self._communicator.gather(of_rows.movedim(2, 0)).movedim(0, 2).contiguous()
         self._known.extend(everyone)
         latest = everyone.mean(2)[:, 2]

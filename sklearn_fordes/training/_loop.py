@@ -55,7 +55,9 @@ def train(
     done_before = net.n_epochs
     is_known = checkpoint is not None and checkpoint.is_finished
     keep_freed_memory()
-    _check_module(net, rows.X)
+    outputs = _check_module(net, rows.X)
+    if rows.y is not None:
+        _check_likelihood(net, outputs, rows.y)
     net.run(rows, deadline, checkpoint)
     together = net.communicator.n_processes > 1
     net.optimizer_.zero_grad()  # Gradients are as large as the model.
@@ -81,8 +83,8 @@ def train(
 
 
 @torch.no_grad()
-def _check_module(net: ParticleNet, X: Tensor) -> None:
-    """Evaluate the module on two rows, so that one of another shape fails before training.
+def _check_module(net: ParticleNet, X: Tensor) -> Tensor:
+    """Return outputs at two rows, so that a module of another shape fails before training.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def _check_module(net: ParticleNet, X: Tensor) -> None:
     rows, n_outputs = X[:2], net.likelihood.n_outputs
     net.module_.eval()
     try:
-        shape = tuple(net.outputs_of_own(rows).shape[1:])
+        outputs = net.outputs_of_own(rows)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -101,12 +103,46 @@ def _check_module(net: ParticleNet, X: Tensor) -> None:
             f"({error}), but expected one that maps them to outputs, and that torch.func.vmap can "
             "batch over members."
         ) from error
-    expected = (len(rows), n_outputs)
+    shape, expected = tuple(outputs.shape[1:]), (len(rows), n_outputs)
     if shape != expected:
         raise ValueError(
             f"Got output of shape {shape} from the module for {len(rows)} rows, but expected "
             f"{expected}: (n_rows, n_outputs), {net.likelihood.outputs_are}."
         )
+    return outputs
+
+
+def _check_likelihood(net: ParticleNet, outputs: Tensor, y: Tensor) -> None:
+    """Call the methods of a likelihood of the user's that training needs, and check the shapes.
+
+    Raises
+    ------
+    ValueError
+        If one returns something else.
+    """
+    likelihood, (n_members, n_rows, n_outputs) = net.likelihood, outputs.shape
+    if type(likelihood).__module__.startswith("sklearn_fordes."):
+        return
+    losses, of_mixture = f"({n_members}, {n_rows})", f"({n_rows},)"
+    gradient = f"({n_members}, {n_rows}, {n_outputs})"
+    for name, arguments, expected in (
+        ("row_losses", (outputs, y[:n_rows]), f"({losses}, {gradient}): losses and gradient"),
+        ("mixture_losses", (outputs, y[:n_rows]), f"{of_mixture}: a loss for each row"),
+        ("constant_outputs", (y, None), f"({n_outputs},): an output of each kind"),
+    ):
+        found = _described(getattr(likelihood, name)(*arguments))
+        if found != expected.partition(":")[0]:
+            raise ValueError(
+                f"Got {found} from {name} of {type(likelihood).__name__}, but expected a tensor, "
+                f"or a tuple of them, of shape {expected}."
+            )
+
+
+def _described(value: Any) -> str:
+    """Return the shape of a tensor, those of a tuple of tensors, or the type of what is none."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 @torch.no_grad()

@@ -383,7 +383,7 @@ class ParticleNet(NeuralNet):
         return {
             "loss": step.objective,
             "y_pred": step.outputs.transpose(0, 1),
-            "of_members": (step.driving_loss, step.repulsion, relative_loss),
+            "of_members": self.figures.of_step(step, relative_loss, weight),
         }
 
     def _own_draws(self) -> AbstractContextManager[None]:

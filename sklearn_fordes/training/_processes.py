@@ -101,12 +101,15 @@ def _leave() -> None:
     The frames of an error that ended the program hold the group. Its threads would then end this
     process by an abort if they still had tensors to free when the interpreter is gone.
     """
-    seen: set[int] = set()
-    error = getattr(sys, "last_value", None)
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    errors: dict[int, BaseException] = {}
+    left = [getattr(sys, "last_value", None)]
+    while left:
+        error = left.pop()
+        if error is not None and id(error) not in errors:
+            errors[id(error)] = error
+            traceback.clear_frames(error.__traceback__)
+            left += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    errors.clear()
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
