@@ -229,3 +229,10 @@ def test_a_net_goes_back_once_in_each_run(small, binary):
     assert isinstance(model.net_, ParticleNet)
     assert model.net_.rate_factor < 1
     assert model.set_params(callbacks=None).partial_fit(*binary).net_.rate_factor == 1
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged")
+def test_a_repulsion_of_the_users_may_be_the_reason(small, binary):
+    model = small(repulsion=lambda ensemble, X, y: ensemble(X) * np.nan)
+    with pytest.raises(ValueError, match="or look at what your repulsion returns"):
+        model.fit(*binary)

@@ -668,7 +668,7 @@ def test_history_draws_each_loss_and_marks_the_best_epoch():
     assert set(display.lines_) == {"driving_loss", "valid_loss", "repulsion"}
     assert display.lines_["repulsion"].axes is display.repulsion_ax_ is not display.ax_
     assert texts(display.repulsion_ax_.get_legend())[1].endswith("lowest at epoch 2")
-    assert display.ax_.get_ylabel() == "loss per row"
+    assert display.ax_.get_ylabel() == "loss per row (nats)"
 
 
 def test_one_grid_of_a_history_is_drawn():
@@ -1290,6 +1290,9 @@ def test_every_display_of_a_fitted_regressor():
     assert unknown.columns.tolist() == ["x2"]
     assert_allclose(unknown.lengths, [[0.2, 0, 0.4, 0.4]])
     assert "driving_loss" in TrainingHistoryDisplay.from_estimator(model).lines_
+    quantiles = clone(model).set_params(noise="quantile").fit(X, y)
+    label = TrainingHistoryDisplay.from_estimator(quantiles).ax_.get_ylabel()
+    assert label == "twice the pinball loss per row"
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, X, alphas=[0, 1])
     expected = clone(model).set_params(lengthscale=1.0).fit(X, y).score(X, y)  # R²
     assert scores.clean[1] == pytest.approx(expected)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+NATS = "loss per row (nats)"
+
+
 @dataclass(eq=False, repr=False)
 class TrainingHistoryDisplay(Display):
     """Driving loss, validation loss and repulsion over epochs.
@@ -43,6 +46,8 @@ class TrainingHistoryDisplay(Display):
         Repulsion, mean over members.
     valid_loss : ndarray of shape (n_epochs,), default=None
         Loss of the ensemble on validation rows. NaN where an epoch has none.
+    ylabel : str, default="loss per row (nats)"
+        What the losses are. Those of classifiers and most regressors are negative log likelihoods.
 
     Attributes
     ----------
@@ -75,6 +80,7 @@ class TrainingHistoryDisplay(Display):
     _: KW_ONLY
     repulsion: Array | None = None
     valid_loss: Array | None = None
+    ylabel: str = NATS
 
     @property
     def best_epoch(self) -> int | None:
@@ -84,8 +90,7 @@ class TrainingHistoryDisplay(Display):
         return int(self.epoch[np.nanargmin(self.valid_loss)])
 
     def _draw(self, ax: Axes, name: str | None, style: Style) -> None:
-        # A history does not say its unit: nats, but for quantiles.
-        ax.set(xlabel="epoch", ylabel="loss per row")
+        ax.set(xlabel="epoch", ylabel=self.ylabel)
         ax.locator_params(axis="x", integer=True)
         if name:
             ax.set_title(name)
@@ -132,14 +137,17 @@ class TrainingHistoryDisplay(Display):
             The display, drawn.
         """
         cls._check_estimator(estimator)
-        history = final_step(estimator)[0].history_
-        return cls.from_history(history, ax=ax, name=name, **kwargs)
+        model: Any = final_step(estimator)[0]
+        of_quantiles = getattr(model, "noise", None) == "quantile"
+        ylabel = "twice the pinball loss per row" if of_quantiles else NATS
+        return cls.from_history(model.history_, ylabel=ylabel, ax=ax, name=name, **kwargs)
 
     @classmethod
     def from_history(
         cls,
         history: Sequence[Mapping[str, Any]],
         *,
+        ylabel: str = NATS,
         ax: Axes | None = None,
         name: str | None = None,
         **kwargs: Any,
@@ -151,6 +159,8 @@ class TrainingHistoryDisplay(Display):
         history : sequence of dict
             An entry per epoch: ``driving_loss`` and, where there are, ``epoch``, ``repulsion`` and
             ``valid_loss``.
+        ylabel : str, default="loss per row (nats)"
+            What the losses are.
         ax, name, **kwargs : optional
             As in `plot`.
 
@@ -170,7 +180,7 @@ class TrainingHistoryDisplay(Display):
                 "with driving_loss for each epoch, one at least."
             )
         epochs = [entry.get("epoch", number) for number, entry in enumerate(history, start=1)]
-        return cls(np.array(epochs), **columns, name=name).plot(ax, **kwargs)
+        return cls(np.array(epochs), **columns, ylabel=ylabel, name=name).plot(ax, **kwargs)
 
 
 @dataclass(eq=False, repr=False)

@@ -41,9 +41,9 @@ from sklearn_fordes.training._recovery import (
     CAN_T_BE_TRAINED,
     DivergenceError,
     Recovery,
+    divergence,
     finite_members,
     is_raised_by_statement,
-    names_of_members,
 )
 from sklearn_fordes.training._schedule import Schedule, constant
 from sklearn_fordes.training._shares import share_of
@@ -419,13 +419,7 @@ class ParticleNet(NeuralNet):
         """
         if are_finite.all():
             return
-        rate = self.rate_factor * float(self.optimizer_.param_groups[0]["lr"])
-        repelled = " or repulsion_strength" if self.repulsion and self.strength else ""
-        raise DivergenceError(
-            f"Got a {what} that is not finite (NaN or infinite) in epoch {len(self.history)}, of "
-            f"{names_of_members(~are_finite)}, but expected finite numbers. Lower lr (now "
-            f"{rate:g}){repelled}, or scale the input to unit variance."
-        )
+        raise divergence(self, what, ~are_finite)
 
     def infer(self, x: Any) -> Tensor:
         """Evaluate all members on a batch's inputs, the same in all processes: outputs (B, M, C).

@@ -88,6 +88,26 @@ def finite_members(tensors: list[Tensor]) -> Tensor:
     return torch.stack([t.isfinite().reshape(len(t), -1).all(1) for t in tensors]).all(0)
 
 
+def divergence(net: Any, what: str, is_named: Tensor) -> DivergenceError:
+    """Return an error about what is not finite of some members, with what to do.
+
+    Parameters
+    ----------
+    net : ParticleNet
+    what : str
+    is_named : Tensor of bool of shape (M,)
+    """
+    rate = net.rate_factor * float(net.optimizer_.param_groups[0]["lr"])
+    lower = f"Lower lr (now {rate:g})"
+    lower += " or repulsion_strength" if net.repulsion and net.strength else ""
+    looks = ", or look at what your repulsion returns" if net.space_is_users else ""
+    return DivergenceError(
+        f"Got a {what} that is not finite (NaN or infinite) in epoch {len(net.history)}, of "
+        f"{names_of_members(is_named)}, but expected finite numbers. {lower}, or scale the input "
+        f"to unit variance{looks}."
+    )
+
+
 def names_of_members(is_named: Tensor) -> str:
     """Return some members as words, such as "members 1 and 4 of 10"."""
     index, n_members = is_named.nonzero().ravel().tolist(), len(is_named)
