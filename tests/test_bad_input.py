@@ -634,7 +634,8 @@ def test_validation_rows_that_a_pipeline_did_not_transform_are_explained(small, 
 
 @pytest.mark.parametrize("names", [True, False])
 def test_gaps_after_an_encoder_are_named_by_their_column(small, binary, names):
-    X, y = pd.DataFrame(binary[0], columns=list("abcdef")), binary[1]
+    # Older versions of pandas write through to the array.
+    X, y = pd.DataFrame(binary[0].copy(), columns=list("abcdef")), binary[1]
     own = make_column_transformer((StandardScaler(), list("abc")), ("passthrough", list("def")))
     encoder = own if names else FunctionTransformer(np.asarray)
     model = small(encoder=encoder).fit(X, y)
