@@ -434,3 +434,8 @@ def test_weights_are_compared_wherever_the_rows_lie(table):
         for fraction in (0.1, 1.0)
     ]
     assert losses[0][-1]["driving_loss"] == losses[1][-1]["driving_loss"]
+
+
+def test_an_augmentation_of_the_users_that_makes_gaps_is_named(small, binary):
+    with pytest.raises(ValueError, match="Got NaN or infinity in what augmentation returns"):
+        small(augmentation=lambda X, rng: X * np.nan).fit(*binary)

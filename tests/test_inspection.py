@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.colors import same_color
 from numpy.testing import assert_allclose, assert_array_equal
+from pyarrow.dataset import dataset
 from scipy.special import expit
 from scipy.stats import entropy
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
@@ -1296,3 +1297,17 @@ def test_every_display_of_a_fitted_regressor():
     scores = LengthscaleTradeoffDisplay.from_estimator(model, X, y, X, y, X, alphas=[0, 1])
     expected = clone(model).set_params(lengthscale=1.0).fit(X, y).score(X, y)  # R²
     assert scores.clean[1] == pytest.approx(expected)
+
+
+def test_displays_read_no_blocks():
+    X, y = make_regression(60, 3, random_state=0)
+    source = dataset(pa.table({"a": X[:, 0], "b": X[:, 1], "y": y}))
+    model = FoRDERegressor(2, max_epochs=1, random_state=0).fit(source, "y")
+    for draw in (
+        lambda: CoverageDisplay.from_estimator(model, source, "y"),
+        lambda: IntervalDisplay.from_estimator(model, source, feature="a"),
+        lambda: SupportDisplay.from_estimator(model, source),
+        lambda: DiversityDisplay.from_estimator(model, source),
+    ):
+        with pytest.raises(ValueError, match="Got a InMemoryDataset as X, but expected a table"):
+            draw()

@@ -168,8 +168,24 @@ def find_position(names: list[Any], column: Any) -> int:
     )
 
 
+def expect_table(X: Any) -> None:
+    """Refuse rows that are read in blocks, such as a dataset of pyarrow.
+
+    Raises
+    ------
+    ValueError
+        If X is no table in memory.
+    """
+    if not (X is None or hasattr(X, "shape") or hasattr(X, "__len__")):
+        raise ValueError(
+            f"Got a {type(X).__name__} as X, but expected a table in memory, such as a sample of "
+            "its rows: displays read no blocks."
+        )
+
+
 def final_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
     """Return the estimator at the end of a pipeline or of a search, and rows as it gets them."""
+    expect_table(X)
     estimator = getattr(estimator, "best_estimator_", estimator)
     if not isinstance(estimator, Pipeline):
         return estimator, X

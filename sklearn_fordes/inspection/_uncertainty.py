@@ -20,6 +20,7 @@ from sklearn_fordes.inspection._display import (
     Display,
     Style,
     check_measure,
+    expect_table,
     extension,
     find_position,
     uncertainty_of,
@@ -305,6 +306,7 @@ def as_frame(X: Any) -> Any:
     """
     import pandas as pd
 
+    expect_table(X)
     if nw.dependencies.is_pyarrow_table(X):
         return X.to_pandas()
     if hasattr(X, "columns"):

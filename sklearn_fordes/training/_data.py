@@ -214,6 +214,11 @@ def _versions(augmentation: Augmentation, X: Tensor, rng: np.random.Generator) -
             f"Got a {type(versions).__name__} of shape {shape} from augmentation, but expected a "
             f"dense tensor of shape {tuple(X.shape)}, or with an axis of members before these."
         )
+    is_ours = type(augmentation).__module__.startswith("sklearn_fordes.")
+    if not is_ours and not versions.isfinite().all():  # A GPU is waited for.
+        raise ValueError(
+            "Got NaN or infinity in what augmentation returns, but expected finite numbers."
+        )
     return {"X": versions.detach().to(X), "shared": versions.ndim == X.ndim}
 
 
